@@ -1,0 +1,288 @@
+"""AlexNet as BVLC trained it for Caffe, and its weights.
+
+Krizhevsky et al., "ImageNet Classification with Deep Convolutional Neural Networks",
+NIPS 2012; layers and constants are those of Caffe's models/bvlc_alexnet.
+"""
+import mmap
+import os
+import pickle
+
+import numpy as np
+
+# Keep TensorFlow's start-up messages off the screen, unless the user set a level. Some
+# are written straight to file descriptor 2 during the import, whatever the level is.
+if os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3') == '3':
+    stderr, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        import tensorflow.compat.v1 as tf
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(null)
+else:
+    import tensorflow.compat.v1 as tf
+
+tf.logging.set_verbosity(tf.logging.ERROR)
+tf.disable_v2_behavior()
+# The update of a reference variable can race the backward pass that still reads it.
+tf.enable_resource_variables()
+
+LAYERS = ['conv1', 'conv2', 'conv3', 'conv4', 'conv5', 'fc6', 'fc7', 'fc8']
+DEFAULT_WEIGHTS = os.path.join(os.path.dirname(os.path.abspath(__file__)),
+                               'bvlc_alexnet.npy')
+
+
+class AlexNet:
+    """Build the graph of AlexNet; every layer's output is an attribute of its name.
+
+    Args:
+        x: float32 tensor (n, 227, 227, 3), BGR, 0..255 minus the mean; n may be unknown.
+        keep_prob: scalar tensor or float, the probability that dropout keeps a value.
+        num_classes: width of fc8.
+        skip_layer: names of the layers that load_initial_weights leaves as they are.
+        weights_path: .npy file; 'DEFAULT' is bvlc_alexnet.npy beside this file.
+        dropout_seed: two integers or scalar tensors, for example [seed, global_step],
+            that alone determine the dropout masks; None draws new masks at every run.
+
+    Attributes:
+        conv1, norm1, pool1, conv2, norm2, pool2, conv3, conv4, conv5, pool5,
+        fc6, dropout6, fc7, dropout7, fc8: the outputs, fc8 being the unscaled logits.
+        variables: {layer name: [weights, biases]}.
+
+    Raises:
+        ValueError: skip_layer holds a name that is no layer's.
+    """
+
+    def __init__(self, x, keep_prob, num_classes, skip_layer, weights_path='DEFAULT',
+                 dropout_seed=None):
+        check_layers(skip_layer, 'skip_layer')
+        self.x = x
+        self.keep_prob = tf.convert_to_tensor(keep_prob, tf.float32)
+        self.skip_layer = list(skip_layer)
+        self.weights_path = DEFAULT_WEIGHTS if weights_path == 'DEFAULT' else weights_path
+        seed6, seed7 = dropout_seeds(dropout_seed)
+
+        self.conv1 = conv(x, 11, 96, 4, 'conv1', padding='VALID')
+        self.norm1 = lrn(self.conv1, 2, 2e-5, 0.75, 'norm1')
+        self.pool1 = max_pool(self.norm1, 3, 2, 'pool1')
+        self.conv2 = conv(self.pool1, 5, 256, 1, 'conv2', groups=2)
+        self.norm2 = lrn(self.conv2, 2, 2e-5, 0.75, 'norm2')
+        self.pool2 = max_pool(self.norm2, 3, 2, 'pool2')
+        self.conv3 = conv(self.pool2, 3, 384, 1, 'conv3')
+        self.conv4 = conv(self.conv3, 3, 384, 1, 'conv4', groups=2)
+        self.conv5 = conv(self.conv4, 3, 256, 1, 'conv5', groups=2)
+        self.pool5 = max_pool(self.conv5, 3, 2, 'pool5')
+        self.flat5 = tf.reshape(self.pool5, [-1, 6 * 6 * 256], 'flat5')
+        self.fc6 = fc(self.flat5, 4096, 'fc6')
+        self.dropout6 = dropout(self.fc6, self.keep_prob, 'dropout6', seed6)
+        self.fc7 = fc(self.dropout6, 4096, 'fc7')
+        self.dropout7 = dropout(self.fc7, self.keep_prob, 'dropout7', seed7)
+        self.fc8 = fc(self.dropout7, num_classes, 'fc8', relu=False)
+
+        scope = tf.get_variable_scope().name
+        prefix = scope + '/' if scope else ''
+        self.variables = {name: tf.trainable_variables('%s%s/' % (prefix, name))
+                          for name in LAYERS}
+
+    def load_initial_weights(self, session):
+        """Assign the file's weights to every layer that is not in skip_layer.
+
+        Adds no operation to the graph, and assigns nothing unless everything fits.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is damaged, runs code, or has a missing or surplus
+                layer or a wrong shape; names the file and each such layer.
+        """
+        loaded = read_weights(self.weights_path)
+        wanted = [name for name in LAYERS if name not in self.skip_layer]
+        faults = ['%s: missing' % name for name in wanted if name not in loaded]
+        faults += ['%s: not a layer of AlexNet' % name
+                   for name in loaded if name not in LAYERS]
+        assignments = [(variable, value) for name in wanted if name in loaded
+                       for variable, value in zip(self.variables[name], loaded[name])]
+        faults += ['%s: expected shape %s, found %s'
+                   % (variable.op.name, tuple(variable.shape.as_list()), value.shape)
+                   for variable, value in assignments
+                   if variable.shape.as_list() != list(value.shape)]
+        if faults:
+            raise ValueError('%s does not fit the network:\n  %s'
+                             % (self.weights_path, '\n  '.join(faults)))
+        for variable, value in assignments:
+            variable.load(value, session)
+
+    def initialize_from_data(self, session, images):
+        """Scale every layer so that its channels have mean 0, variance 1 on the images.
+
+        Starts from the values that the variables have, takes the layers in their order,
+        and measures before the ReLU. Krähenbühl et al., "Data-dependent Initializations
+        of Convolutional Neural Networks", ICLR 2016, section 3.1.
+
+        Args:
+            images: float32 array (n, 227, 227, 3) as x takes them; some dozens suffice.
+
+        Raises:
+            ValueError: a channel does not vary over the images.
+        """
+        for name in LAYERS:
+            output = getattr(self, name)
+            if output.op.type == 'Relu':
+                output = output.op.inputs[0]
+            activation = session.run(output, {self.x: images, self.keep_prob: 1.})
+            activation = activation.reshape(-1, activation.shape[-1])
+            mean = activation.mean(0, dtype=np.float64)
+            deviation = activation.std(0, dtype=np.float64)
+            if deviation.min() <= 1e-6 * np.abs(activation).max():
+                raise ValueError('%s: a channel has the same value for all %d images; '
+                                 'initialising from data needs more, and different, ones'
+                                 % (name, len(images)))
+            weights, biases = session.run(self.variables[name])
+            self.variables[name][0].load(weights / deviation, session)
+            self.variables[name][1].load((biases - mean) / deviation, session)
+
+    def table(self, train_layers):
+        """Return a table as text: of every layer its shape, its origin, if it trains."""
+        rows = ['%-6s %-18s %-9s %s' % ('layer', 'weights', 'initially', 'then')]
+        for name in LAYERS:
+            shape = ' x '.join(map(str, self.variables[name][0].shape.as_list()))
+            origin = ('from data' if self.weights_path is None else
+                      'fresh' if name in self.skip_layer else 'loaded')
+            rows.append('%-6s %-18s %-9s %s' % (
+                name, shape, origin, 'trained' if name in train_layers else 'frozen'))
+        return '\n'.join(rows)
+
+
+def check_layers(names, argument):
+    """Raise a ValueError that lists the layers if names is no list of some of them."""
+    unknown = [name for name in names if name not in LAYERS]
+    if isinstance(names, str) or unknown:
+        raise ValueError('%s = %r: expected a list with names from %s'
+                         % (argument, names, ', '.join(LAYERS)))
+
+
+def conv(x, size, num_filters, stride, name, padding='SAME', groups=1):
+    """Convolve (n, h, w, channels) with square filters, add biases, apply ReLU.
+
+    With groups, each part of the filters sees its own part of the input channels.
+    """
+    with tf.variable_scope(name):
+        channels = x.shape.as_list()[-1]
+        weights = tf.get_variable('weights', [size, size, channels // groups, num_filters])
+        biases = tf.get_variable('biases', [num_filters],
+                                 initializer=tf.zeros_initializer())
+        outputs = [tf.nn.conv2d(part, filters, [1, stride, stride, 1], padding)
+                   for part, filters in zip(tf.split(x, groups, -1),
+                                            tf.split(weights, groups, -1))]
+        return tf.nn.relu(tf.nn.bias_add(tf.concat(outputs, -1), biases))
+
+
+def fc(x, num_out, name, relu=True):
+    """Multiply (n, channels) with the weights, add biases, apply ReLU if asked to."""
+    with tf.variable_scope(name):
+        weights = tf.get_variable('weights', [x.shape.as_list()[-1], num_out])
+        biases = tf.get_variable('biases', [num_out], initializer=tf.zeros_initializer())
+        output = tf.nn.bias_add(tf.matmul(x, weights), biases)
+        return tf.nn.relu(output) if relu else output
+
+
+def max_pool(x, size, stride, name, padding='VALID'):
+    """Take the maximum of square windows."""
+    return tf.nn.max_pool(x, [1, size, size, 1], [1, stride, stride, 1], padding,
+                          name=name)
+
+
+def lrn(x, radius, alpha, beta, name, bias=1.0):
+    """Normalise across channels; alpha is Caffe's divided by the 2 * radius + 1 channels.
+
+    Krizhevsky et al. 2012, section 3.3.
+    """
+    return tf.nn.local_response_normalization(x, radius, bias, alpha, beta, name=name)
+
+
+def dropout(x, keep_prob, name='dropout', seed=None):
+    """Keep each value with probability keep_prob, scaled by 1 / keep_prob, or zero it.
+
+    The mask is a function of seed (integer tensor of shape (2,)), or new at every run.
+    """
+    with tf.name_scope(name):
+        if seed is None:
+            uniform = tf.random.uniform(tf.shape(x))
+        else:
+            uniform = tf.random.stateless_uniform(tf.shape(x), seed)
+        return tf.where(uniform < keep_prob, x / keep_prob, tf.zeros_like(x))
+
+
+def dropout_seeds(seed):
+    """Return two unlike seeds, so that fc6 and fc7 drop different units."""
+    if seed is None:
+        return None, None
+    first, second = [tf.cast(number, tf.int64) for number in seed]
+    return tf.stack([2 * first, second]), tf.stack([2 * first + 1, second])
+
+
+class WeightsUnpickler(pickle._Unpickler):
+    """Unpickle numpy arrays, builtin containers and text; refuse everything else.
+
+    The interpreted unpickler, since a damaged memo index makes the compiled one allocate
+    gigabytes. What stands for a class or function is always our own harmless stand-in.
+    """
+
+    def find_class(self, module, name):
+        if module in ('numpy.core.multiarray', 'numpy._core.multiarray'):
+            if name == '_reconstruct':
+                return lambda subtype, shape, dtype: np.empty(0, np.uint8)
+        if (module, name) == ('numpy', 'ndarray'):
+            return None
+        if (module, name) == ('numpy', 'dtype'):
+            return lambda spec, *flags: np.dtype(spec)
+        if (module, name) == ('_codecs', 'encode'):
+            return lambda text, encoding: text.encode('latin1')
+        raise pickle.UnpicklingError('refused to load %s.%s: weights hold arrays in '
+                                     'lists and dicts, nothing else' % (module, name))
+
+
+def read_weights(path):
+    """Read {layer name: [weights, biases]} from an .npy file without running its code.
+
+    The file holds a pickled dict whose values are lists [weights, biases] or dicts
+    {'weights': ..., 'biases': ...}, written by Python 2 or 3 and numpy 1 or 2.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not such a file; names the file, and the layer where it can.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(
+            '%s: no such weight file; put the pretrained weights there, or choose '
+            'weights_path = None to start from the training images alone' % path)
+    with open(path, 'rb') as file:
+        # A damaged pickle raises nearly any exception.
+        try:
+            version = np.lib.format.read_magic(file)
+            if version == (1, 0):
+                header = np.lib.format.read_array_header_1_0(file)
+            else:
+                header = np.lib.format.read_array_header_2_0(file)
+            if header[0] != () or header[2] != np.dtype(object):
+                raise ValueError('holds an array, not a dictionary of layers')
+            # Reading from a memory map bounds every read by the size of the file.
+            pickled = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            pickled.seek(file.tell())
+            layers = WeightsUnpickler(pickled, encoding='latin1').load().item()
+        except Exception as error:
+            raise ValueError('%s: not a readable weight file: %s' % (path, error))
+    if not isinstance(layers, dict):
+        raise ValueError('%s: holds a %s, not a dictionary of layers'
+                         % (path, type(layers).__name__))
+    weights = {}
+    for name, pair in layers.items():
+        if isinstance(pair, dict) and set(pair) == {'weights', 'biases'}:
+            pair = [pair['weights'], pair['biases']]
+        if not (isinstance(pair, (list, tuple)) and len(pair) == 2 and
+                all(isinstance(array, np.ndarray) and array.dtype.kind in 'fiu'
+                    for array in pair)):
+            raise ValueError('%s: %s: expected [weights, biases] or {"weights": ..., '
+                             '"biases": ...} of numbers' % (path, name))
+        weights[name] = list(pair)
+    return weights

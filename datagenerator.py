@@ -1,0 +1,229 @@
+"""Pictures in, batches out: reading image lists and feeding AlexNet from them."""
+import ast
+import os
+import re
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+import numpy as np
+
+IMAGENET_MEAN = [104, 117, 124]  # blue, green, red
+MAX_FAULTS = 20
+# What a setting may become on the command line, by the type of its default.
+ALLOWED_TYPES = {float: [float, int], str: [str, type(None)],
+                 type(None): [str, list, type(None)]}
+
+
+def load_image(path, size=(227, 227), mean=IMAGENET_MEAN):
+    """Read a picture as AlexNet takes it, whatever its file format.
+
+    Grey pictures get three equal channels, 16-bit ones are cut to 8, an alpha channel is
+    dropped, of an animation the first frame counts, and a camera's rotation mark (EXIF)
+    is obeyed. The picture is resized bilinearly, without regard to its aspect ratio.
+
+    Args:
+        path: the file.
+        size: (width, height) in pixels.
+        mean: what is subtracted from blue, green and red.
+
+    Returns:
+        float32 array (height, width, 3), BGR, 0..255 minus the mean.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no whole picture that OpenCV can decode.
+        Both name the path.
+    """
+    with open(path, 'rb') as file:
+        data = np.frombuffer(file.read(), np.uint8)
+    try:
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    except cv2.error as error:
+        raise ValueError('%s: OpenCV cannot decode it: %s' % (path, error))
+    if image is None:
+        raise ValueError('%s: %s' % (path, 'not a picture, or damaged, or of a kind that '
+                                     'OpenCV cannot decode' if data.size else 'empty file'))
+    return cv2.resize(image, size).astype(np.float32) - np.float32(mean)
+
+
+class ImageDataGenerator:
+    """Batches of pictures and labels from a list file, decoded ahead in threads.
+
+    An epoch gives every sample once; its order and its mirrorings are a function of
+    (seed, epoch) alone.
+
+    Args:
+        class_list: text file with a line "path label" for each picture: see read_list.
+        horizontal_flip: mirror each picture left-right with probability 0.5.
+        shuffle: new order in every epoch, otherwise the order of the list.
+        mean: what is subtracted from blue, green and red.
+        scale_size: (width, height) of the images in pixels.
+        nb_classes: number of classes; labels are 0..nb_classes - 1.
+        seed: integer in 0..2**32 - 1.
+
+    Attributes:
+        data_size: number of samples.
+
+    Raises:
+        OSError: the list cannot be read.
+        ValueError: the list has faults; names them, see read_list.
+    """
+
+    def __init__(self, class_list, horizontal_flip=False, shuffle=False,
+                 mean=IMAGENET_MEAN, scale_size=(227, 227), nb_classes=2, seed=0):
+        self.class_list = class_list
+        self.horizontal_flip = horizontal_flip
+        self.shuffle = shuffle
+        self.mean = mean
+        self.scale_size = tuple(scale_size)
+        self.nb_classes = nb_classes
+        self.seed = seed
+        self.paths, self.labels, self.line_numbers = read_list(class_list, nb_classes)
+        self.data_size = len(self.paths)
+        self._pool = ThreadPoolExecutor(os.cpu_count())
+        self.reset_pointer(0)
+
+    def reset_pointer(self, epoch=None):
+        """Go to the start of an epoch, by default of the next one."""
+        self.epoch = self.epoch + 1 if epoch is None else epoch
+        self.pointer = 0
+        self._ahead = None
+        rng = np.random.RandomState([self.seed, self.epoch])
+        order = rng.permutation(self.data_size)
+        self.order = order if self.shuffle else np.arange(self.data_size)
+        mirrored = rng.rand(self.data_size) < 0.5
+        self.mirrored = mirrored & self.horizontal_flip
+
+    def next_batch(self, batch_size):
+        """Return the next samples of the epoch, and start to decode those after them.
+
+        Returns:
+            images: float32 array (n, height, width, 3), as load_image gives them;
+                n is batch_size, or what is left of the epoch.
+            labels: float32 array (n, nb_classes), one-hot.
+
+        Raises:
+            IndexError: the epoch is over.
+            OSError, ValueError: a picture cannot be read; names list, line and path.
+        """
+        if self.pointer >= self.data_size:
+            raise IndexError('epoch %d of %s is over: call reset_pointer()'
+                             % (self.epoch, self.class_list))
+        samples = self.order[self.pointer:self.pointer + batch_size]
+        if self._ahead is None or len(self._ahead) != len(samples):
+            self._ahead = self._decode(samples)
+        decoding = self._ahead
+        self.pointer += len(samples)
+        self._ahead = self._decode(self.order[self.pointer:self.pointer + batch_size])
+        images = np.stack([image.result() for image in decoding])
+        labels = np.zeros((len(samples), self.nb_classes), np.float32)
+        labels[np.arange(len(samples)), self.labels[samples]] = 1
+        return images, labels
+
+    def _decode(self, samples):
+        return [self._pool.submit(self._load, sample, self.mirrored[sample])
+                for sample in samples]
+
+    def _load(self, sample, mirrored):
+        try:
+            image = load_image(self.paths[sample], self.scale_size, self.mean)
+        except (OSError, ValueError) as error:
+            raise type(error)('%s, line %d: %s' % (
+                self.class_list, self.line_numbers[sample], error))
+        return image[:, ::-1] if mirrored else image
+
+
+def read_list(list_path, nb_classes):
+    """Read a list file of pictures and labels.
+
+    A line is "path label", split at its last white space; the label is an integer in
+    0..nb_classes - 1, and a relative path is relative to the list's folder. Blank lines
+    and lines that start with # are skipped. UTF-8, with or without byte order mark.
+
+    Returns:
+        paths (list of str), labels (int32 array), line numbers from 1 (int32 array).
+
+    Raises:
+        OSError: the list cannot be read.
+        ValueError: the list is empty or has faulty lines; shows up to 20 of them.
+    """
+    paths, labels, line_numbers, faults = [], [], [], []
+    label_of = {}
+    with open(list_path, 'rb') as file:
+        for line_number, line in enumerate(file, 1):
+            try:
+                line = line.decode('utf-8-sig').strip()
+                if not line or line.startswith('#'):
+                    continue
+                path, label = split_line(line)
+                path = os.path.join(os.path.dirname(list_path), path)
+                labels.append(label)
+                paths.append(path)
+                line_numbers.append(line_number)
+                if not 0 <= label < nb_classes:
+                    raise ValueError('label %d is not in 0..%d' % (label, nb_classes - 1))
+                if '\0' in path or not os.path.isfile(path):
+                    raise ValueError('no such file: %.500s' % path)
+                if label_of.setdefault(path, label) != label:
+                    raise ValueError('label %d, but label %d in an earlier line: %s'
+                                     % (label, label_of[path], path))
+            except ValueError as fault:
+                faults.append('line %d: %s' % (line_number, fault))
+    if not paths and not faults:
+        faults.append('no samples in it')
+    if faults:
+        shown = faults[:MAX_FAULTS]
+        if len(faults) > MAX_FAULTS:
+            shown.append('and %d more' % (len(faults) - MAX_FAULTS))
+        if labels and min(labels) == 1 and max(labels) == nb_classes:
+            shown.append('the labels run 1..%d, but labels start at 0' % nb_classes)
+        raise ValueError('%s:\n  %s' % (list_path, '\n  '.join(shown)))
+    return paths, np.array(labels, np.int32), np.array(line_numbers, np.int32)
+
+
+def split_line(line):
+    """Return (path, label) of a line "path label", or raise a ValueError."""
+    *path, label = line.rsplit(None, 1)
+    if not path:
+        raise ValueError('no label behind %.500r' % line)
+    if not re.match('[+-]?[0-9]{1,9}$', label):
+        raise ValueError('label %.100r is not an integer' % label)
+    return path[0], int(label)
+
+
+def read_command_line(variables, arguments):
+    """Return the settings of a script that arguments like --num_epochs=3 change.
+
+    Values are Python literals; text needs no quotes. An integer may stand for a float,
+    and None for a text.
+
+    Args:
+        variables: the script's globals(); its settings are the lower-case names in it
+            that hold plain values.
+        arguments: list of str.
+
+    Raises:
+        ValueError: an unknown name or a value of another type; lists the names.
+    """
+    settings = {name: value for name, value in variables.items()
+                if name.islower() and not name.startswith('_')
+                and type(value) in (str, int, float, bool, list, type(None))}
+    changed = {}
+    for argument in arguments:
+        name, _, text = argument.lstrip('-').partition('=')
+        if not argument.startswith('--') or name not in settings:
+            raise ValueError('%.200r is not an option; options are --name=value with a '
+                             'name from: %s' % (argument, ', '.join(settings)))
+        default = settings[name]
+        try:
+            value = ast.literal_eval(text)
+        except (SyntaxError, ValueError, MemoryError, RecursionError):
+            value = text
+        if type(default) is str and type(value) not in (str, type(None)):
+            value = text
+        if type(value) not in ALLOWED_TYPES.get(type(default), [type(default)]):
+            raise ValueError('--%s=%.200s: expected %s %r, as by default; the options are '
+                             '%s' % (name, text, type(default).__name__, default,
+                                     ', '.join(settings)))
+        changed[name] = value
+    return changed

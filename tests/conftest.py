@@ -1,0 +1,17 @@
+import numpy as np
+import pytest
+
+from alexnet import tf
+from golden import golden, to_tensorflow
+
+
+@pytest.fixture(autouse=True)
+def new_graph():
+    tf.reset_default_graph()
+
+
+@pytest.fixture(scope='session')
+def golden_file(tmp_path_factory):
+    path = str(tmp_path_factory.mktemp('weights') / 'golden.npy')
+    np.save(path, to_tensorflow(golden()[1]))
+    return path

@@ -1,0 +1,145 @@
+import glob
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from alexnet import AlexNet, LAYERS, read_weights, tf
+from datagenerator import load_image, read_list
+from golden import HERE
+
+ROOT = os.path.dirname(HERE)
+
+
+def finetune(folder, *arguments):
+    """Run finetune.py with its output in folder; return (exit status, what it wrote)."""
+    process = subprocess.run(
+        [sys.executable, 'finetune.py', '--filewriter_path=%s/log' % folder,
+         '--checkpoint_path=%s/new/checkpoints' % folder] + list(arguments),
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        universal_newlines=True)
+    return process.returncode, process.stdout
+
+
+def summaries(folder, run):
+    """Return [(step, tag, simple value or None)] of a run's event file."""
+    [path] = glob.glob('%s/log/%s/events*' % (folder, run))
+    return [(event.step, value.tag,
+             value.simple_value if value.HasField('simple_value') else None)
+            for event in tf.train.summary_iterator(path) for value in event.summary.value]
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory, golden_file):
+    """Three epochs of one step each on fc8, from the golden weights."""
+    folder = str(tmp_path_factory.mktemp('run'))
+    status, output = finetune(
+        folder, '--weights_path=' + golden_file, '--train_file=images/test.txt',
+        "--train_layers=['fc8']", '--num_epochs=3', '--batch_size=27',
+        '--learning_rate=1e-6', '--display_step=2', '--dropout_rate=0')
+    assert status == 0, output
+    return folder, output
+
+
+def checkpoint(folder, epoch):
+    return tf.train.load_checkpoint('%s/new/checkpoints/model_epoch%d.ckpt'
+                                    % (folder, epoch))
+
+
+def test_a_step_changes_the_trained_layers_and_nothing_else(run, golden_file):
+    folder, _ = run
+    expected = read_weights(golden_file)
+    for epoch in (1, 2, 3):
+        reader = checkpoint(folder, epoch)
+        assert reader.get_tensor('global_step') == epoch
+        for layer in LAYERS[:-1]:
+            for kind, value in zip(['weights', 'biases'], expected[layer]):
+                assert (reader.get_tensor('%s/%s' % (layer, kind)) == value).all(), layer
+    for name in ['fc8/weights', 'fc8/biases']:
+        first, second = [checkpoint(folder, epoch).get_tensor(name) for epoch in (1, 2)]
+        assert (first != second).any()
+
+
+def test_validation_counts_every_sample_once(run):
+    """54 pictures in batches of 27 and, as a reference, in one of our own making."""
+    folder, _ = run
+    paths, labels, _ = read_list(os.path.join(ROOT, 'images', 'val.txt'), 3)
+    x = tf.placeholder(tf.float32, [None, 227, 227, 3])
+    model = AlexNet(x, 1., 3, [], None)
+    with tf.Session() as session:
+        tf.train.Saver().restore(session,
+                                 folder + '/new/checkpoints/model_epoch3.ckpt')
+        logits = session.run(model.fc8, {x: [load_image(path) for path in paths]})
+    logits = logits.astype(np.float64) - logits.max(1, keepdims=True)
+    losses = np.log(np.exp(logits).sum(1)) - logits[np.arange(54), labels]
+    expected = {'accuracy': (logits.argmax(1) == labels).mean(),
+                'cross_entropy': losses.mean()}
+    found = {tag: value for step, tag, value in summaries(folder, 'validation')
+             if step == 3}
+    assert set(found) == set(expected)
+    for tag in expected:
+        np.testing.assert_allclose(found[tag], expected[tag], rtol=1e-4)
+
+
+def test_event_files_hold_the_tags_and_the_graph(run):
+    folder, _ = run
+    found = {(step, tag) for step, tag, _ in summaries(folder, 'train')}
+    assert found == {(2, tag) for tag in [
+        'cross_entropy', 'accuracy', 'variable/fc8/weights', 'variable/fc8/biases',
+        'gradient/fc8/weights', 'gradient/fc8/biases']}
+    assert {step for step, _, _ in summaries(folder, 'validation')} == {1, 2, 3}
+    [path] = glob.glob(folder + '/log/train/events*')
+    assert any(event.graph_def for event in tf.train.summary_iterator(path))
+
+
+def test_output_is_clean_and_ends_with_what_to_do_next(run):
+    folder, output = run
+    lines = output.splitlines()
+    assert lines[0].split() == ['layer', 'weights', 'initially', 'then']
+    assert lines[7].split()[-2:] == ['loaded', 'frozen']
+    assert lines[8].split() == ['fc8', '4096', 'x', '3', 'fresh', 'trained']
+    assert all(line.startswith('Epoch ') for line in lines[9:-2])
+    assert lines[-2].endswith('tensorboard --logdir %s/log' % folder)
+    assert lines[-1].endswith('%s/new/checkpoints/model_epoch3.ckpt' % folder)
+
+
+def test_graph_file_holds_no_weights(run):
+    folder, _ = run
+    assert os.path.getsize(folder + '/new/checkpoints/model_epoch3.ckpt.meta') < 1e6
+
+
+def test_sample_learns_from_its_own_pictures(tmp_path):
+    missing = os.path.join(ROOT, 'bvlc_alexnet.npy')
+    if os.path.exists(missing):
+        pytest.skip('the sample starts from the pretrained weights here')
+    status, output = finetune(str(tmp_path))
+    assert status == 0, output
+    assert output.splitlines()[0].startswith(missing + ' is not there')
+    accuracies = [value for _, tag, value in summaries(str(tmp_path), 'validation')
+                  if tag == 'accuracy']
+    assert len(accuracies) == 10
+    assert accuracies[-1] >= 0.9
+    assert len(glob.glob(str(tmp_path / 'new' / 'checkpoints' / '*.index'))) == 5
+
+
+def test_missing_weights_for_own_pictures_are_an_error(tmp_path):
+    status, output = finetune(str(tmp_path), '--train_file=images/val.txt',
+                              '--weights_path=none.npy')
+    assert status != 0
+    assert 'none.npy: no such weight file' in output
+    assert 'weights_path = None' in output
+    assert not glob.glob(str(tmp_path / 'new' / '*' / '*'))
+
+
+@pytest.mark.parametrize('argument, complaint', [
+    ('--batch_size=0', 'batch_size is 0, must be 1 or more'),
+    ('--dropout_rate=1', r'dropout_rate is 1, must be in [0, 1)'),
+    ("--train_layers=['fc9']", "train_layers = ['fc9']: expected a list with names"),
+    ('--num_classes=2', 'images/train.txt:\n  line 91: label 2 is not in 0..1'),
+])
+def test_wrong_settings_stop_before_anything_is_written(tmp_path, argument, complaint):
+    status, output = finetune(str(tmp_path), argument)
+    assert status != 0 and complaint in output
+    assert not os.listdir(str(tmp_path))
