@@ -9,9 +9,6 @@ import numpy as np
 
 IMAGENET_MEAN = [104, 117, 124]  # blue, green, red
 MAX_FAULTS = 20
-# What a setting may become on the command line, by the type of its default.
-ALLOWED_TYPES = {float: [float, int], str: [str, type(None)],
-                 type(None): [str, list, type(None)]}
 
 
 def load_image(path, size=(227, 227), mean=IMAGENET_MEAN):
@@ -194,8 +191,9 @@ def split_line(line):
 def read_command_line(variables, arguments):
     """Return the settings of a script that arguments like --num_epochs=3 change.
 
-    Values are Python literals; text needs no quotes. An integer may stand for a float,
-    and None for a text.
+    Values are Python literals of the default's type; text needs no quotes. An integer may
+    stand for a float. What is None or 'DEFAULT' by default may become text or None, the
+    former a list, too.
 
     Args:
         variables: the script's globals(); its settings are the lower-case names in it
@@ -215,15 +213,19 @@ def read_command_line(variables, arguments):
             raise ValueError('%.200r is not an option; options are --name=value with a '
                              'name from: %s' % (argument, ', '.join(settings)))
         default = settings[name]
+        allowed = {float: [float, int], type(None): [str, list, type(None)]}.get(
+            type(default), [type(default)])
+        if default == 'DEFAULT':
+            allowed = [str, type(None)]
         try:
             value = ast.literal_eval(text)
         except (SyntaxError, ValueError, MemoryError, RecursionError):
             value = text
-        if type(default) is str and type(value) not in (str, type(None)):
+        if type(value) not in allowed and str in allowed:
             value = text
-        if type(value) not in ALLOWED_TYPES.get(type(default), [type(default)]):
-            raise ValueError('--%s=%.200s: expected %s %r, as by default; the options are '
-                             '%s' % (name, text, type(default).__name__, default,
-                                     ', '.join(settings)))
+        if type(value) not in allowed:
+            raise ValueError('--%s=%.200s: expected %s, like the default %r; the options '
+                             'are %s' % (name, text, type(default).__name__, default,
+                                         ', '.join(settings)))
         changed[name] = value
     return changed

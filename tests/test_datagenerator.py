@@ -205,7 +205,7 @@ def test_decoding_error_reaches_the_caller_with_list_line_and_path(tmp_path):
 
 SETTINGS = {'train_file': 'a.txt', 'num_epochs': 10, 'learning_rate': 0.1,
             'horizontal_flip': True, 'train_layers': ['fc8'], 'skip_layers': None,
-            'os': os, '_hidden': 1, 'CONSTANT': 2}
+            'weights_path': 'DEFAULT', 'os': os, '_hidden': 1, 'CONSTANT': 2}
 
 
 @pytest.mark.parametrize('argument, changed', [
@@ -218,7 +218,10 @@ SETTINGS = {'train_file': 'a.txt', 'num_epochs': 10, 'learning_rate': 0.1,
     ('--train_file=my photos/b=1.txt', {'train_file': 'my photos/b=1.txt'}),
     ("--train_file='b.txt'", {'train_file': 'b.txt'}),
     ('--train_file=12', {'train_file': '12'}),
-    ('--train_file=None', {'train_file': None}),
+    ('--train_file=None', {'train_file': 'None'}),
+    ('--skip_layers=None', {'skip_layers': None}),
+    ('--weights_path=None', {'weights_path': None}),
+    ('--weights_path=w.npy', {'weights_path': 'w.npy'}),
 ])
 def test_settings_are_read_as_literals(argument, changed):
     assert read_command_line(SETTINGS, [argument]) == changed
