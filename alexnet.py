@@ -2,12 +2,25 @@
 
 Krizhevsky et al., "ImageNet Classification with Deep Convolutional Neural Networks",
 NIPS 2012; layers and constants are those of Caffe's models/bvlc_alexnet.
+
+    python alexnet.py                          fetch the pretrained weights
+    python alexnet.py a.caffemodel [out.npy]   convert Caffe's weights
+    python alexnet.py model_epoch9.ckpt [out.npy]   or those of a checkpoint
 """
+import argparse
+import hashlib
+import http.client
 import mmap
 import os
 import pickle
+import sys
+import time
+import urllib.error
+import urllib.request
 
 import numpy as np
+from google.protobuf import descriptor_pb2, message_factory, text_format
+from tqdm import tqdm
 
 # Keep TensorFlow's start-up messages off the screen, unless the user set a level. Some
 # are written straight to file descriptor 2 during the import, whatever the level is.
@@ -31,6 +44,14 @@ tf.enable_resource_variables()
 LAYERS = ['conv1', 'conv2', 'conv3', 'conv4', 'conv5', 'fc6', 'fc7', 'fc8']
 DEFAULT_WEIGHTS = os.path.join(os.path.dirname(os.path.abspath(__file__)),
                                'bvlc_alexnet.npy')
+# In the order in which they are tried; SHA-1 where its publisher gives one.
+SOURCES = [
+    ('https://www.cs.toronto.edu/~guerzhoy/tf_alexnet/bvlc_alexnet.npy', None),
+    ('http://www.cs.toronto.edu/~guerzhoy/tf_alexnet/bvlc_alexnet.npy', None),
+    ('http://dl.caffe.berkeleyvision.org/bvlc_alexnet.caffemodel',
+     '9116a64c0fbe4459d18f4bb6b56d647b63920377')]
+TIMEOUT = 10  # seconds without an answer
+SLOWEST = 10000  # bytes a second, below which a source counts as dead
 
 
 class AlexNet:
@@ -96,21 +117,30 @@ class AlexNet:
                 layer or a wrong shape; names the file and each such layer.
         """
         loaded = read_weights(self.weights_path)
-        wanted = [name for name in LAYERS if name not in self.skip_layer]
-        faults = ['%s: missing' % name for name in wanted if name not in loaded]
-        faults += ['%s: not a layer of AlexNet' % name
-                   for name in loaded if name not in LAYERS]
-        assignments = [(variable, value) for name in wanted if name in loaded
-                       for variable, value in zip(self.variables[name], loaded[name])]
-        faults += ['%s: expected shape %s, found %s'
-                   % (variable.op.name, tuple(variable.shape.as_list()), value.shape)
-                   for variable, value in assignments
-                   if variable.shape.as_list() != list(value.shape)]
+        self.check_weights(loaded, self.weights_path)
+        for name in LAYERS:
+            if name not in self.skip_layer:
+                for variable, value in zip(self.variables[name], loaded[name]):
+                    variable.load(value, session)
+
+    def check_weights(self, weights, path):
+        """Raise a ValueError that names all that does not fit the layers to load."""
+        faults = ['%s: not a layer of AlexNet' % name
+                  for name in weights if name not in LAYERS]
+        for name in LAYERS:
+            if name in self.skip_layer:
+                continue
+            if name not in weights:
+                faults.append('%s: missing' % name)
+                continue
+            for variable, value in zip(self.variables[name], weights[name]):
+                expected = tuple(variable.shape.as_list())
+                if value.shape != expected:
+                    faults.append('%s: expected shape %s, found %s'
+                                  % (variable.op.name, expected, value.shape))
         if faults:
             raise ValueError('%s does not fit the network:\n  %s'
-                             % (self.weights_path, '\n  '.join(faults)))
-        for variable, value in assignments:
-            variable.load(value, session)
+                             % (path, '\n  '.join(faults)))
 
     def initialize_from_data(self, session, images):
         """Scale every layer so that its channels have mean 0, variance 1 on the images.
@@ -243,19 +273,30 @@ class WeightsUnpickler(pickle._Unpickler):
 
 
 def read_weights(path):
-    """Read {layer name: [weights, biases]} from an .npy file without running its code.
+    """Read {layer name: [weights, biases]} in TensorFlow's layout.
 
-    The file holds a pickled dict whose values are lists [weights, biases] or dicts
-    {'weights': ..., 'biases': ...}, written by Python 2 or 3 and numpy 1 or 2.
+    Args:
+        path: an .npy file, a .caffemodel file, or a checkpoint (path without .index).
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not such a file; names the file, and the layer where it can.
+        ValueError: the file is damaged or foreign; names it, and the layer if it can.
     """
+    if os.path.exists(path + '.index'):
+        return read_checkpoint(path)
     if not os.path.isfile(path):
         raise FileNotFoundError(
-            '%s: no such weight file; put the pretrained weights there, or choose '
-            'weights_path = None to start from the training images alone' % path)
+            '%s: no such weight file; "python alexnet.py" fetches the pretrained weights, '
+            'and weights_path = None starts from the training images alone' % path)
+    return read_caffemodel(path) if path.endswith('.caffemodel') else read_npy(path)
+
+
+def read_npy(path):
+    """Read weights from an .npy file without running its code.
+
+    The file holds a pickled dict whose values are lists [weights, biases] or dicts
+    {'weights': ..., 'biases': ...}, written by Python 2 or 3 and numpy 1 or 2.
+    """
     with open(path, 'rb') as file:
         # A damaged pickle raises nearly any exception.
         try:
@@ -286,3 +327,221 @@ def read_weights(path):
                              '"biases": ...} of numbers' % (path, name))
         weights[name] = list(pair)
     return weights
+
+
+def read_checkpoint(path):
+    """Read the layers' weights from a checkpoint of finetune.py."""
+    reader = tf.train.load_checkpoint(path)
+    return {name: [reader.get_tensor(name + '/weights'),
+                   reader.get_tensor(name + '/biases')]
+            for name in LAYERS if reader.has_tensor(name + '/weights')}
+
+
+# The fields of caffe.proto that hold weights, in today's "layer" and the older "layers"
+# format. Packed floats are declared as the bytes that they are on the wire, which spares
+# a Python loop over 61 million numbers.
+CaffeNet = message_factory.GetMessages([text_format.Parse('''
+name: "weights_of_caffe.proto" package: "weights_of_caffe" syntax: "proto2"
+message_type { name: "Shape"
+  field { name: "dim" number: 1 type: TYPE_INT64 label: LABEL_REPEATED } }
+message_type { name: "Blob"
+  field { name: "num" number: 1 type: TYPE_INT32 label: LABEL_OPTIONAL }
+  field { name: "channels" number: 2 type: TYPE_INT32 label: LABEL_OPTIONAL }
+  field { name: "height" number: 3 type: TYPE_INT32 label: LABEL_OPTIONAL }
+  field { name: "width" number: 4 type: TYPE_INT32 label: LABEL_OPTIONAL }
+  field { name: "data" number: 5 type: TYPE_BYTES label: LABEL_OPTIONAL }
+  field { name: "shape" number: 7 type: TYPE_MESSAGE label: LABEL_OPTIONAL
+          type_name: "Shape" } }
+message_type { name: "Layer"
+  field { name: "name" number: 1 type: TYPE_STRING label: LABEL_OPTIONAL }
+  field { name: "blobs" number: 7 type: TYPE_MESSAGE label: LABEL_REPEATED
+          type_name: "Blob" } }
+message_type { name: "OldLayer"
+  field { name: "name" number: 4 type: TYPE_STRING label: LABEL_OPTIONAL }
+  field { name: "blobs" number: 6 type: TYPE_MESSAGE label: LABEL_REPEATED
+          type_name: "Blob" } }
+message_type { name: "Net"
+  field { name: "layers" number: 2 type: TYPE_MESSAGE label: LABEL_REPEATED
+          type_name: "OldLayer" }
+  field { name: "layer" number: 100 type: TYPE_MESSAGE label: LABEL_REPEATED
+          type_name: "Layer" } }
+''', descriptor_pb2.FileDescriptorProto())])['weights_of_caffe.Net']
+
+
+def read_caffemodel(path):
+    """Read weights from Caffe's NetParameter and turn them to TensorFlow's layout.
+
+    Convolutions go from (out, in, height, width) to (height, width, in, out), fully
+    connected layers from (out, in) to (in, out), and the rows of fc6, which flattens
+    pool5, from the order (channel, row, column) to (row, column, channel).
+    """
+    net, weights = CaffeNet(), {}
+    with open(path, 'rb') as file:
+        # A damaged message raises nearly any exception.
+        try:
+            net.ParseFromString(memoryview(
+                mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
+            for layer in list(net.layers) + list(net.layer):
+                if len(layer.blobs) == 2:
+                    weights[layer.name] = convert_blobs(layer)
+        except Exception as error:
+            raise ValueError('%s: not a readable caffemodel: %s' % (path, error))
+    if not weights:
+        raise ValueError('%s: not a caffemodel, or one without weights' % path)
+    return weights
+
+
+def convert_blobs(layer):
+    """Return [weights, biases] of a Caffe layer in TensorFlow's layout."""
+    array, biases = [np.frombuffer(blob.data, '<f4') for blob in layer.blobs]
+    blob = layer.blobs[0]
+    shape = list(blob.shape.dim) or [blob.num, blob.channels, blob.height, blob.width]
+    if len(shape) == 2 or shape[:2] == [1, 1]:
+        array = array.reshape(shape[-2:])
+        if layer.name == 'fc6':
+            array = array.reshape(-1, 256, 36).swapaxes(1, 2).reshape(shape[-2:])
+        return [array.T, biases]
+    return [array.reshape(shape).transpose(2, 3, 1, 0), biases]
+
+
+def save_weights(weights, path):
+    """Write weights as an .npy file that read_npy reads, whole or not at all."""
+    with open(path + '.part', 'wb') as file:
+        np.save(file, {name: [np.ascontiguousarray(array) for array in pair]
+                       for name, pair in weights.items()})
+    os.replace(path + '.part', path)
+
+
+def fetch_weights(path=DEFAULT_WEIGHTS, sources=SOURCES):
+    """Download the pretrained weights to path, from the first source that works.
+
+    Goes on where an earlier download was cut. The file appears under its name only when
+    it holds all layers in the right shapes and finite numbers.
+
+    Args:
+        sources: list of (url, SHA-1 in hexadecimal or None) of .npy or .caffemodel files.
+
+    Raises:
+        OSError: no source gave the weights; says why, and what to do by hand.
+    """
+    failures = []
+    for url, sha1 in sources:
+        print('Fetching %s' % url)
+        part = '%s.%s.part' % (path, hashlib.sha1(url.encode()).hexdigest()[:8])
+        try:
+            download(url, part)
+            read = read_caffemodel if url.endswith('.caffemodel') else read_npy
+            try:
+                if sha1:
+                    check_sha1(part, sha1)
+                weights = read(part)
+                check_pretrained(weights, part)
+            except ValueError:
+                os.remove(part)  # else the next try would go on from it
+                raise
+            if read == read_npy:
+                os.replace(part, path)
+            else:
+                save_weights(weights, path)
+                os.remove(part)
+            return
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            failures.append('  %s: %s' % (url, error))
+    raise OSError(
+        'the pretrained weights could not be fetched:\n%s\nGet one of these files in '
+        'another way. Put bvlc_alexnet.npy at %s, or convert the caffemodel:\n'
+        '  python alexnet.py bvlc_alexnet.caffemodel %s\n'
+        'Or choose weights_path = None to start from the training images alone.'
+        % ('\n'.join(failures), path, path))
+
+
+def download(url, path):
+    """Append to path what it lacks of the file at url; go on after a cut connection."""
+    while True:
+        done = os.path.getsize(path) if os.path.exists(path) else 0
+        headers = {'Range': 'bytes=%d-' % done} if done else {}
+        try:
+            with urllib.request.urlopen(urllib.request.Request(url, headers=headers),
+                                        timeout=TIMEOUT) as response:
+                return receive(response, path, done)
+        except urllib.error.HTTPError as error:
+            if done and error.code == 416:  # nothing lies behind what we have
+                return
+            raise
+        except TimeoutError:
+            raise
+        except (OSError, http.client.HTTPException):
+            if not os.path.exists(path) or os.path.getsize(path) <= done:
+                raise
+
+
+def receive(response, path, done):
+    """Write a response behind the first done bytes of path, or from its start."""
+    if 'Content-Range' not in response.headers:
+        done = 0
+    length = response.headers.get('Content-Length')
+    start, received = time.time(), 0
+    with open(path, 'ab') as file, tqdm(
+            total=length and done + int(length), initial=done, unit='B', unit_scale=True,
+            disable=None) as bar:
+        file.truncate(done)
+        chunk = True
+        while chunk:
+            chunk = response.read1(1 << 16)
+            file.write(chunk)
+            bar.update(len(chunk))
+            received += len(chunk)
+            seconds = time.time() - start
+            if seconds > TIMEOUT and received < SLOWEST * seconds:
+                raise TimeoutError('only %d bytes in %d seconds' % (received, seconds))
+    if length and received < int(length):
+        raise OSError('the connection was cut after %d of %d bytes'
+                      % (done + received, done + int(length)))
+
+
+def check_sha1(path, expected):
+    """Raise a ValueError unless the file has this SHA-1, in hexadecimal."""
+    digest = hashlib.sha1()
+    with open(path, 'rb') as file:
+        for block in iter(lambda: file.read(1 << 20), b''):
+            digest.update(block)
+    if digest.hexdigest() != expected:
+        raise ValueError('SHA-1 is %s, should be %s' % (digest.hexdigest(), expected))
+
+
+def check_pretrained(weights, path):
+    """Raise a ValueError unless these are finite weights for all of ImageNet's AlexNet."""
+    with tf.Graph().as_default():
+        x = tf.placeholder(tf.float32, [None, 227, 227, 3])
+        AlexNet(x, 1., 1000, []).check_weights(weights, path)
+    for name, pair in weights.items():
+        if not all(np.isfinite(array).all() for array in pair):
+            raise ValueError('%s: %s holds numbers that are not finite' % (path, name))
+
+
+def main():
+    """Fetch or convert weights, as the command line says."""
+    parser = argparse.ArgumentParser(
+        description='Fetch the pretrained weights of AlexNet, or convert weights.')
+    parser.add_argument('source', nargs='?', help='.caffemodel, checkpoint or .npy file '
+                        'to convert; none: fetch the pretrained weights')
+    parser.add_argument('out', nargs='?', help='.npy file to write; by default that of '
+                        'the source with .npy for its ending')
+    parser.add_argument('--url', help='another place to fetch the weights from')
+    args = parser.parse_args()
+    out = args.out or (os.path.splitext(args.source)[0] + '.npy' if args.source
+                       else DEFAULT_WEIGHTS)
+    if os.path.exists(out):
+        sys.exit('%s is already there; remove it first' % out)
+    try:
+        if args.source:
+            save_weights(read_weights(args.source), out)
+        else:
+            fetch_weights(out, [(args.url, None)] if args.url else SOURCES)
+    except (OSError, ValueError) as error:
+        sys.exit(str(error))
+    print('Wrote %s' % out)
+
+
+if __name__ == '__main__':
+    main()

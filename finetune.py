@@ -11,7 +11,7 @@ import time
 import numpy as np
 from tqdm import tqdm
 
-from alexnet import AlexNet, DEFAULT_WEIGHTS, check_layers
+from alexnet import AlexNet, DEFAULT_WEIGHTS, check_layers, fetch_weights
 from datagenerator import ImageDataGenerator, read_command_line
 import tensorflow.compat.v1 as tf
 
@@ -49,15 +49,18 @@ for name, fits, allowed in [
     if not fits:
         raise ValueError('%s is %r, must be %s' % (name, globals()[name], allowed))
 
+if weights_path == 'DEFAULT' and not os.path.exists(DEFAULT_WEIGHTS):
+    try:
+        fetch_weights()
+    except OSError as error:
+        if train_file != 'images/train.txt':
+            raise
+        print('%s\nThe sample starts from its own pictures instead.' % error)
+        weights_path = None
+
 train_generator = ImageDataGenerator(train_file, horizontal_flip=horizontal_flip,
                                      shuffle=True, nb_classes=num_classes, seed=seed)
 val_generator = ImageDataGenerator(val_file, nb_classes=num_classes)
-
-if (weights_path == 'DEFAULT' and not os.path.exists(DEFAULT_WEIGHTS)
-        and train_file == 'images/train.txt'):
-    print('%s is not there: the sample starts from its own pictures instead.'
-          % DEFAULT_WEIGHTS)
-    weights_path = None
 
 tf.set_random_seed(seed)
 x = tf.placeholder(tf.float32, [None, 227, 227, 3], 'x')

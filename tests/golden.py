@@ -1,5 +1,6 @@
 """Weights and images that a seed reproduces, and what real Caffe made of them."""
 import os
+import struct
 
 import numpy as np
 
@@ -35,3 +36,36 @@ def to_tensorflow(weights):
             array = array.T
         converted[name] = [np.ascontiguousarray(array), biases]
     return converted
+
+
+def field(number, content):
+    """Encode a protobuf field: bytes or text by their length, an integer as a varint."""
+    if isinstance(content, int):
+        return varint(number << 3) + varint(content)
+    if isinstance(content, str):
+        content = content.encode()
+    return varint(number << 3 | 2) + varint(len(content)) + content
+
+
+def varint(value):
+    """Encode an integer seven bits a byte, the lowest first."""
+    encoded = b''
+    while value > 127:
+        encoded += struct.pack('B', value & 127 | 128)
+        value >>= 7
+    return encoded + struct.pack('B', value)
+
+
+def write_caffemodel(path, weights, old):
+    """Write weights as Caffe does, in the "layer" or the older "layers" format."""
+    with open(path, 'wb') as file:
+        for name, arrays in weights.items():
+            layer = field(4 if old else 1, name)
+            for array in arrays:
+                if old:
+                    shape = (1,) * (4 - array.ndim) + array.shape
+                    blob = b''.join(field(1 + i, size) for i, size in enumerate(shape))
+                else:
+                    blob = field(7, field(1, b''.join(map(varint, array.shape))))
+                layer += field(6 if old else 7, blob + field(5, array.tobytes()))
+            file.write(field(2 if old else 100, layer))

@@ -11,6 +11,8 @@ from datagenerator import load_image, read_list
 from golden import HERE
 
 ROOT = os.path.dirname(HERE)
+OFFLINE = dict(os.environ, http_proxy='http://127.0.0.1:9',
+               https_proxy='http://127.0.0.1:9', no_proxy='')
 
 
 def finetune(folder, *arguments):
@@ -18,7 +20,7 @@ def finetune(folder, *arguments):
     process = subprocess.run(
         [sys.executable, 'finetune.py', '--filewriter_path=%s/log' % folder,
          '--checkpoint_path=%s/new/checkpoints' % folder] + list(arguments),
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        cwd=ROOT, env=OFFLINE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         universal_newlines=True)
     return process.returncode, process.stdout
 
@@ -116,7 +118,8 @@ def test_sample_learns_from_its_own_pictures(tmp_path):
         pytest.skip('the sample starts from the pretrained weights here')
     status, output = finetune(str(tmp_path))
     assert status == 0, output
-    assert output.splitlines()[0].startswith(missing + ' is not there')
+    assert 'the pretrained weights could not be fetched' in output
+    assert 'The sample starts from its own pictures instead.' in output
     accuracies = [value for _, tag, value in summaries(str(tmp_path), 'validation')
                   if tag == 'accuracy']
     assert len(accuracies) == 10
@@ -124,12 +127,14 @@ def test_sample_learns_from_its_own_pictures(tmp_path):
     assert len(glob.glob(str(tmp_path / 'new' / 'checkpoints' / '*.index'))) == 5
 
 
-def test_missing_weights_for_own_pictures_are_an_error(tmp_path):
+@pytest.mark.parametrize('weights_path, complaint', [
+    ('none.npy', 'none.npy: no such weight file'),
+    ('DEFAULT', 'the pretrained weights could not be fetched')])
+def test_missing_weights_for_own_pictures_are_an_error(tmp_path, weights_path, complaint):
     status, output = finetune(str(tmp_path), '--train_file=images/val.txt',
-                              '--weights_path=none.npy')
+                              '--weights_path=' + weights_path)
     assert status != 0
-    assert 'none.npy: no such weight file' in output
-    assert 'weights_path = None' in output
+    assert complaint in output and 'weights_path = None' in output
     assert not glob.glob(str(tmp_path / 'new' / '*' / '*'))
 
 
