@@ -449,10 +449,10 @@ def fetch_weights(path=DEFAULT_WEIGHTS, sources=SOURCES):
             failures.append('  %s: %s' % (url, error))
     raise OSError(
         'the pretrained weights could not be fetched:\n%s\nGet one of these files in '
-        'another way. Put bvlc_alexnet.npy at %s, or convert the caffemodel:\n'
-        '  python alexnet.py bvlc_alexnet.caffemodel %s\n'
+        'another way and put it beside alexnet.py; if it is the caffemodel, run\n'
+        '  python alexnet.py bvlc_alexnet.caffemodel\n'
         'Or choose weights_path = None to start from the training images alone.'
-        % ('\n'.join(failures), path, path))
+        % '\n'.join(failures))
 
 
 def download(url, path):

@@ -176,7 +176,7 @@ def fetch_fails(folder, *sources):
         fetch(folder, *sources)
     for url, _ in sources:
         assert url in str(error.value)
-    assert 'Put bvlc_alexnet.npy at %s' % (folder / 'weights.npy') in str(error.value)
+    assert 'put it beside alexnet.py' in str(error.value)
     return str(error.value)
 
 
