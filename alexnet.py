@@ -62,25 +62,35 @@ class AlexNet:
         keep_prob: scalar tensor or float, the probability that dropout keeps a value.
         num_classes: width of fc8.
         skip_layer: names of the layers that load_initial_weights leaves as they are.
-        weights_path: .npy file; 'DEFAULT' is bvlc_alexnet.npy beside this file.
+        weights_path: a file that read_weights reads; 'DEFAULT' is bvlc_alexnet.npy beside
+            this file; None: there is none, initialize_from_data is used instead.
+        train_layers: names of the layers that will be trained; None: those in skip_layer.
         dropout_seed: two integers or scalar tensors, for example [seed, global_step],
             that alone determine the dropout masks; None draws new masks at every run.
 
     Attributes:
-        conv1, norm1, pool1, conv2, norm2, pool2, conv3, conv4, conv5, pool5,
+        conv1, norm1, pool1, conv2, norm2, pool2, conv3, conv4, conv5, pool5, flat5,
         fc6, dropout6, fc7, dropout7, fc8: the outputs, fc8 being the unscaled logits.
         variables: {layer name: [weights, biases]}.
+        frozen: the tensor that enters the first trained layer, before its dropout. It
+            depends on the image alone, so it can be computed once and fed instead of x.
 
     Raises:
-        ValueError: skip_layer holds a name that is no layer's.
+        ValueError: x has another shape, or skip_layer or train_layers is not a list of
+            different names of layers.
     """
 
     def __init__(self, x, keep_prob, num_classes, skip_layer, weights_path='DEFAULT',
-                 dropout_seed=None):
+                 train_layers=None, dropout_seed=None):
+        train_layers = skip_layer if train_layers is None else train_layers
         check_layers(skip_layer, 'skip_layer')
+        check_layers(train_layers, 'train_layers')
+        if x.shape.as_list()[1:] != [227, 227, 3]:
+            raise ValueError('x has shape %s, expected (n, 227, 227, 3)' % x.shape)
         self.x = x
         self.keep_prob = tf.convert_to_tensor(keep_prob, tf.float32)
         self.skip_layer = list(skip_layer)
+        self.train_layers = list(train_layers)
         self.weights_path = DEFAULT_WEIGHTS if weights_path == 'DEFAULT' else weights_path
         seed6, seed7 = dropout_seeds(dropout_seed)
 
@@ -101,6 +111,10 @@ class AlexNet:
         self.dropout7 = dropout(self.fc7, self.keep_prob, 'dropout7', seed7)
         self.fc8 = fc(self.dropout7, num_classes, 'fc8', relu=False)
 
+        inputs = [x, self.pool1, self.pool2, self.conv3, self.conv4, self.flat5, self.fc6,
+                  self.fc7, self.fc8]
+        is_trained = [name in train_layers for name in LAYERS]
+        self.frozen = inputs[(is_trained + [True]).index(True)]
         scope = tf.get_variable_scope().name
         prefix = scope + '/' if scope else ''
         self.variables = {name: tf.trainable_variables('%s%s/' % (prefix, name))
@@ -171,7 +185,7 @@ class AlexNet:
             self.variables[name][0].load(weights / deviation, session)
             self.variables[name][1].load((biases - mean) / deviation, session)
 
-    def table(self, train_layers):
+    def table(self):
         """Return a table as text: of every layer its shape, its origin, if it trains."""
         rows = ['%-6s %-18s %-9s %s' % ('layer', 'weights', 'initially', 'then')]
         for name in LAYERS:
@@ -179,15 +193,16 @@ class AlexNet:
             origin = ('from data' if self.weights_path is None else
                       'fresh' if name in self.skip_layer else 'loaded')
             rows.append('%-6s %-18s %-9s %s' % (
-                name, shape, origin, 'trained' if name in train_layers else 'frozen'))
+                name, shape, origin,
+                'trained' if name in self.train_layers else 'frozen'))
         return '\n'.join(rows)
 
 
 def check_layers(names, argument):
     """Raise a ValueError that lists the layers if names is no list of some of them."""
-    unknown = [name for name in names if name not in LAYERS]
-    if isinstance(names, str) or unknown:
-        raise ValueError('%s = %r: expected a list with names from %s'
+    if (isinstance(names, str) or any(name not in LAYERS for name in names)
+            or len(set(names)) < len(names)):
+        raise ValueError('%s = %r: expected a list of different names from %s'
                          % (argument, names, ', '.join(LAYERS)))
 
 
@@ -251,25 +266,73 @@ def dropout_seeds(seed):
     return tf.stack([2 * first, second]), tf.stack([2 * first + 1, second])
 
 
+class MappedFile:
+    """A file to unpickle from, whose large reads are views of its memory map."""
+
+    def __init__(self, file):
+        self.map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self.map.seek(file.tell())
+        self.readline = self.map.readline
+
+    def read(self, size):
+        if size < 1000:
+            return self.map.read(size)
+        start = self.map.tell()
+        view = memoryview(self.map)[start:start + size]
+        self.map.seek(start + len(view))
+        return view
+
+
+class PickledArray:
+    """Stands for a numpy array, or its dtype, while it is unpickled."""
+
+    def __init__(self, kind=None):
+        self.kind, self.order = kind, '='
+
+    def __setstate__(self, state):
+        if self.kind:
+            self.order = state[1]
+        else:
+            self.state = state[1:]
+
+    def array(self):
+        """Return the array, a view of the bytes that were read."""
+        shape, dtype, is_fortran, data = self.state
+        if dtype.kind not in ['f2', 'f4', 'f8']:
+            raise ValueError('expected arrays of floats, found type %s' % dtype.kind)
+        order = '>' if dtype.order in ('>', b'>') else '<'
+        array = np.frombuffer(data, order + dtype.kind)
+        return array.reshape(shape, order='F' if is_fortran else 'C')
+
+
 class WeightsUnpickler(pickle._Unpickler):
     """Unpickle numpy arrays, builtin containers and text; refuse everything else.
 
-    The interpreted unpickler, since a damaged memo index makes the compiled one allocate
-    gigabytes. What stands for a class or function is always our own harmless stand-in.
+    No class or function of the pickle's choice is ever called, only PickledArray. The
+    interpreted unpickler is used since a damaged memo index makes the compiled one
+    allocate gigabytes.
     """
 
+    # BYTEARRAY8, which weights do not need, allocates what it claims before it reads.
+    dispatch = {code: load for code, load in pickle._Unpickler.dispatch.items()
+                if code != b'\x96'[0]}
+
     def find_class(self, module, name):
-        if module in ('numpy.core.multiarray', 'numpy._core.multiarray'):
-            if name == '_reconstruct':
-                return lambda subtype, shape, dtype: np.empty(0, np.uint8)
-        if (module, name) == ('numpy', 'ndarray'):
-            return None
-        if (module, name) == ('numpy', 'dtype'):
-            return lambda spec, *flags: np.dtype(spec)
-        if (module, name) == ('_codecs', 'encode'):
-            return lambda text, encoding: text.encode('latin1')
-        raise pickle.UnpicklingError('refused to load %s.%s: weights hold arrays in '
-                                     'lists and dicts, nothing else' % (module, name))
+        stand_ins = {
+            ('numpy', 'ndarray'): None,
+            ('numpy', 'dtype'): lambda kind, *flags: PickledArray(as_text(kind)),
+            ('numpy.core.multiarray', '_reconstruct'): lambda *args: PickledArray(),
+            ('numpy._core.multiarray', '_reconstruct'): lambda *args: PickledArray(),
+            ('_codecs', 'encode'): lambda text, encoding: text.encode('latin1')}
+        if (module, name) not in stand_ins:
+            raise pickle.UnpicklingError('refused to load %s.%s: weights hold arrays in '
+                                         'lists and dicts, nothing else' % (module, name))
+        return stand_ins[module, name]
+
+
+def as_text(name):
+    """Return text that may have been pickled by Python 2 as bytes."""
+    return bytes(name).decode() if isinstance(name, (bytes, memoryview)) else name
 
 
 def read_weights(path):
@@ -307,26 +370,29 @@ def read_npy(path):
                 header = np.lib.format.read_array_header_2_0(file)
             if header[0] != () or header[2] != np.dtype(object):
                 raise ValueError('holds an array, not a dictionary of layers')
-            # Reading from a memory map bounds every read by the size of the file.
-            pickled = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            pickled.seek(file.tell())
-            layers = WeightsUnpickler(pickled, encoding='latin1').load().item()
+            # As bytes, since Python 2 pickled arrays as text, which need not be decoded.
+            pickled = WeightsUnpickler(MappedFile(file), encoding='bytes').load()
+            [layers] = pickled.state[-1]
+            if not isinstance(layers, dict):
+                raise ValueError('holds a %s, not a dictionary of layers'
+                                 % type(layers).__name__)
+            return {as_text(name): unpickled_pair(as_text(name), pair)
+                    for name, pair in layers.items()}
         except Exception as error:
-            raise ValueError('%s: not a readable weight file: %s' % (path, error))
-    if not isinstance(layers, dict):
-        raise ValueError('%s: holds a %s, not a dictionary of layers'
-                         % (path, type(layers).__name__))
-    weights = {}
-    for name, pair in layers.items():
-        if isinstance(pair, dict) and set(pair) == {'weights', 'biases'}:
-            pair = [pair['weights'], pair['biases']]
-        if not (isinstance(pair, (list, tuple)) and len(pair) == 2 and
-                all(isinstance(array, np.ndarray) and array.dtype.kind in 'fiu'
-                    for array in pair)):
-            raise ValueError('%s: %s: expected [weights, biases] or {"weights": ..., '
-                             '"biases": ...} of numbers' % (path, name))
-        weights[name] = list(pair)
-    return weights
+            raise ValueError('%s: not a readable weight file: %s: %s'
+                             % (path, type(error).__name__, error))
+
+
+def unpickled_pair(name, pair):
+    """Return [weights, biases] of what a pickle holds for a layer."""
+    if isinstance(pair, dict):
+        pair = {as_text(kind): array for kind, array in pair.items()}
+        pair = [pair.get('weights'), pair.get('biases')]
+    if not (isinstance(pair, (list, tuple)) and len(pair) == 2 and
+            all(isinstance(array, PickledArray) for array in pair)):
+        raise ValueError('%s: expected [weights, biases] or {"weights": ..., '
+                         '"biases": ...}' % name)
+    return [array.array() for array in pair]
 
 
 def read_checkpoint(path):
@@ -385,7 +451,8 @@ def read_caffemodel(path):
                 if len(layer.blobs) == 2:
                     weights[layer.name] = convert_blobs(layer)
         except Exception as error:
-            raise ValueError('%s: not a readable caffemodel: %s' % (path, error))
+            raise ValueError('%s: not a readable caffemodel: %s: %s'
+                             % (path, type(error).__name__, error))
     if not weights:
         raise ValueError('%s: not a caffemodel, or one without weights' % path)
     return weights
@@ -434,15 +501,14 @@ def fetch_weights(path=DEFAULT_WEIGHTS, sources=SOURCES):
             try:
                 if sha1:
                     check_sha1(part, sha1)
-                weights = read(part)
-                check_pretrained(weights, part)
+                check_pretrained(read(part), part)
             except ValueError:
                 os.remove(part)  # else the next try would go on from it
                 raise
             if read == read_npy:
                 os.replace(part, path)
             else:
-                save_weights(weights, path)
+                save_weights(read(part), path)
                 os.remove(part)
             return
         except (OSError, ValueError, http.client.HTTPException) as error:

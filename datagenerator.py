@@ -1,7 +1,9 @@
-"""Pictures in, batches out: reading image lists and feeding AlexNet from them."""
+"""Pictures in, batches out: image lists, decoding, and the cache of frozen features."""
 import ast
 import os
 import re
+import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
@@ -60,6 +62,7 @@ class ImageDataGenerator:
 
     Attributes:
         data_size: number of samples.
+        seconds_waited: time that calls have spent waiting for pictures, in total.
 
     Raises:
         OSError: the list cannot be read.
@@ -77,17 +80,21 @@ class ImageDataGenerator:
         self.seed = seed
         self.paths, self.labels, self.line_numbers = read_list(class_list, nb_classes)
         self.data_size = len(self.paths)
+        self.seconds_waited = 0.
         self._pool = ThreadPoolExecutor(os.cpu_count())
+        self._ahead = None, []
         self.reset_pointer(0)
 
     def reset_pointer(self, epoch=None):
         """Go to the start of an epoch, by default of the next one."""
         self.epoch = self.epoch + 1 if epoch is None else epoch
         self.pointer = 0
-        self._ahead = None
+        for decoding in self._ahead[1]:
+            decoding.cancel()
+        self._ahead = None, []
         rng = np.random.RandomState([self.seed, self.epoch])
-        order = rng.permutation(self.data_size)
-        self.order = order if self.shuffle else np.arange(self.data_size)
+        order = rng.permutation(self.data_size).astype(np.int32)
+        self.order = order if self.shuffle else np.arange(self.data_size, dtype=np.int32)
         mirrored = rng.rand(self.data_size) < 0.5
         self.mirrored = mirrored & self.horizontal_flip
 
@@ -100,22 +107,41 @@ class ImageDataGenerator:
             labels: float32 array (n, nb_classes), one-hot.
 
         Raises:
+            ValueError: batch_size is below 1.
             IndexError: the epoch is over.
             OSError, ValueError: a picture cannot be read; names list, line and path.
         """
+        samples, images = self.decode_next(batch_size)
+        return np.stack(images), self.one_hot(samples)
+
+    def decode_next(self, batch_size, missing=lambda samples: samples):
+        """Return the numbers of the next samples, and the images of the missing ones.
+
+        Args:
+            missing: function that picks from sample numbers those to be decoded.
+        """
+        if batch_size < 1:
+            raise ValueError('batch_size is %r, must be 1 or more' % batch_size)
         if self.pointer >= self.data_size:
             raise IndexError('epoch %d of %s is over: call reset_pointer()'
                              % (self.epoch, self.class_list))
         samples = self.order[self.pointer:self.pointer + batch_size]
-        if self._ahead is None or len(self._ahead) != len(samples):
-            self._ahead = self._decode(samples)
-        decoding = self._ahead
+        decoding_for, decoding = self._ahead
+        if decoding_for != batch_size:
+            decoding = self._decode(missing(samples))
         self.pointer += len(samples)
-        self._ahead = self._decode(self.order[self.pointer:self.pointer + batch_size])
-        images = np.stack([image.result() for image in decoding])
+        following = self.order[self.pointer:self.pointer + batch_size]
+        self._ahead = batch_size, self._decode(missing(following))
+        start = time.time()
+        images = [image.result() for image in decoding]
+        self.seconds_waited += time.time() - start
+        return samples, images
+
+    def one_hot(self, samples):
+        """Return the labels of these samples as a float32 array (n, nb_classes)."""
         labels = np.zeros((len(samples), self.nb_classes), np.float32)
         labels[np.arange(len(samples)), self.labels[samples]] = 1
-        return images, labels
+        return labels
 
     def _decode(self, samples):
         return [self._pool.submit(self._load, sample, self.mirrored[sample])
@@ -128,6 +154,101 @@ class ImageDataGenerator:
             raise type(error)('%s, line %d: %s' % (
                 self.class_list, self.line_numbers[sample], error))
         return image[:, ::-1] if mirrored else image
+
+
+class FeatureCache:
+    """Give the features of an ImageDataGenerator's images, computing each only once.
+
+    The features of a sample, mirrored or not, are kept in memory up to a limit and beyond
+    it in a nameless temporary file, which vanishes with the process. What fits in neither
+    is computed anew each time.
+
+    Args:
+        generator: the ImageDataGenerator; this object takes its place.
+        forward: function from images (batch_size, height, width, 3) to features
+            (batch_size, ...). It always gets a whole batch, padded with zeros, since
+            TensorFlow computes small batches in another way, with other rounding.
+        memory: limit in bytes.
+        folder: where the file is put; None: the system's temporary folder.
+        enabled: False computes all features anew each time.
+    """
+
+    def __init__(self, generator, forward, memory, folder=None, enabled=True):
+        self.generator = generator
+        self.data_size = generator.data_size
+        self.reset_pointer = generator.reset_pointer
+        self._forward = forward
+        self._memory_limit = memory if enabled else 0
+        self._folder = folder
+        self._full = not enabled
+        self._row_of = np.full((2, generator.data_size), -1, np.int32)
+        self._stored = 0
+        self._memory = self._file = None
+
+    def next_batch(self, batch_size):
+        """Return (features, labels) of the next samples of the epoch.
+
+        Computes what has not been stored, in one pass, and decodes nothing else.
+        """
+        samples, images = self.generator.decode_next(batch_size, self._missing)
+        rows = self._rows(samples)
+        computed = iter(())
+        if images:
+            batch = np.zeros((batch_size,) + images[0].shape, np.float32)
+            batch[:len(images)] = images
+            computed = iter(self._forward(batch))
+        features = np.stack([next(computed) if row < 0 else self._load(row)
+                             for row in rows])
+        for sample, row, feature in zip(samples, rows, features):
+            if row < 0:
+                self._store(sample, feature)
+        return features, self.generator.one_hot(samples)
+
+    def _rows(self, samples):
+        return self._row_of[self.generator.mirrored[samples].astype(int), samples]
+
+    def _missing(self, samples):
+        return samples[self._rows(samples) < 0]
+
+    def _load(self, row):
+        if row < len(self._memory):
+            return self._memory[row]
+        feature = np.empty(self._memory.shape[1:], np.float32)
+        self._file.seek((row - len(self._memory)) * feature.nbytes)
+        self._file.readinto(feature)
+        return feature
+
+    def _store(self, sample, feature):
+        if self._memory is None:
+            row_limit = min(self._memory_limit // feature.nbytes, self._row_of.size)
+            self._memory = np.empty((row_limit,) + feature.shape, np.float32)
+        row = self._stored
+        if row < len(self._memory):
+            self._memory[row] = feature
+        elif not self._write(row - len(self._memory), feature):
+            return
+        self._row_of[int(self.generator.mirrored[sample]), sample] = row
+        self._stored += 1
+
+    def _write(self, row, feature):
+        """Write a row to the file; return False, and stop to try, once that fails."""
+        if self._full:
+            return False
+        # A plain file instead of a memory map: mapped pages count as resident memory, and
+        # a full disk kills the process that writes to them.
+        try:
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(dir=self._folder, buffering=0)
+            self._file.seek(row * feature.nbytes)
+            if self._file.write(feature) == feature.nbytes:
+                return True
+            reason = 'no space left'
+        except OSError as error:
+            reason = error
+        self._full = True
+        print('%d features are stored; there is no room for more (%s), so the others are '
+              'computed anew in each epoch' % (self._stored, reason))
+        return False
 
 
 def read_list(list_path, nb_classes):
@@ -153,19 +274,22 @@ def read_list(list_path, nb_classes):
                 if not line or line.startswith('#'):
                     continue
                 path, label = split_line(line)
-                path = os.path.join(os.path.dirname(list_path), path)
-                labels.append(label)
-                paths.append(path)
-                line_numbers.append(line_number)
-                if not 0 <= label < nb_classes:
-                    raise ValueError('label %d is not in 0..%d' % (label, nb_classes - 1))
-                if '\0' in path or not os.path.isfile(path):
-                    raise ValueError('no such file: %.500s' % path)
-                if label_of.setdefault(path, label) != label:
-                    raise ValueError('label %d, but label %d in an earlier line: %s'
-                                     % (label, label_of[path], path))
             except ValueError as fault:
                 faults.append('line %d: %s' % (line_number, fault))
+                continue
+            path = os.path.join(os.path.dirname(list_path), path)
+            paths.append(path)
+            labels.append(label)
+            line_numbers.append(line_number)
+            first_label = label_of.setdefault(os.path.normpath(path), label)
+            if not 0 <= label < nb_classes:
+                faults.append('line %d: label %d is not in 0..%d'
+                              % (line_number, label, nb_classes - 1))
+            if first_label != label:
+                faults.append('line %d: label %d, but label %d in an earlier line: %s'
+                              % (line_number, label, first_label, path))
+            if '\0' in path or not os.path.isfile(path):
+                faults.append('line %d: no such file: %.500s' % (line_number, path))
     if not paths and not faults:
         faults.append('no samples in it')
     if faults:
@@ -183,7 +307,7 @@ def split_line(line):
     *path, label = line.rsplit(None, 1)
     if not path:
         raise ValueError('no label behind %.500r' % line)
-    if not re.match('[+-]?[0-9]{1,9}$', label):
+    if not re.match('[+-]?[0-9]{1,18}$', label):
         raise ValueError('label %.100r is not an integer' % label)
     return path[0], int(label)
 

@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from alexnet import AlexNet, DEFAULT_WEIGHTS, check_layers, fetch_weights
-from datagenerator import ImageDataGenerator, read_command_line
+from datagenerator import FeatureCache, ImageDataGenerator, read_command_line
 import tensorflow.compat.v1 as tf
 
 # Pictures
@@ -31,6 +31,11 @@ skip_layers = None  # layers that start fresh, not pretrained; None: the train_l
 weights_path = 'DEFAULT'  # 'DEFAULT': bvlc_alexnet.npy; None: start from the pictures
 seed = 0
 
+# Speed: what the frozen layers make of a picture is computed once
+cache_features = True
+cache_limit = 4.0  # GB of memory; what is beyond goes to a file, 16 KB a picture for fc7
+cache_dir = None  # folder of that file, which ends with the process; None: the system's
+
 # Output
 display_step = 5  # steps between two summaries
 filewriter_path = '/tmp/finetune_alexnet/tensorboard'
@@ -38,12 +43,16 @@ checkpoint_path = '/tmp/finetune_alexnet/checkpoints'
 
 globals().update(read_command_line(globals(), sys.argv[1:]))
 check_layers(train_layers, 'train_layers')
+if skip_layers is None:
+    skip_layers = train_layers
+check_layers(skip_layers, 'skip_layers')
 for name, fits, allowed in [
         ('learning_rate', learning_rate > 0, 'above 0'),
         ('num_epochs', num_epochs >= 1, '1 or more'),
         ('batch_size', batch_size >= 1, '1 or more'),
         ('dropout_rate', 0 <= dropout_rate < 1, 'in [0, 1)'),
         ('num_classes', num_classes >= 2, '2 or more'),
+        ('seed', 0 <= seed < 2 ** 32, 'in [0, 2**32)'),
         ('display_step', display_step >= 1, '1 or more'),
         ('train_layers', len(train_layers) >= 1, 'at least one layer')]:
     if not fits:
@@ -68,8 +77,7 @@ y = tf.placeholder(tf.float32, [None, num_classes], 'y')
 keep_prob = tf.placeholder(tf.float32, [], 'keep_prob')
 global_step = tf.train.create_global_step()
 
-model = AlexNet(x, keep_prob, num_classes,
-                train_layers if skip_layers is None else skip_layers, weights_path,
+model = AlexNet(x, keep_prob, num_classes, skip_layers, weights_path, train_layers,
                 dropout_seed=[seed, global_step])
 logits = model.fc8
 variables = [variable for layer in train_layers for variable in model.variables[layer]]
@@ -97,22 +105,29 @@ tf.summary.scalar('accuracy', accuracy)
 summary = tf.summary.merge_all()
 
 
-def evaluate(session, generator):
-    """Return the mean loss and accuracy over every sample of the generator."""
-    generator.reset_pointer()
+def cached(generator):
+    """Return batches of what enters the first trained layer, in the generator's order."""
+    if model.frozen is x:
+        return generator
+    share = generator.data_size / (train_generator.data_size + val_generator.data_size)
+    return FeatureCache(
+        generator, lambda images: session.run(model.frozen, {x: images, keep_prob: 1.}),
+        int(cache_limit * 1e9 * share), cache_dir, cache_features)
+
+
+def evaluate(batches):
+    """Return the mean loss and accuracy over every sample."""
+    batches.reset_pointer()
     totals = np.zeros(2)
-    for _ in range(math.ceil(generator.data_size / batch_size)):
-        images, labels = generator.next_batch(batch_size)
-        means = session.run([loss, accuracy], {x: images, y: labels, keep_prob: 1.})
-        totals += np.multiply(means, len(images))
-    return totals / generator.data_size
+    for _ in range(math.ceil(batches.data_size / batch_size)):
+        features, labels = batches.next_batch(batch_size)
+        means = session.run([loss, accuracy],
+                            {model.frozen: features, y: labels, keep_prob: 1.})
+        totals += np.multiply(means, len(features))
+    return totals / batches.data_size
 
 
-train_writer = tf.summary.FileWriter(os.path.join(filewriter_path, 'train'),
-                                     tf.get_default_graph())
-val_writer = tf.summary.FileWriter(os.path.join(filewriter_path, 'validation'))
 saver = tf.train.Saver()
-os.makedirs(checkpoint_path, exist_ok=True)
 
 with tf.Session() as session:
     session.run(tf.global_variables_initializer())
@@ -120,33 +135,40 @@ with tf.Session() as session:
         model.initialize_from_data(session, train_generator.next_batch(64)[0])
     else:
         model.load_initial_weights(session)
-    print(model.table(train_layers))
+    print(model.table())
 
+    os.makedirs(checkpoint_path, exist_ok=True)
+    train_writer = tf.summary.FileWriter(os.path.join(filewriter_path, 'train'),
+                                         session.graph)
+    val_writer = tf.summary.FileWriter(os.path.join(filewriter_path, 'validation'))
+
+    train_batches, val_batches = cached(train_generator), cached(val_generator)
     steps_per_epoch = math.ceil(train_generator.data_size / batch_size)
     step = 0
     for epoch in range(1, num_epochs + 1):
-        train_generator.reset_pointer(epoch)
-        start = time.time()
+        train_batches.reset_pointer(epoch)
+        start, waited = time.time(), train_generator.seconds_waited
         bar = tqdm(total=train_generator.data_size, unit=' images', disable=None,
                    desc='Epoch %d/%d' % (epoch, num_epochs))
         for _ in range(steps_per_epoch):
-            images, labels = train_generator.next_batch(batch_size)
+            features, labels = train_batches.next_batch(batch_size)
             step += 1
             display = step % display_step == 0
             _, batch_loss, batch_accuracy, *summaries = session.run(
                 [train_op, loss, accuracy] + [summary] * display,
-                {x: images, y: labels, keep_prob: 1. - dropout_rate})
+                {model.frozen: features, y: labels, keep_prob: 1. - dropout_rate})
             if display:
                 train_writer.add_summary(summaries[0], step)
             bar.set_postfix(loss='%.4f' % batch_loss, accuracy='%.4f' % batch_accuracy)
-            bar.update(len(images))
+            bar.update(len(features))
             if display and bar.disable:
                 print('Epoch %d/%d, step %d: loss %.4f, accuracy %.4f'
                       % (epoch, num_epochs, step, batch_loss, batch_accuracy))
         bar.close()
-        images_per_second = train_generator.data_size / (time.time() - start)
+        seconds = time.time() - start
+        waited = train_generator.seconds_waited - waited
 
-        val_loss, val_accuracy = evaluate(session, val_generator)
+        val_loss, val_accuracy = evaluate(val_batches)
         val_writer.add_summary(tf.Summary(value=[
             tf.Summary.Value(tag='cross_entropy', simple_value=val_loss),
             tf.Summary.Value(tag='accuracy', simple_value=val_accuracy)]), step)
@@ -154,8 +176,10 @@ with tf.Session() as session:
         val_writer.flush()
         checkpoint = saver.save(
             session, os.path.join(checkpoint_path, 'model_epoch%d.ckpt' % epoch))
-        print('Epoch %d/%d: validation loss %.4f, accuracy %.4f; trained at %.0f images/s'
-              % (epoch, num_epochs, val_loss, val_accuracy, images_per_second))
+        print('Epoch %d/%d: validation loss %.4f, accuracy %.4f; trained at %.0f images/s, '
+              'waiting for pictures %.0f %% of the time'
+              % (epoch, num_epochs, val_loss, val_accuracy,
+                 train_generator.data_size / seconds, 100 * waited / seconds))
 
 print('Curves:     tensorboard --logdir %s' % filewriter_path)
 print('Checkpoint: %s' % checkpoint)

@@ -121,13 +121,28 @@ def test_weights_of_every_writer_are_read(writer):
     assert (layers['fc8'][1] == np.zeros(2)).all()
 
 
+@pytest.mark.parametrize('kind', ['<f4', '>f4', '>f8', '<f2'])
+def test_every_byte_order_and_width_is_read(tmp_path, kind):
+    array = np.arange(600).reshape(20, 30).astype(kind)
+    path = save(tmp_path / 'kind.npy', {'fc8': [array, np.asfortranarray(array)]})
+    weights, biases = read_weights(path)['fc8']
+    assert (weights == array).all() and (biases == array).all()
+
+
 def test_unknown_layer_is_an_error_that_lists_the_layers():
     with pytest.raises(ValueError) as error:
         build(skip_layer=['fc8', 'fc9'])
     assert 'fc9' in str(error.value)
     assert all(name in str(error.value) for name in LAYERS)
-    with pytest.raises(ValueError, match="'fc8'"):
-        AlexNet(None, None, 2, 'fc8')
+    for names in ['fc8', ['fc8', 'fc8']]:
+        with pytest.raises(ValueError, match="'fc8'"):
+            AlexNet(None, None, 2, names)
+
+
+def test_input_of_another_size_is_an_error():
+    x = tf.placeholder(tf.float32, [None, 224, 224, 3])
+    with pytest.raises(ValueError, match='224, 224, 3.*227, 227, 3'):
+        AlexNet(x, 1., 2, [])
 
 
 def test_missing_weight_file_is_named_with_the_ways_out(tmp_path):
@@ -197,10 +212,13 @@ def test_other_contents_are_refused(tmp_path):
         read_weights(save(tmp_path / 'array.npy', np.zeros(3)))
     with pytest.raises(ValueError, match='list.npy.*not a dictionary'):
         read_weights(save(tmp_path / 'list.npy', np.array([{}], object)))
-    with pytest.raises(ValueError, match='pair.npy: fc8: expected'):
+    with pytest.raises(ValueError, match='pair.npy: .*fc8: expected'):
         read_weights(save(tmp_path / 'pair.npy', {'fc8': [np.zeros(3)]}))
-    with pytest.raises(ValueError, match='text.npy: fc8: expected'):
+    with pytest.raises(ValueError, match='text.npy: .*fc8: expected'):
         read_weights(save(tmp_path / 'text.npy', {'fc8': ['a', 'b']}))
+    with pytest.raises(ValueError, match='objects.npy: .*expected arrays of floats'):
+        read_weights(save(tmp_path / 'objects.npy', {'fc8': [
+            np.array([None], object), np.zeros(3)]}))
     whole = save(tmp_path / 'whole.npy', {'fc8': [np.zeros((99, 99)), np.zeros(99)]})
     cut = tmp_path / 'cut.npy'
     with open(whole, 'rb') as file:

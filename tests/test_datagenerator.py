@@ -99,6 +99,8 @@ def test_an_epoch_gives_every_sample_once_and_its_last_batch_is_the_remainder(tm
             assert (image == values[number] - MEAN).all()
             assert (label == np.eye(3)[number % 3]).all()
         orders.append(found)
+        with pytest.raises(ValueError, match='batch_size is 0'):
+            generator.next_batch(0)
         with pytest.raises(IndexError, match='epoch %d of .*list.txt' % epoch):
             generator.next_batch(4)
         generator.reset_pointer()
@@ -153,7 +155,7 @@ def test_list_syntax(tmp_path):
 def test_all_faults_of_a_list_are_reported_together(tmp_path):
     colours(tmp_path, 2)
     message = faults(tmp_path, '0.png 0\nnone.png 0\n1.png\n1.png one\n1.png 2\n'
-                               '1.png -1\n1.png 0.5\n0.png 1\n')
+                               '1.png -1\n1.png 0.5\n./0.png 1\nnone.png 7\n')
     for expected in ['line 2: no such file: ' + str(tmp_path / 'none.png'),
                      "line 3: no label behind '1.png'",
                      "line 4: label 'one' is not an integer",
@@ -161,7 +163,9 @@ def test_all_faults_of_a_list_are_reported_together(tmp_path):
                      'line 6: label -1 is not in 0..1',
                      "line 7: label '0.5' is not an integer",
                      'line 8: label 1, but label 0 in an earlier line: '
-                     + str(tmp_path / '0.png')]:
+                     + os.path.join(str(tmp_path), './0.png'),
+                     'line 9: label 7 is not in 0..1',
+                     'line 9: no such file: ' + str(tmp_path / 'none.png')]:
         assert expected in message
     assert 'line 1:' not in message and 'start at 0' not in message
 
