@@ -82,16 +82,16 @@ class ImageDataGenerator:
         self.data_size = len(self.paths)
         self.seconds_waited = 0.
         self._pool = ThreadPoolExecutor(os.cpu_count())
-        self._ahead = None, []
+        self._ahead = None, None, []
         self.reset_pointer(0)
 
     def reset_pointer(self, epoch=None):
         """Go to the start of an epoch, by default of the next one."""
         self.epoch = self.epoch + 1 if epoch is None else epoch
         self.pointer = 0
-        for decoding in self._ahead[1]:
+        for decoding in self._ahead[-1]:
             decoding.cancel()
-        self._ahead = None, []
+        self._ahead = None, None, []
         rng = np.random.RandomState([self.seed, self.epoch])
         order = rng.permutation(self.data_size).astype(np.int32)
         self.order = order if self.shuffle else np.arange(self.data_size, dtype=np.int32)
@@ -112,7 +112,7 @@ class ImageDataGenerator:
             OSError, ValueError: a picture cannot be read; names list, line and path.
         """
         samples, images = self.decode_next(batch_size)
-        return np.stack(images), self.one_hot(samples)
+        return images, self.one_hot(samples)
 
     def decode_next(self, batch_size, missing=lambda samples: samples):
         """Return the numbers of the next samples, and the images of the missing ones.
@@ -126,14 +126,15 @@ class ImageDataGenerator:
             raise IndexError('epoch %d of %s is over: call reset_pointer()'
                              % (self.epoch, self.class_list))
         samples = self.order[self.pointer:self.pointer + batch_size]
-        decoding_for, decoding = self._ahead
-        if decoding_for != batch_size:
-            decoding = self._decode(missing(samples))
+        ahead_for, images, decoding = self._ahead
+        if ahead_for != batch_size:
+            images, decoding = self._decode(missing(samples))
         self.pointer += len(samples)
         following = self.order[self.pointer:self.pointer + batch_size]
-        self._ahead = batch_size, self._decode(missing(following))
+        self._ahead = (batch_size,) + self._decode(missing(following))
         start = time.time()
-        images = [image.result() for image in decoding]
+        for image in decoding:
+            image.result()
         self.seconds_waited += time.time() - start
         return samples, images
 
@@ -144,16 +145,18 @@ class ImageDataGenerator:
         return labels
 
     def _decode(self, samples):
-        return [self._pool.submit(self._load, sample, self.mirrored[sample])
-                for sample in samples]
+        width, height = self.scale_size
+        images = np.empty((len(samples), height, width, 3), np.float32)
+        return images, [self._pool.submit(self._load, sample, image)
+                        for sample, image in zip(samples, images)]
 
-    def _load(self, sample, mirrored):
+    def _load(self, sample, image):
         try:
-            image = load_image(self.paths[sample], self.scale_size, self.mean)
+            loaded = load_image(self.paths[sample], self.scale_size, self.mean)
         except (OSError, ValueError) as error:
             raise type(error)('%s, line %d: %s' % (
                 self.class_list, self.line_numbers[sample], error))
-        return image[:, ::-1] if mirrored else image
+        image[:] = loaded[:, ::-1] if self.mirrored[sample] else loaded
 
 
 class FeatureCache:
@@ -193,10 +196,10 @@ class FeatureCache:
         samples, images = self.generator.decode_next(batch_size, self._missing)
         rows = self._rows(samples)
         computed = iter(())
-        if images:
-            batch = np.zeros((batch_size,) + images[0].shape, np.float32)
-            batch[:len(images)] = images
-            computed = iter(self._forward(batch))
+        if len(images):
+            padding = np.zeros((batch_size - len(images),) + images.shape[1:], np.float32)
+            computed = iter(self._forward(np.concatenate([images, padding])
+                                          if len(padding) else images))
         features = np.stack([next(computed) if row < 0 else self._load(row)
                              for row in rows])
         for sample, row, feature in zip(samples, rows, features):

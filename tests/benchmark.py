@@ -1,0 +1,298 @@
+"""Time one fine-tuning job four ways; run by hand: python tests/benchmark.py --help
+
+Each way is a process of its own, starts from the same weights, and trains fc7 and fc8 on
+the same pictures. Without lists, the pictures are the solar cells of the PyPI package
+elpv-dataset if that is installed (label: probability of a defect above 0.5), else the
+sample's, repeated.
+"""
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+import numpy as np
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, ROOT)
+
+
+def make_lists(folder):
+    """Write train.txt, val.txt and the file of classes; return how many classes."""
+    rng = np.random.RandomState(0)
+    try:
+        import elpv_dataset
+    except ImportError:
+        for name, times in [('train', 14), ('val', 7)]:
+            with open(os.path.join(ROOT, 'images', name + '.txt')) as file:
+                lines = [os.path.join(ROOT, 'images', line) for line in file]
+            with open(os.path.join(folder, name + '.txt'), 'w') as file:
+                file.writelines(lines * times)
+        return 3
+    data = os.path.join(os.path.dirname(elpv_dataset.__file__), 'data')
+    with open(os.path.join(data, 'labels.csv')) as file:
+        cells = [line.split() for line in file if line.strip()]
+    lines = ['%s %d\n' % (os.path.join(data, cell[0]), float(cell[1]) > 0.5)
+             for cell in cells]
+    rng.shuffle(lines)
+    for name, part in [('train', lines[:1836]), ('val', lines[1836:2230])]:
+        with open(os.path.join(folder, name + '.txt'), 'w') as file:
+            file.writelines(part)
+    return 2
+
+
+def make_weights(args):
+    """Save weights that are initialised from the training pictures."""
+    from alexnet import AlexNet, save_weights, tf
+    from datagenerator import ImageDataGenerator
+    generator = ImageDataGenerator(args.train, shuffle=True, nb_classes=args.classes)
+    tf.set_random_seed(0)
+    x = tf.placeholder(tf.float32, [None, 227, 227, 3])
+    model = AlexNet(x, 1., args.classes, [], None)
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        model.initialize_from_data(session, generator.next_batch(64)[0])
+        save_weights(session.run(model.variables), args.weights)
+
+
+def tutorial(args):
+    """The loop of the tutorial: decode, train, a second pass for the summary, each step."""
+    import cv2
+    from alexnet import AlexNet, tf
+    from datagenerator import read_list
+
+    def batches(list_path, shuffle, epoch=0):
+        paths, labels, _ = read_list(list_path, args.classes)
+        order = np.arange(len(paths))
+        if shuffle:
+            np.random.RandomState(epoch).shuffle(order)
+        for start in range(0, len(order), args.batch):
+            chosen = order[start:start + args.batch]
+            images = np.ndarray([len(chosen), 227, 227, 3])
+            for i, sample in enumerate(chosen):
+                image = cv2.resize(cv2.imread(paths[sample]), (227, 227))
+                images[i] = image.astype(np.float32) - [104., 117., 124.]
+            yield images, np.eye(args.classes)[labels[chosen]]
+
+    x = tf.placeholder(tf.float32, [None, 227, 227, 3])
+    y = tf.placeholder(tf.float32, [None, args.classes])
+    keep_prob = tf.placeholder(tf.float32)
+    model = AlexNet(x, keep_prob, args.classes, [], args.weights)
+    variables = model.variables['fc7'] + model.variables['fc8']
+    loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits_v2(
+        logits=model.fc8, labels=y))
+    gradients = list(zip(tf.gradients(loss, variables), variables))
+    train_op = tf.train.GradientDescentOptimizer(args.rate).apply_gradients(gradients)
+    correct = tf.equal(tf.argmax(model.fc8, 1), tf.argmax(y, 1))
+    accuracy = tf.reduce_mean(tf.cast(correct, tf.float32))
+    for gradient, variable in gradients:
+        tf.summary.histogram(variable.op.name + '/gradient', gradient)
+        tf.summary.histogram(variable.op.name, variable)
+    tf.summary.scalar('cross_entropy', loss)
+    tf.summary.scalar('accuracy', accuracy)
+    summary = tf.summary.merge_all()
+    writer = tf.summary.FileWriter(args.out)
+    saver = tf.train.Saver()
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        model.load_initial_weights(session)
+        step = 0
+        for epoch in range(args.epochs):
+            for images, labels in batches(args.train, True, epoch):
+                step += 1
+                session.run(train_op, {x: images, y: labels, keep_prob: 0.5})
+                writer.add_summary(session.run(
+                    summary, {x: images, y: labels, keep_prob: 1.}), step)
+            scores = [(session.run(accuracy, {x: images, y: labels, keep_prob: 1.}),
+                       len(images)) for images, labels in batches(args.val, False)]
+            saver.save(session, os.path.join(args.out, 'model%d.ckpt' % epoch))
+            print('Epoch %d: validation accuracy %.4f' % (
+                epoch + 1, sum(a * n for a, n in scores) / sum(n for _, n in scores)),
+                flush=True)
+
+
+def keras(args):
+    """The same fine-tuning as Keras users write it: frozen base, tf.data, fit."""
+    import tensorflow as tf
+    weights = np.load(args.weights, allow_pickle=True).item()
+    layers = tf.keras.layers
+
+    def load(path, label, size=(227, 227)):
+        image = tf.io.decode_image(tf.io.read_file(path), 3, expand_animations=False)
+        image = tf.image.resize(image, size)[..., ::-1] - [104., 117., 124.]
+        return image, tf.one_hot(label, args.classes)
+
+    def dataset(list_path, shuffle):
+        with open(list_path) as file:
+            lines = [line.rsplit(None, 1) for line in file]
+        data = tf.data.Dataset.from_tensor_slices(
+            ([path for path, _ in lines], [int(label) for _, label in lines]))
+        if shuffle:
+            data = data.shuffle(len(lines), seed=0)
+        data = data.map(load, tf.data.AUTOTUNE)
+        return data.batch(args.batch).prefetch(tf.data.AUTOTUNE)
+
+    def lrn(x):
+        return tf.nn.local_response_normalization(x, 2, 1., 2e-5, 0.75)
+
+    def conv(filters, size, name, stride=1, padding='same', groups=1):
+        return layers.Conv2D(filters, size, stride, padding, groups=groups,
+                             activation='relu', trainable=False, name=name)
+
+    model = tf.keras.Sequential([
+        layers.Input((227, 227, 3)),
+        conv(96, 11, 'conv1', 4, 'valid'), layers.Lambda(lrn), layers.MaxPool2D(3, 2),
+        conv(256, 5, 'conv2', groups=2), layers.Lambda(lrn), layers.MaxPool2D(3, 2),
+        conv(384, 3, 'conv3'), conv(384, 3, 'conv4', groups=2),
+        conv(256, 3, 'conv5', groups=2), layers.MaxPool2D(3, 2), layers.Flatten(),
+        layers.Dense(4096, 'relu', trainable=False, name='fc6'), layers.Dropout(0.5),
+        layers.Dense(4096, 'relu', name='fc7'), layers.Dropout(0.5),
+        layers.Dense(args.classes, name='fc8')])
+    for name, pair in weights.items():
+        model.get_layer(name).set_weights(pair)
+    model.compile(tf.keras.optimizers.SGD(args.rate),
+                  tf.keras.losses.CategoricalCrossentropy(from_logits=True),
+                  metrics=['accuracy'])
+
+    class Epoch(tf.keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            model.save_weights(os.path.join(args.out, 'model%d.weights.h5' % epoch))
+            print('Epoch %d: validation accuracy %.4f'
+                  % (epoch + 1, logs['val_accuracy']), flush=True)
+
+    model.fit(dataset(args.train, True), validation_data=dataset(args.val, False),
+              epochs=args.epochs, callbacks=[Epoch()], verbose=0)
+
+
+def speed(args):
+    """Print images/s and GFLOP/s of the forward pass to fc6, and of a matrix product."""
+    from alexnet import AlexNet, tf
+    x = tf.placeholder(tf.float32, [None, 227, 227, 3])
+    model = AlexNet(x, 1., 2, ['fc8'], None, ['fc7', 'fc8'])
+    a = tf.Variable(tf.random.uniform([4096, 4096]))
+    product = tf.linalg.matmul(a, a)[0, 0]
+    images = np.random.RandomState(0).rand(args.batch, 227, 227, 3).astype(np.float32)
+
+    def best(fetch, feed):
+        times = []
+        for _ in range(6):
+            start = time.time()
+            session.run(fetch, feed)
+            times.append(time.time() - start)
+        return min(times)
+
+    # Multiplications and additions of an image, from the shapes of filters and outputs.
+    flop = sum(2. * np.prod(model.variables[name][0].shape.as_list()) * np.prod(
+        getattr(model, name).shape.as_list()[1:-1]) for name in
+        ['conv1', 'conv2', 'conv3', 'conv4', 'conv5', 'fc6'])
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        rate = args.batch / best(model.fc6, {x: images})
+        gflops = 2e-9 * 4096 ** 3 / best(product, {})
+    print('Forward pass to fc6: %.0f images/s, %.0f GFLOP/s; matrix product of 4096: '
+          '%.0f GFLOP/s; that is %.0f %%' % (rate, rate * flop / 1e9, gflops,
+                                             100 * rate * flop / 1e9 / gflops), flush=True)
+
+
+def run(name, command):
+    """Run a way as a process; return its figures."""
+    start, marks, accuracy = time.time(), [], None
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE,
+                               universal_newlines=True,
+                               env=dict(os.environ, PYTHONUNBUFFERED='1',
+                                        TF_CPP_MIN_LOG_LEVEL='3'))
+    peak = [0]
+
+    def watch():
+        while process.poll() is None:
+            try:
+                with open('/proc/%d/status' % process.pid) as file:
+                    peak[0] = max([peak[0]] + [int(line.split()[1]) for line in file
+                                               if line.startswith('VmHWM')])
+            except OSError:
+                pass
+            time.sleep(0.2)
+
+    threading.Thread(target=watch, daemon=True).start()
+    for line in process.stdout:
+        if line.startswith('Epoch') and 'validation' in line:
+            marks.append(time.time())
+            accuracy = float(line.split('accuracy ')[1].split(';')[0])
+    if process.wait():
+        sys.exit('%s failed' % name)
+    epochs = np.diff([start] + marks)
+    return {'first': epochs[0], 'later': np.median(epochs[1:]), 'best': epochs[1:].min(),
+            'job': time.time() - start, 'peak': peak[0] / 1e6, 'accuracy': accuracy}
+
+
+def checkpoint_bytes(folder):
+    sizes = {}
+    for name in os.listdir(folder):
+        if name.startswith('model'):
+            key = name.split('.')[0]
+            sizes[key] = sizes.get(key, 0) + os.path.getsize(os.path.join(folder, name))
+    return max(sizes.values())
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--train', help='list of training pictures')
+    parser.add_argument('--val', help='list of validation pictures')
+    parser.add_argument('--classes', type=int, help='number of classes of these lists')
+    parser.add_argument('--epochs', type=int, default=10)
+    parser.add_argument('--batch', type=int, default=128)
+    parser.add_argument('--rate', type=float, default=0.003, help='learning rate')
+    parser.add_argument('--ways', default='abcd', help='a: the tutorial\'s loop, '
+                        'b: ours uncached, c: ours cached, d: Keras')
+    parser.add_argument('--part', help=argparse.SUPPRESS)
+    parser.add_argument('--weights', help=argparse.SUPPRESS)
+    parser.add_argument('--out', help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.part:
+        return globals()[args.part](args)
+
+    with tempfile.TemporaryDirectory() as folder:
+        if not args.train:
+            args.classes = make_lists(folder)
+            args.train, args.val = [os.path.join(folder, name + '.txt')
+                                    for name in ('train', 'val')]
+        weights = os.path.join(folder, 'weights.npy')
+        common = ['--train', args.train, '--val', args.val, '--classes',
+                  str(args.classes), '--epochs', str(args.epochs), '--batch',
+                  str(args.batch), '--rate', str(args.rate), '--weights', weights]
+
+        def part(name, out=folder):
+            return [sys.executable, __file__, '--part', name, '--out', out] + common
+
+        def finetune(cached, out):
+            return [sys.executable, 'finetune.py', '--train_file=' + args.train,
+                    '--val_file=' + args.val, '--num_classes=%d' % args.classes,
+                    '--num_epochs=%d' % args.epochs, '--batch_size=%d' % args.batch,
+                    '--learning_rate=%r' % args.rate, '--horizontal_flip=False',
+                    '--weights_path=' + weights, '--skip_layers=[]',
+                    '--display_step=20', '--cache_features=%s' % cached,
+                    '--filewriter_path=%s/log' % out, '--checkpoint_path=' + out]
+
+        subprocess.check_call(part('make_weights'))
+        subprocess.check_call(part('speed'))
+        print('%-20s%9s%9s%9s%9s%9s%9s%9s' % ('', 'first', 'later', 'fastest', 'whole',
+                                              'peak', 'check-', 'accu-'))
+        print('%-20s%9s%9s%9s%9s%9s%9s%9s' % ('', 'epoch s', 'epoch s', 'epoch s', 'job s',
+                                              'GB', 'point MB', 'racy'))
+        for way, name in [('a', 'tutorial\'s loop'), ('b', 'ours, uncached'),
+                          ('c', 'ours, cached'), ('d', 'Keras, frozen, fit')]:
+            if way not in args.ways:
+                continue
+            out = os.path.join(folder, way)
+            os.mkdir(out)
+            row = run(name, {'a': part('tutorial', out), 'b': finetune(False, out),
+                             'c': finetune(True, out), 'd': part('keras', out)}[way])
+            print('%-20s%9.1f%9.2f%9.2f%9.1f%9.2f%9.0f%9.4f' % (
+                name, row['first'], row['later'], row['best'], row['job'], row['peak'],
+                checkpoint_bytes(out) / 1e6, row['accuracy']), flush=True)
+
+
+if __name__ == '__main__':
+    main()
