@@ -58,13 +58,13 @@ class AlexNet:
     """Build the graph of AlexNet; every layer's output is an attribute of its name.
 
     Args:
-        x: float32 tensor (n, 227, 227, 3), BGR, 0..255 minus the mean; n may be unknown.
+        x: float32 tensor (n, 227, 227, 3), BGR, 0..255 minus the mean; n may be None.
         keep_prob: scalar tensor or float, the probability that dropout keeps a value.
         num_classes: width of fc8.
         skip_layer: names of the layers that load_initial_weights leaves as they are.
-        weights_path: a file that read_weights reads; 'DEFAULT' is bvlc_alexnet.npy beside
+        weights_path: a file that read_weights reads; 'DEFAULT': bvlc_alexnet.npy beside
             this file; None: there is none, initialize_from_data is used instead.
-        train_layers: names of the layers that will be trained; None: those in skip_layer.
+        train_layers: names of the layers that will be trained; None: as skip_layer.
         dropout_seed: two integers or scalar tensors, for example [seed, global_step],
             that alone determine the dropout masks; None draws new masks at every run.
 
@@ -91,7 +91,9 @@ class AlexNet:
         self.keep_prob = tf.convert_to_tensor(keep_prob, tf.float32)
         self.skip_layer = list(skip_layer)
         self.train_layers = list(train_layers)
-        self.weights_path = DEFAULT_WEIGHTS if weights_path == 'DEFAULT' else weights_path
+        if weights_path == 'DEFAULT':
+            weights_path = DEFAULT_WEIGHTS
+        self.weights_path = weights_path
         seed6, seed7 = dropout_seeds(dropout_seed)
 
         self.conv1 = conv(x, 11, 96, 4, 'conv1', padding='VALID')
@@ -111,8 +113,8 @@ class AlexNet:
         self.dropout7 = dropout(self.fc7, self.keep_prob, 'dropout7', seed7)
         self.fc8 = fc(self.dropout7, num_classes, 'fc8', relu=False)
 
-        inputs = [x, self.pool1, self.pool2, self.conv3, self.conv4, self.flat5, self.fc6,
-                  self.fc7, self.fc8]
+        inputs = [x, self.pool1, self.pool2, self.conv3, self.conv4, self.flat5,
+                  self.fc6, self.fc7, self.fc8]
         is_trained = [name in train_layers for name in LAYERS]
         self.frozen = inputs[(is_trained + [True]).index(True)]
         scope = tf.get_variable_scope().name
@@ -160,8 +162,8 @@ class AlexNet:
         """Scale every layer so that its channels have mean 0, variance 1 on the images.
 
         Starts from the values that the variables have, takes the layers in their order,
-        and measures before the ReLU. Krähenbühl et al., "Data-dependent Initializations
-        of Convolutional Neural Networks", ICLR 2016, section 3.1.
+        and measures before the ReLU. Krähenbühl et al., "Data-dependent
+        Initializations of Convolutional Neural Networks", ICLR 2016, section 3.1.
 
         Args:
             images: float32 array (n, 227, 227, 3) as x takes them; some dozens suffice.
@@ -179,14 +181,14 @@ class AlexNet:
             deviation = activation.std(0, dtype=np.float64)
             if deviation.min() <= 1e-6 * np.abs(activation).max():
                 raise ValueError('%s: a channel has the same value for all %d images; '
-                                 'initialising from data needs more, and different, ones'
+                                 'initialising from data needs more and different ones'
                                  % (name, len(images)))
             weights, biases = session.run(self.variables[name])
             self.variables[name][0].load(weights / deviation, session)
             self.variables[name][1].load((biases - mean) / deviation, session)
 
     def table(self):
-        """Return a table as text: of every layer its shape, its origin, if it trains."""
+        """Return a table as text: each layer, its shape, its origin, if it trains."""
         rows = ['%-6s %-18s %-9s %s' % ('layer', 'weights', 'initially', 'then')]
         for name in LAYERS:
             shape = ' x '.join(map(str, self.variables[name][0].shape.as_list()))
@@ -213,7 +215,8 @@ def conv(x, size, num_filters, stride, name, padding='SAME', groups=1):
     """
     with tf.variable_scope(name):
         channels = x.shape.as_list()[-1]
-        weights = tf.get_variable('weights', [size, size, channels // groups, num_filters])
+        weights = tf.get_variable(
+            'weights', [size, size, channels // groups, num_filters])
         biases = tf.get_variable('biases', [num_filters],
                                  initializer=tf.zeros_initializer())
         outputs = [tf.nn.conv2d(part, filters, [1, stride, stride, 1], padding)
@@ -226,7 +229,8 @@ def fc(x, num_out, name, relu=True):
     """Multiply (n, channels) with the weights, add biases, apply ReLU if asked to."""
     with tf.variable_scope(name):
         weights = tf.get_variable('weights', [x.shape.as_list()[-1], num_out])
-        biases = tf.get_variable('biases', [num_out], initializer=tf.zeros_initializer())
+        biases = tf.get_variable('biases', [num_out],
+                                 initializer=tf.zeros_initializer())
         output = tf.nn.bias_add(tf.matmul(x, weights), biases)
         return tf.nn.relu(output) if relu else output
 
@@ -238,7 +242,7 @@ def max_pool(x, size, stride, name, padding='VALID'):
 
 
 def lrn(x, radius, alpha, beta, name, bias=1.0):
-    """Normalise across channels; alpha is Caffe's divided by the 2 * radius + 1 channels.
+    """Normalise across channels; alpha is Caffe's over the 2 * radius + 1 channels.
 
     Krizhevsky et al. 2012, section 3.3.
     """
@@ -325,8 +329,9 @@ class WeightsUnpickler(pickle._Unpickler):
             ('numpy._core.multiarray', '_reconstruct'): lambda *args: PickledArray(),
             ('_codecs', 'encode'): lambda text, encoding: text.encode('latin1')}
         if (module, name) not in stand_ins:
-            raise pickle.UnpicklingError('refused to load %s.%s: weights hold arrays in '
-                                         'lists and dicts, nothing else' % (module, name))
+            raise pickle.UnpicklingError(
+                'refused to load %s.%s: weights hold arrays in lists and dicts, no more'
+                % (module, name))
         return stand_ins[module, name]
 
 
@@ -349,8 +354,9 @@ def read_weights(path):
         return read_checkpoint(path)
     if not os.path.isfile(path):
         raise FileNotFoundError(
-            '%s: no such weight file; "python alexnet.py" fetches the pretrained weights, '
-            'and weights_path = None starts from the training images alone' % path)
+            '%s: no such weight file; "python alexnet.py" fetches the pretrained '
+            'weights, and weights_path = None starts from the training images alone'
+            % path)
     return read_caffemodel(path) if path.endswith('.caffemodel') else read_npy(path)
 
 
@@ -370,7 +376,7 @@ def read_npy(path):
                 header = np.lib.format.read_array_header_2_0(file)
             if header[0] != () or header[2] != np.dtype(object):
                 raise ValueError('holds an array, not a dictionary of layers')
-            # As bytes, since Python 2 pickled arrays as text, which need not be decoded.
+            # As bytes, since Python 2 pickled arrays as text; decoding it would copy.
             pickled = WeightsUnpickler(MappedFile(file), encoding='bytes').load()
             [layers] = pickled.state[-1]
             if not isinstance(layers, dict):
@@ -404,8 +410,8 @@ def read_checkpoint(path):
 
 
 # The fields of caffe.proto that hold weights, in today's "layer" and the older "layers"
-# format. Packed floats are declared as the bytes that they are on the wire, which spares
-# a Python loop over 61 million numbers.
+# format. Packed floats are declared as the bytes that they are on the wire, which
+# spares a Python loop over 61 million numbers.
 CaffeNet = message_factory.GetMessages([text_format.Parse('''
 name: "weights_of_caffe.proto" package: "weights_of_caffe" syntax: "proto2"
 message_type { name: "Shape"
@@ -486,7 +492,7 @@ def fetch_weights(path=DEFAULT_WEIGHTS, sources=SOURCES):
     it holds all layers in the right shapes and finite numbers.
 
     Args:
-        sources: list of (url, SHA-1 in hexadecimal or None) of .npy or .caffemodel files.
+        sources: list of (url, SHA-1 in hexadecimal or None); .npy or .caffemodel.
 
     Raises:
         OSError: no source gave the weights; says why, and what to do by hand.
@@ -548,8 +554,8 @@ def receive(response, path, done):
     length = response.headers.get('Content-Length')
     start, received = time.time(), 0
     with open(path, 'ab') as file, tqdm(
-            total=length and done + int(length), initial=done, unit='B', unit_scale=True,
-            disable=None) as bar:
+            total=length and done + int(length), initial=done, unit='B',
+            unit_scale=True, disable=None) as bar:
         file.truncate(done)
         chunk = True
         while chunk:
@@ -576,7 +582,7 @@ def check_sha1(path, expected):
 
 
 def check_pretrained(weights, path):
-    """Raise a ValueError unless these are finite weights for all of ImageNet's AlexNet."""
+    """Raise a ValueError unless these are finite weights for ImageNet's AlexNet."""
     with tf.Graph().as_default():
         x = tf.placeholder(tf.float32, [None, 227, 227, 3])
         AlexNet(x, 1., 1000, []).check_weights(weights, path)
@@ -589,8 +595,8 @@ def main():
     """Fetch or convert weights, as the command line says."""
     parser = argparse.ArgumentParser(
         description='Fetch the pretrained weights of AlexNet, or convert weights.')
-    parser.add_argument('source', nargs='?', help='.caffemodel, checkpoint or .npy file '
-                        'to convert; none: fetch the pretrained weights')
+    parser.add_argument('source', nargs='?', help='.caffemodel, checkpoint or .npy '
+                        'file to convert; none: fetch the pretrained weights')
     parser.add_argument('out', nargs='?', help='.npy file to write; by default that of '
                         'the source with .npy for its ending')
     parser.add_argument('--url', help='another place to fetch the weights from')

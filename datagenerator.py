@@ -16,9 +16,9 @@ MAX_FAULTS = 20
 def load_image(path, size=(227, 227), mean=IMAGENET_MEAN):
     """Read a picture as AlexNet takes it, whatever its file format.
 
-    Grey pictures get three equal channels, 16-bit ones are cut to 8, an alpha channel is
-    dropped, of an animation the first frame counts, and a camera's rotation mark (EXIF)
-    is obeyed. The picture is resized bilinearly, without regard to its aspect ratio.
+    Grey pictures get three equal channels, 16-bit ones are cut to 8, an alpha channel
+    is dropped, of an animation the first frame counts, and a camera's rotation mark
+    (EXIF) is obeyed. Resized bilinearly, without regard to the aspect ratio.
 
     Args:
         path: the file.
@@ -40,8 +40,9 @@ def load_image(path, size=(227, 227), mean=IMAGENET_MEAN):
     except cv2.error as error:
         raise ValueError('%s: OpenCV cannot decode it: %s' % (path, error))
     if image is None:
-        raise ValueError('%s: %s' % (path, 'not a picture, or damaged, or of a kind that '
-                                     'OpenCV cannot decode' if data.size else 'empty file'))
+        raise ValueError('%s: %s' % (
+            path, 'not a picture, or damaged, or of a kind that OpenCV cannot decode'
+            if data.size else 'empty file'))
     return cv2.resize(image, size).astype(np.float32) - np.float32(mean)
 
 
@@ -93,8 +94,8 @@ class ImageDataGenerator:
             decoding.cancel()
         self._ahead = None, None, []
         rng = np.random.RandomState([self.seed, self.epoch])
-        order = rng.permutation(self.data_size).astype(np.int32)
-        self.order = order if self.shuffle else np.arange(self.data_size, dtype=np.int32)
+        order = rng.permutation(self.data_size)
+        self.order = (order if self.shuffle else np.sort(order)).astype(np.int32)
         mirrored = rng.rand(self.data_size) < 0.5
         self.mirrored = mirrored & self.horizontal_flip
 
@@ -162,9 +163,9 @@ class ImageDataGenerator:
 class FeatureCache:
     """Give the features of an ImageDataGenerator's images, computing each only once.
 
-    The features of a sample, mirrored or not, are kept in memory up to a limit and beyond
-    it in a nameless temporary file, which vanishes with the process. What fits in neither
-    is computed anew each time.
+    The features of a sample, mirrored or not, are kept in memory up to a limit and
+    beyond it in a nameless temporary file, which vanishes with the process. What fits
+    in neither is computed anew each time.
 
     Args:
         generator: the ImageDataGenerator; this object takes its place.
@@ -197,7 +198,8 @@ class FeatureCache:
         rows = self._rows(samples)
         computed = iter(())
         if len(images):
-            padding = np.zeros((batch_size - len(images),) + images.shape[1:], np.float32)
+            padding = np.zeros((batch_size - len(images),) + images.shape[1:],
+                               np.float32)
             computed = iter(self._forward(np.concatenate([images, padding])
                                           if len(padding) else images))
         features = np.stack([next(computed) if row < 0 else self._load(row)
@@ -237,8 +239,8 @@ class FeatureCache:
         """Write a row to the file; return False, and stop to try, once that fails."""
         if self._full:
             return False
-        # A plain file instead of a memory map: mapped pages count as resident memory, and
-        # a full disk kills the process that writes to them.
+        # A plain file instead of a memory map: mapped pages count as resident memory,
+        # and a full disk kills the process that writes to them.
         try:
             if self._file is None:
                 self._file = tempfile.TemporaryFile(dir=self._folder, buffering=0)
@@ -249,8 +251,8 @@ class FeatureCache:
         except OSError as error:
             reason = error
         self._full = True
-        print('%d features are stored; there is no room for more (%s), so the others are '
-              'computed anew in each epoch' % (self._stored, reason))
+        print('%d features are stored; there is no room for more (%s), so the others '
+              'are computed anew in each epoch' % (self._stored, reason))
         return False
 
 
@@ -318,9 +320,9 @@ def split_line(line):
 def read_command_line(variables, arguments):
     """Return the settings of a script that arguments like --num_epochs=3 change.
 
-    Values are Python literals of the default's type; text needs no quotes. An integer may
-    stand for a float. What is None or 'DEFAULT' by default may become text or None, the
-    former a list, too.
+    Values are Python literals of the default's type; text needs no quotes. An integer
+    may stand for a float. What is None or 'DEFAULT' by default may become text or None,
+    the former a list, too.
 
     Args:
         variables: the script's globals(); its settings are the lower-case names in it
@@ -351,8 +353,8 @@ def read_command_line(variables, arguments):
         if type(value) not in allowed and str in allowed:
             value = text
         if type(value) not in allowed:
-            raise ValueError('--%s=%.200s: expected %s, like the default %r; the options '
-                             'are %s' % (name, text, type(default).__name__, default,
-                                         ', '.join(settings)))
+            raise ValueError('--%s=%.200s: expected %s, like the default %r; the '
+                             'options are %s' % (name, text, type(default).__name__,
+                                                 default, ', '.join(settings)))
         changed[name] = value
     return changed

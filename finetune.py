@@ -33,7 +33,7 @@ seed = 0
 
 # Speed: what the frozen layers make of a picture is computed once
 cache_features = True
-cache_limit = 4.0  # GB of memory; what is beyond goes to a file, 16 KB a picture for fc7
+cache_limit = 4.0  # GB of memory, 16 KB a picture for fc7; the rest goes to a file
 cache_dir = None  # folder of that file, which ends with the process; None: the system's
 
 # Output
@@ -95,20 +95,22 @@ with tf.name_scope('score'):
     correct = tf.equal(tf.argmax(logits, 1), tf.argmax(y, 1))
     accuracy = tf.reduce_mean(tf.cast(correct, tf.float32))
 
-# Histograms of evenly spaced values: all the millions of fc6 or fc7 would cost a second.
+# Histograms of evenly spaced values: all the millions of fc7 would cost a second.
 with tf.control_dependencies([train_op]):
     updated = [variable.read_value() for variable in variables]
 for gradient, value, variable in zip(gradients, updated, variables):
     spaced = slice(None, None, 1 + variable.shape.num_elements() // 1000000)
-    tf.summary.histogram('gradient/' + variable.op.name, tf.reshape(gradient, [-1])[spaced])
-    tf.summary.histogram('variable/' + variable.op.name, tf.reshape(value, [-1])[spaced])
+    tf.summary.histogram('gradient/' + variable.op.name,
+                         tf.reshape(gradient, [-1])[spaced])
+    tf.summary.histogram('variable/' + variable.op.name,
+                         tf.reshape(value, [-1])[spaced])
 tf.summary.scalar('cross_entropy', loss)
 tf.summary.scalar('accuracy', accuracy)
 summary = tf.summary.merge_all()
 
 
 def cached(generator):
-    """Return batches of what enters the first trained layer, in the generator's order."""
+    """Return batches of what enters the first trained layer, in the same order."""
     if model.frozen is x:
         return generator
     share = generator.data_size / (train_generator.data_size + val_generator.data_size)
@@ -178,8 +180,8 @@ with tf.Session() as session:
         val_writer.flush()
         checkpoint = saver.save(
             session, os.path.join(checkpoint_path, 'model_epoch%d.ckpt' % epoch))
-        print('Epoch %d/%d: validation loss %.4f, accuracy %.4f; trained at %.0f images/s, '
-              'waiting for pictures %.0f %% of the time'
+        print('Epoch %d/%d: validation loss %.4f, accuracy %.4f; trained at %.0f '
+              'images/s, waiting for pictures %.0f %% of the time'
               % (epoch, num_epochs, val_loss, val_accuracy,
                  train_generator.data_size / seconds, 100 * waited / seconds))
 

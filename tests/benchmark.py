@@ -1,9 +1,9 @@
 """Time one fine-tuning job four ways; run by hand: python tests/benchmark.py --help
 
-Each way is a process of its own, starts from the same weights, and trains fc7 and fc8 on
-the same pictures. Without lists, the pictures are the solar cells of the PyPI package
-elpv-dataset if that is installed (label: probability of a defect above 0.5), else the
-sample's, repeated.
+Each way is a process of its own, starts from the same weights, and trains fc7 and fc8
+on the same pictures. Without lists, the pictures are the solar cells of the PyPI
+package elpv-dataset if that is installed (label: probability of a defect above 0.5),
+else the sample's, repeated.
 """
 import argparse
 import os
@@ -58,7 +58,7 @@ def make_weights(args):
 
 
 def tutorial(args):
-    """The loop of the tutorial: decode, train, a second pass for the summary, each step."""
+    """The tutorial's loop: decode, train, a second pass for the summary, each step."""
     import cv2
     from alexnet import AlexNet, tf
     from datagenerator import read_list
@@ -167,7 +167,7 @@ def keras(args):
 
 
 def speed(args):
-    """Print images/s and GFLOP/s of the forward pass to fc6, and of a matrix product."""
+    """Print images/s and GFLOP/s of the pass to fc6, and of a matrix product."""
     from alexnet import AlexNet, tf
     x = tf.placeholder(tf.float32, [None, 227, 227, 3])
     model = AlexNet(x, 1., 2, ['fc8'], None, ['fc7', 'fc8'])
@@ -192,8 +192,9 @@ def speed(args):
         rate = args.batch / best(model.fc6, {x: images})
         gflops = 2e-9 * 4096 ** 3 / best(product, {})
     print('Forward pass to fc6: %.0f images/s, %.0f GFLOP/s; matrix product of 4096: '
-          '%.0f GFLOP/s; that is %.0f %%' % (rate, rate * flop / 1e9, gflops,
-                                             100 * rate * flop / 1e9 / gflops), flush=True)
+          '%.0f GFLOP/s; that is %.0f %%' % (
+              rate, rate * flop / 1e9, gflops, 100 * rate * flop / 1e9 / gflops),
+          flush=True)
 
 
 def run(name, command):
@@ -223,8 +224,9 @@ def run(name, command):
     if process.wait():
         sys.exit('%s failed' % name)
     epochs = np.diff([start] + marks)
-    return {'first': epochs[0], 'later': np.median(epochs[1:]), 'best': epochs[1:].min(),
-            'job': time.time() - start, 'peak': peak[0] / 1e6, 'accuracy': accuracy}
+    return {'first': epochs[0], 'later': np.median(epochs[1:]),
+            'best': epochs[1:].min(), 'job': time.time() - start,
+            'peak': peak[0] / 1e6, 'accuracy': accuracy}
 
 
 def checkpoint_bytes(folder):
@@ -277,10 +279,11 @@ def main():
 
         subprocess.check_call(part('make_weights'))
         subprocess.check_call(part('speed'))
-        print('%-20s%9s%9s%9s%9s%9s%9s%9s' % ('', 'first', 'later', 'fastest', 'whole',
-                                              'peak', 'check-', 'accu-'))
-        print('%-20s%9s%9s%9s%9s%9s%9s%9s' % ('', 'epoch s', 'epoch s', 'epoch s', 'job s',
-                                              'GB', 'point MB', 'racy'))
+        heads = '%-20s' + 7 * '%9s'
+        print(heads % ('', 'first', 'later', 'fastest', 'whole', 'peak', 'check-',
+                       'accu-'))
+        print(heads % ('', 'epoch s', 'epoch s', 'epoch s', 'job s', 'GB', 'point MB',
+                       'racy'))
         for way, name in [('a', 'tutorial\'s loop'), ('b', 'ours, uncached'),
                           ('c', 'ours, cached'), ('d', 'Keras, frozen, fit')]:
             if way not in args.ways:

@@ -12,7 +12,7 @@ CAFFE_SHAPES = {
 
 
 def golden():
-    """Return (Caffe's activations, Caffe's weights {layer: [weights, biases]}, images)."""
+    """Return (activations, {layer: [weights, biases]}, images), all as Caffe's."""
     activations = np.load(os.path.join(HERE, 'data', 'golden.npz'))
     rng = np.random.RandomState(int(activations['seed']))
     weights = {}
@@ -39,7 +39,7 @@ def to_tensorflow(weights):
 
 
 def field(number, content):
-    """Encode a protobuf field: bytes or text by their length, an integer as a varint."""
+    """Encode a protobuf field: bytes or text with length, an integer as a varint."""
     if isinstance(content, int):
         return varint(number << 3) + varint(content)
     if isinstance(content, str):

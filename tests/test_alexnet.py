@@ -104,7 +104,8 @@ def test_loading_adds_no_operation_and_leaves_skipped_layers(golden_file):
         model.load_initial_weights(session)
         expected = read_weights(golden_file)
         for name in LAYERS[:-1]:
-            for value, wanted in zip(session.run(model.variables[name]), expected[name]):
+            for value, wanted in zip(session.run(model.variables[name]),
+                                     expected[name]):
                 assert (value == wanted).all()
         for value, wanted in zip(session.run(model.variables['fc8']), fresh):
             assert (value == wanted).all()
@@ -230,7 +231,8 @@ def test_other_contents_are_refused(tmp_path):
 def sample_images():
     return np.stack([load_image(os.path.join(IMAGES, 'textures', name,
                                              'train_%02d.jpg' % number))
-                     for name in ['brick', 'grass', 'gravel'] for number in range(1, 9)])
+                     for name in ['brick', 'grass', 'gravel']
+                     for number in range(1, 9)])
 
 
 def test_data_initialisation_gives_mean_0_and_variance_1():

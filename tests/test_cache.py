@@ -90,8 +90,8 @@ def test_full_disk_costs_time_but_no_features(monkeypatch, capsys):
             assert (cache.next_batch(50)[0] == plain.next_batch(50)[0] * 2).all()
     assert forward.rows == 135 + 75 + 75
     assert capsys.readouterr().out.splitlines() == [
-        '60 features are stored; there is no room for more ([Errno 28] No space left on '
-        'device), so the others are computed anew in each epoch']
+        '60 features are stored; there is no room for more ([Errno 28] No space left '
+        'on device), so the others are computed anew in each epoch']
 
 
 def test_decoding_error_reaches_the_caller(tmp_path):
@@ -148,7 +148,8 @@ print(peak())
 
 def weights(folder, epoch):
     reader = checkpoint(folder, epoch)
-    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+    return {name: reader.get_tensor(name)
+            for name in reader.get_variable_to_shape_map()}
 
 
 @pytest.mark.parametrize('layers', ["['fc8','fc7']", "['fc6','fc7','fc8']", "['fc8']"])

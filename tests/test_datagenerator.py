@@ -233,7 +233,8 @@ def test_settings_are_read_as_literals(argument, changed):
 
 @pytest.mark.parametrize('argument', [
     '--epochs=3', 'num_epochs=3', '--num_epochs', '--num_epochs=', '--num_epochs=3.5',
-    '--num_epochs=many', '--num_epochs=True', '--horizontal_flip=1', '--train_layers=fc8',
+    '--num_epochs=many', '--num_epochs=True', '--horizontal_flip=1',
+    '--train_layers=fc8',
     "--train_layers='fc8'", '--learning_rate=None', '--os=1', '--_hidden=2',
     '--CONSTANT=3', '--help', "--num_epochs=__import__('os').getpid()",
 ])

@@ -16,7 +16,7 @@ OFFLINE = dict(os.environ, http_proxy='http://127.0.0.1:9',
 
 
 def finetune(folder, *arguments):
-    """Run finetune.py with its output in folder; return (exit status, what it wrote)."""
+    """Run finetune.py with its output in folder; return (status, what it wrote)."""
     process = subprocess.run(
         [sys.executable, 'finetune.py', '--filewriter_path=%s/log' % folder,
          '--checkpoint_path=%s/new/checkpoints' % folder] + list(arguments),
@@ -30,7 +30,8 @@ def summaries(folder, run):
     [path] = glob.glob('%s/log/%s/events*' % (folder, run))
     return [(event.step, value.tag,
              value.simple_value if value.HasField('simple_value') else None)
-            for event in tf.train.summary_iterator(path) for value in event.summary.value]
+            for event in tf.train.summary_iterator(path)
+            for value in event.summary.value]
 
 
 @pytest.fixture(scope='module')
@@ -58,7 +59,8 @@ def test_a_step_changes_the_trained_layers_and_nothing_else(run, golden_file):
         assert reader.get_tensor('global_step') == epoch
         for layer in LAYERS[:-1]:
             for kind, value in zip(['weights', 'biases'], expected[layer]):
-                assert (reader.get_tensor('%s/%s' % (layer, kind)) == value).all(), layer
+                found = reader.get_tensor('%s/%s' % (layer, kind))
+                assert (found == value).all(), layer
     for name in ['fc8/weights', 'fc8/biases']:
         first, second = [checkpoint(folder, epoch).get_tensor(name) for epoch in (1, 2)]
         assert (first != second).any()
@@ -130,7 +132,8 @@ def test_sample_learns_from_its_own_pictures(tmp_path):
 @pytest.mark.parametrize('weights_path, complaint', [
     ('none.npy', 'none.npy: no such weight file'),
     ('DEFAULT', 'the pretrained weights could not be fetched')])
-def test_missing_weights_for_own_pictures_are_an_error(tmp_path, weights_path, complaint):
+def test_missing_weights_for_own_pictures_are_an_error(tmp_path, weights_path,
+                                                       complaint):
     status, output = finetune(str(tmp_path), '--train_file=images/val.txt',
                               '--weights_path=' + weights_path)
     assert status != 0

@@ -16,11 +16,13 @@ def outputs(notebook):
 
 def check(notebook):
     """Check that the notebook ran from top to bottom and shows what it promises."""
-    counts = [cell.execution_count for cell in notebook.cells if cell.cell_type == 'code']
+    counts = [cell.execution_count for cell in notebook.cells
+              if cell.cell_type == 'code']
     assert counts == list(range(1, len(counts) + 1))
     kinds = [output.output_type for output in outputs(notebook)]
     assert 'error' not in kinds
-    assert sum('image/png' in output.get('data', {}) for output in outputs(notebook)) == 2
+    assert sum('image/png' in output.get('data', {})
+               for output in outputs(notebook)) == 2
     if not os.path.exists(os.path.join(ROOT, 'bvlc_alexnet.npy')):
         text = ''.join(output.get('text', '') for output in outputs(notebook))
         assert 'NO PRETRAINED WEIGHTS' in text

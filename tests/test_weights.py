@@ -36,7 +36,8 @@ def test_files_of_real_caffe_are_read(name):
         weights = rng.standard_normal(shape).astype(np.float32)
         biases = rng.standard_normal(shape[0]).astype(np.float32)
         expected[layer] = [weights.transpose(2, 3, 1, 0), biases]
-    assert same(read_weights(os.path.join(HERE, 'data', name + '.caffemodel')), expected)
+    path = os.path.join(HERE, 'data', name + '.caffemodel')
+    assert same(read_weights(path), expected)
 
 
 def test_full_caffemodels_are_read(caffemodel, golden_file, tmp_path):
@@ -53,14 +54,16 @@ def test_caffemodel_as_weights_path_gives_the_activations_of_caffe(caffemodel):
     with tf.Session() as session:
         model.load_initial_weights(session)
         output = session.run(model.fc8, {model.x: images, model.keep_prob: 1.})
-    assert np.abs(output - expected['fc8']).max() <= 2e-6 * np.abs(expected['fc8']).max()
+    error = np.abs(output - expected['fc8']).max()
+    assert error <= 2e-6 * np.abs(expected['fc8']).max()
 
 
 def test_damaged_caffemodels_are_clear_errors(tmp_path):
     with open(os.path.join(HERE, 'data', 'tiny.caffemodel'), 'rb') as file:
         whole = file.read()
-    for number, content in enumerate([b'', whole[:-1000], whole[:100], b'<html>404</html>',
-                                      os.urandom(999), np.zeros(99).tobytes()]):
+    for number, content in enumerate([
+            b'', whole[:-1000], whole[:100], b'<html>404</html>', bytes(999),
+            np.random.RandomState(0).bytes(999)]):
         path = tmp_path / ('%d.caffemodel' % number)
         path.write_bytes(content)
         with pytest.raises(ValueError, match='%d.caffemodel: not a' % number):
