@@ -8,11 +8,13 @@ NIPS 2012; layers and constants are those of Caffe's models/bvlc_alexnet.
     python alexnet.py model_epoch9.ckpt [out.npy]   or those of a checkpoint
 """
 import argparse
+import glob
 import hashlib
 import http.client
 import mmap
 import os
 import pickle
+import shutil
 import sys
 import time
 import urllib.error
@@ -407,6 +409,59 @@ def read_checkpoint(path):
     return {name: [reader.get_tensor(name + '/weights'),
                    reader.get_tensor(name + '/biases')]
             for name in LAYERS if reader.has_tensor(name + '/weights')}
+
+
+def list_checkpoints(folder):
+    """Return the complete checkpoints of finetune.py in a folder, oldest step first.
+
+    Saving writes .index last, so a checkpoint without it was cut off. model_best.ckpt,
+    a copy of one of them, is left out.
+    """
+    paths = glob.glob(os.path.join(glob.escape(folder), 'model_*.ckpt.index'))
+    paths = [path[:-len('.index')] for path in paths
+             if os.path.basename(path) != 'model_best.ckpt.index']
+    return sorted(paths, key=lambda path: tf.train.load_checkpoint(path).get_tensor(
+        'global_step'))
+
+
+def remove_incomplete_checkpoints(folder):
+    """Remove what is left of checkpoints that were cut off while being saved."""
+    for path in glob.glob(os.path.join(glob.escape(folder), 'model_*.ckpt.*')):
+        start = path[:path.rindex('.ckpt.')]
+        if '.tempstate' in path or not os.path.exists(start + '.ckpt.index'):
+            os.remove(path)
+
+
+def restore_checkpoint(session, saver, path):
+    """Restore all variables of the graph.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint.
+        ValueError: a variable is missing in it or has another shape; names each.
+    """
+    if not os.path.exists(path + '.index'):
+        raise FileNotFoundError('%s: no such checkpoint' % path)
+    found = tf.train.load_checkpoint(path).get_variable_to_shape_map()
+    faults = ['%s: expected shape %s, found %s'
+              % (variable.op.name, variable.shape.as_list(),
+                 found.get(variable.op.name, 'nothing'))
+              for variable in tf.global_variables()
+              if found.get(variable.op.name) != variable.shape.as_list()]
+    if faults:
+        raise ValueError('%s does not fit this configuration:\n  %s'
+                         % (path, '\n  '.join(faults)))
+    saver.restore(session, path)
+
+
+def copy_checkpoint(source, target):
+    """Make target a copy of a checkpoint; cut off, it is incomplete, never mixed."""
+    for path in glob.glob(glob.escape(target) + '.*'):
+        os.remove(path)
+    for path in sorted(glob.glob(glob.escape(source) + '.*')):  # .data, .index, .meta
+        try:
+            os.link(path, target + path[len(source):])
+        except OSError:  # not every file system has links
+            shutil.copyfile(path, target + path[len(source):])
 
 
 # The fields of caffe.proto that hold weights, in today's "layer" and the older "layers"

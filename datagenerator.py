@@ -1,5 +1,7 @@
 """Pictures in, batches out: image lists, decoding, and the cache of frozen features."""
 import ast
+import hashlib
+import json
 import os
 import re
 import tempfile
@@ -8,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
+from tqdm import tqdm
 
 IMAGENET_MEAN = [104, 117, 124]  # blue, green, red
 MAX_FAULTS = 20
@@ -33,17 +36,24 @@ def load_image(path, size=(227, 227), mean=IMAGENET_MEAN):
         ValueError: it is no whole picture that OpenCV can decode.
         Both name the path.
     """
+    image = decode_image(path, cv2.IMREAD_COLOR)
+    return cv2.resize(image, size).astype(np.float32) - np.float32(mean)
+
+
+def decode_image(path, flags):
+    """Return a picture as OpenCV decodes it with these flags; raise as load_image."""
     with open(path, 'rb') as file:
         data = np.frombuffer(file.read(), np.uint8)
+    if not data.size:
+        raise ValueError('%s: empty file' % path)
     try:
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+        image = cv2.imdecode(data, flags)
     except cv2.error as error:
         raise ValueError('%s: OpenCV cannot decode it: %s' % (path, error))
     if image is None:
-        raise ValueError('%s: %s' % (
-            path, 'not a picture, or damaged, or of a kind that OpenCV cannot decode'
-            if data.size else 'empty file'))
-    return cv2.resize(image, size).astype(np.float32) - np.float32(mean)
+        raise ValueError('%s: not a picture, or damaged, or of a kind that OpenCV '
+                         'cannot decode' % path)
+    return image
 
 
 class ImageDataGenerator:
@@ -86,10 +96,10 @@ class ImageDataGenerator:
         self._ahead = None, None, []
         self.reset_pointer(0)
 
-    def reset_pointer(self, epoch=None):
-        """Go to the start of an epoch, by default of the next one."""
+    def reset_pointer(self, epoch=None, pointer=0):
+        """Go to a sample of an epoch, by default to the first of the next one."""
         self.epoch = self.epoch + 1 if epoch is None else epoch
-        self.pointer = 0
+        self.pointer = pointer
         for decoding in self._ahead[-1]:
             decoding.cancel()
         self._ahead = None, None, []
@@ -158,6 +168,112 @@ class ImageDataGenerator:
             raise type(error)('%s, line %d: %s' % (
                 self.class_list, self.line_numbers[sample], error))
         image[:] = loaded[:, ::-1] if self.mirrored[sample] else loaded
+
+    def find_bad_images(self):
+        """Decode every picture, at an eighth of its size where that is faster.
+
+        The result is remembered in a dot file beside the list, until the list or the
+        size or time of a picture changes.
+
+        Returns:
+            {sample number: error message} of those that cannot be decoded.
+        """
+        folder, name = os.path.split(self.class_list)
+        memory = os.path.join(folder, '.%s.checked' % name)
+        state = hashlib.sha1()
+        for path in self.paths:
+            file = os.stat(path)
+            state.update(b'%s %d %d\n' % (path.encode(), file.st_size,
+                                          file.st_mtime_ns))
+        state = state.hexdigest()
+        if os.path.exists(memory):
+            with open(memory) as file:
+                remembered = json.load(file)
+            if remembered['state'] == state:
+                return {int(sample): fault
+                        for sample, fault in remembered['bad'].items()}
+
+        bad = {}
+        bar = tqdm(total=self.data_size, unit=' pictures', desc='Checking ' + name,
+                   disable=None)
+        for start in range(0, self.data_size, 1000):
+            faults = self._pool.map(find_fault, self.paths[start:start + 1000])
+            for sample, fault in enumerate(faults, start):
+                bar.update()
+                if fault:
+                    bad[sample] = fault
+        bar.close()
+        if os.access(folder or '.', os.W_OK):
+            with open(memory + '.part', 'w') as file:
+                json.dump({'state': state, 'bad': bad}, file)
+            os.replace(memory + '.part', memory)
+        return bad
+
+    def drop(self, samples):
+        """Leave out these samples from now on, and start the epoch anew."""
+        kept = np.setdiff1d(np.arange(self.data_size), list(samples))
+        if not len(kept):
+            raise ValueError('%s: no picture is left' % self.class_list)
+        self.paths = [self.paths[sample] for sample in kept]
+        self.labels = self.labels[kept]
+        self.line_numbers = self.line_numbers[kept]
+        self.data_size = len(kept)
+        self.reset_pointer(self.epoch)
+
+
+def find_fault(path):
+    """Return why a picture cannot be decoded, or None."""
+    try:
+        decode_image(path, cv2.IMREAD_REDUCED_COLOR_8)
+    except (OSError, ValueError) as error:
+        return str(error)
+
+
+def check_images(generators, on_bad_image):
+    """Make sure that every picture of these generators can be decoded.
+
+    Args:
+        on_bad_image: 'stop' raises an error, 'skip' drops and lists the bad pictures.
+
+    Raises:
+        ValueError: there are bad pictures and on_bad_image is 'stop'; names them all.
+    """
+    faults = []
+    for generator in generators:
+        bad = generator.find_bad_images()
+        faults += ['%s, line %d: %s' % (generator.class_list,
+                                        generator.line_numbers[sample], fault)
+                   for sample, fault in bad.items()]
+        if bad and on_bad_image == 'skip':
+            generator.drop(bad)
+    report = '%d pictures cannot be read:\n  %s' % (len(faults), '\n  '.join(faults))
+    if faults and on_bad_image == 'stop':
+        raise ValueError(
+            report + "\nRemove these lines, or choose on_bad_image = 'skip'")
+    if faults:
+        print('Skipped: ' + report)
+
+
+def list_warnings(train, val):
+    """Return warnings about the samples of two generators, as a list of text."""
+    warnings = []
+    line_of = {os.path.realpath(path): line
+               for path, line in zip(train.paths, train.line_numbers)}
+    shared = [(path, line_of[os.path.realpath(path)], line)
+              for path, line in zip(val.paths, val.line_numbers)
+              if os.path.realpath(path) in line_of]
+    if shared:
+        warnings.append(
+            '%d pictures of %s are also in %s, so validation is too optimistic; the '
+            'first is %s (lines %d and %d)'
+            % ((len(shared), val.class_list, train.class_list) + shared[0]))
+    for generator in (train, val):
+        counts = np.bincount(generator.labels, minlength=generator.nb_classes)
+        empty = np.flatnonzero(counts == 0)
+        if len(empty):
+            warnings.append('%s has no sample of the classes %s' % (
+                generator.class_list, ', '.join(map(str, empty[:20]))))
+    return warnings
 
 
 class FeatureCache:
@@ -322,7 +438,7 @@ def read_command_line(variables, arguments):
 
     Values are Python literals of the default's type; text needs no quotes. An integer
     may stand for a float. What is None or 'DEFAULT' by default may become text or None,
-    the former a list, too.
+    the former a list, too; what is False by default may become text.
 
     Args:
         variables: the script's globals(); its settings are the lower-case names in it
@@ -346,6 +462,8 @@ def read_command_line(variables, arguments):
             type(default), [type(default)])
         if default == 'DEFAULT':
             allowed = [str, type(None)]
+        if default is False:
+            allowed = [bool, str]
         try:
             value = ast.literal_eval(text)
         except (SyntaxError, ValueError, MemoryError, RecursionError):

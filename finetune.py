@@ -3,21 +3,27 @@
 Edit the variables below, or give them on the command line:
     python finetune.py --train_file=my/train.txt --num_epochs=3 --train_layers="['fc8']"
 """
+import glob
 import math
 import os
+import signal
 import sys
 import time
 
 import numpy as np
 from tqdm import tqdm
 
-from alexnet import AlexNet, DEFAULT_WEIGHTS, check_layers, fetch_weights
-from datagenerator import FeatureCache, ImageDataGenerator, read_command_line
+from alexnet import (AlexNet, DEFAULT_WEIGHTS, check_layers, copy_checkpoint,
+                     fetch_weights, list_checkpoints, remove_incomplete_checkpoints,
+                     restore_checkpoint)
+from datagenerator import (FeatureCache, ImageDataGenerator, check_images,
+                           list_warnings, read_command_line)
 import tensorflow.compat.v1 as tf
 
 # Pictures
 train_file = 'images/train.txt'  # a line "path label" for each picture
 val_file = 'images/val.txt'
+on_bad_image = 'stop'  # or 'skip': go on without the pictures that cannot be read
 num_classes = 3
 horizontal_flip = True  # mirror training pictures at random
 
@@ -40,6 +46,7 @@ cache_dir = None  # folder of that file, which ends with the process; None: the 
 display_step = 5  # steps between two summaries
 filewriter_path = '/tmp/finetune_alexnet/tensorboard'
 checkpoint_path = '/tmp/finetune_alexnet/checkpoints'
+resume = False  # True: go on from the newest checkpoint there; or a checkpoint's path
 
 globals().update(read_command_line(globals(), sys.argv[1:]))
 check_layers(train_layers, 'train_layers')
@@ -54,9 +61,18 @@ for name, fits, allowed in [
         ('num_classes', num_classes >= 2, '2 or more'),
         ('seed', 0 <= seed < 2 ** 32, 'in [0, 2**32)'),
         ('display_step', display_step >= 1, '1 or more'),
-        ('train_layers', len(train_layers) >= 1, 'at least one layer')]:
+        ('train_layers', len(train_layers) >= 1, 'at least one layer'),
+        ('on_bad_image', on_bad_image in ('stop', 'skip'), "'stop' or 'skip'")]:
     if not fits:
         raise ValueError('%s is %r, must be %s' % (name, globals()[name], allowed))
+
+os.makedirs(checkpoint_path, exist_ok=True)
+checkpoints = list_checkpoints(checkpoint_path)
+if checkpoints and not resume:
+    sys.exit('%s holds checkpoints of an earlier run. Go on from them with '
+             '--resume=True, or start anew with another checkpoint_path.'
+             % checkpoint_path)
+remove_incomplete_checkpoints(checkpoint_path)
 
 if weights_path == 'DEFAULT' and not os.path.exists(DEFAULT_WEIGHTS):
     try:
@@ -70,12 +86,17 @@ if weights_path == 'DEFAULT' and not os.path.exists(DEFAULT_WEIGHTS):
 train_generator = ImageDataGenerator(train_file, horizontal_flip=horizontal_flip,
                                      shuffle=True, nb_classes=num_classes, seed=seed)
 val_generator = ImageDataGenerator(val_file, nb_classes=num_classes)
+check_images([train_generator, val_generator], on_bad_image)
+for warning in list_warnings(train_generator, val_generator):
+    print('Warning: ' + warning)
 
 tf.set_random_seed(seed)
 x = tf.placeholder(tf.float32, [None, 227, 227, 3], 'x')
 y = tf.placeholder(tf.float32, [None, num_classes], 'y')
 keep_prob = tf.placeholder(tf.float32, [], 'keep_prob')
 global_step = tf.train.create_global_step()
+# The best validation accuracy, its epoch, and the number of steps in an epoch
+progress = tf.get_variable('progress', initializer=[-1., 0., 0.], trainable=False)
 
 model = AlexNet(x, keep_prob, num_classes, skip_layers, weights_path, train_layers,
                 dropout_seed=[seed, global_step])
@@ -92,18 +113,20 @@ with tf.name_scope('train'):
     train_op = optimizer.apply_gradients(zip(gradients, variables), global_step)
 
 with tf.name_scope('score'):
-    correct = tf.equal(tf.argmax(logits, 1), tf.argmax(y, 1))
+    predicted = tf.argmax(logits, 1)
+    correct = tf.equal(predicted, tf.argmax(y, 1))
     accuracy = tf.reduce_mean(tf.cast(correct, tf.float32))
 
 # Histograms of evenly spaced values: all the millions of fc7 would cost a second.
 with tf.control_dependencies([train_op]):
     updated = [variable.read_value() for variable in variables]
-for gradient, value, variable in zip(gradients, updated, variables):
-    spaced = slice(None, None, 1 + variable.shape.num_elements() // 1000000)
-    tf.summary.histogram('gradient/' + variable.op.name,
-                         tf.reshape(gradient, [-1])[spaced])
-    tf.summary.histogram('variable/' + variable.op.name,
-                         tf.reshape(value, [-1])[spaced])
+for kind, tensors in [('gradient', gradients), ('variable', updated)]:
+    for tensor, variable in zip(tensors, variables):
+        size = variable.shape.num_elements()
+        values = tf.reshape(tensor, [-1])[::1 + size // 1000000]
+        # An infinite value would end the step with an error, before check_finite.
+        tf.summary.histogram('%s/%s' % (kind, variable.op.name), tf.boolean_mask(
+            values, tf.is_finite(values)))
 tf.summary.scalar('cross_entropy', loss)
 tf.summary.scalar('accuracy', accuracy)
 summary = tf.summary.merge_all()
@@ -120,47 +143,106 @@ def cached(generator):
 
 
 def evaluate(batches):
-    """Return the mean loss and accuracy over every sample."""
+    """Return mean loss and accuracy over every sample, and the classes predicted."""
     batches.reset_pointer()
-    totals = np.zeros(2)
+    totals, classes = np.zeros(2), set()
     for _ in range(math.ceil(batches.data_size / batch_size)):
         features, labels = batches.next_batch(batch_size)
-        means = session.run([loss, accuracy],
-                            {model.frozen: features, y: labels, keep_prob: 1.})
+        *means, found = session.run(
+            [loss, accuracy, predicted],
+            {model.frozen: features, y: labels, keep_prob: 1.})
         totals += np.multiply(means, len(features))
-    return totals / batches.data_size
+        classes.update(found)
+    return (*(totals / batches.data_size), classes)
 
 
+def save(name):
+    """Save a checkpoint and return its path; where that fails, say what is left."""
+    path = os.path.join(checkpoint_path, name)
+    try:
+        train_writer.flush()
+        val_writer.flush()
+        return saver.save(session, path)
+    except (tf.errors.OpError, OSError) as error:
+        for part in glob.glob(glob.escape(path) + '*'):
+            os.remove(part)
+        sys.exit('%s could not be saved: %s\nThe last checkpoint is %s.'
+                 % (path, error, checkpoint or 'none yet'))
+
+
+def check_finite(value):
+    """Stop the run if a loss is not a finite number."""
+    if not np.isfinite(value):
+        sys.exit('The loss is %s in epoch %d, step %d, with learning_rate %g. The last '
+                 'good checkpoint is %s.\nUsual causes: a learning rate that is too '
+                 'high (try a tenth of it), or a wrong weights_path.'
+                 % (value, epoch, step, learning_rate, checkpoint or 'none yet'))
+
+
+def request_stop(number, frame):
+    """Ask the loop to save and stop; a second signal ends the process at once."""
+    stop_requests.append(number)
+    signal.signal(number, signal.SIG_DFL)
+
+
+stop_requests = []
 saver = tf.train.Saver()
+steps_per_epoch = math.ceil(train_generator.data_size / batch_size)
+best_path = os.path.join(checkpoint_path, 'model_best.ckpt')
+checkpoint = resume if isinstance(resume, str) else None
+if resume is True and checkpoints:
+    checkpoint = checkpoints[-1]
 
 with tf.Session() as session:
     session.run(tf.global_variables_initializer())
-    if weights_path is None:
+    if checkpoint:
+        restore_checkpoint(session, saver, checkpoint)
+        saver.recover_last_checkpoints(checkpoints)
+        print('Going on from %s' % checkpoint)
+    elif weights_path is None:
         model.initialize_from_data(session, train_generator.next_batch(64)[0])
     else:
         model.load_initial_weights(session)
     print(model.table())
+    step = int(session.run(global_step))
+    best_accuracy, best_epoch, same_steps = session.run(progress)
+    if checkpoint and same_steps != steps_per_epoch:
+        sys.exit('%s had %d steps in an epoch, this run has %d: batch_size or the '
+                 'training list differ.' % (checkpoint, same_steps, steps_per_epoch))
+    if checkpoint and best_epoch * steps_per_epoch == step:
+        # The earlier run may have been cut off before it made this copy.
+        copy_checkpoint(checkpoint, best_path)
 
-    os.makedirs(checkpoint_path, exist_ok=True)
     train_writer = tf.summary.FileWriter(os.path.join(filewriter_path, 'train'),
                                          session.graph)
     val_writer = tf.summary.FileWriter(os.path.join(filewriter_path, 'validation'))
+    for writer in (train_writer, val_writer):  # forget what came after the checkpoint
+        writer.add_session_log(tf.SessionLog(status=tf.SessionLog.START), step + 1)
 
     train_batches, val_batches = cached(train_generator), cached(val_generator)
-    steps_per_epoch = math.ceil(train_generator.data_size / batch_size)
-    step = 0
-    for epoch in range(1, num_epochs + 1):
-        train_batches.reset_pointer(epoch)
+    majority = np.bincount(val_generator.labels).max() / val_generator.data_size
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, request_stop)
+
+    for epoch in range(step // steps_per_epoch + 1, num_epochs + 1):
+        done = step % steps_per_epoch * batch_size
+        train_batches.reset_pointer(epoch, done)
         start, waited = time.time(), train_generator.seconds_waited
-        bar = tqdm(total=train_generator.data_size, unit=' images', disable=None,
-                   desc='Epoch %d/%d' % (epoch, num_epochs))
-        for _ in range(steps_per_epoch):
+        bar = tqdm(total=train_generator.data_size, initial=done, unit=' images',
+                   disable=None, desc='Epoch %d/%d' % (epoch, num_epochs))
+        while step < epoch * steps_per_epoch:
+            if stop_requests:
+                checkpoint = save('model_step%d.ckpt' % step)
+                print('\nStopped after step %d of epoch %d; saved %s.\nGo on with the '
+                      'same command and --resume=True.' % (step, epoch, checkpoint))
+                sys.exit(128 + stop_requests[0])
             features, labels = train_batches.next_batch(batch_size)
             step += 1
             display = step % display_step == 0
             _, batch_loss, batch_accuracy, *summaries = session.run(
                 [train_op, loss, accuracy] + [summary] * display,
                 {model.frozen: features, y: labels, keep_prob: 1. - dropout_rate})
+            check_finite(batch_loss)
             if display:
                 train_writer.add_summary(summaries[0], step)
             bar.set_postfix(loss='%.4f' % batch_loss, accuracy='%.4f' % batch_accuracy)
@@ -172,18 +254,25 @@ with tf.Session() as session:
         seconds = time.time() - start
         waited = train_generator.seconds_waited - waited
 
-        val_loss, val_accuracy = evaluate(val_batches)
+        val_loss, val_accuracy, classes = evaluate(val_batches)
+        check_finite(val_loss)
         val_writer.add_summary(tf.Summary(value=[
             tf.Summary.Value(tag='cross_entropy', simple_value=val_loss),
             tf.Summary.Value(tag='accuracy', simple_value=val_accuracy)]), step)
-        train_writer.flush()
-        val_writer.flush()
-        checkpoint = saver.save(
-            session, os.path.join(checkpoint_path, 'model_epoch%d.ckpt' % epoch))
-        print('Epoch %d/%d: validation loss %.4f, accuracy %.4f; trained at %.0f '
+        is_best = val_accuracy > best_accuracy
+        if is_best:
+            best_accuracy, best_epoch = val_accuracy, epoch
+        progress.load([best_accuracy, best_epoch, steps_per_epoch], session)
+        checkpoint = save('model_epoch%d.ckpt' % epoch)
+        if is_best:
+            copy_checkpoint(checkpoint, best_path)
+        print('Epoch %d/%d: validation loss %.4f, accuracy %.4f%s; trained at %.0f '
               'images/s, waiting for pictures %.0f %% of the time'
               % (epoch, num_epochs, val_loss, val_accuracy,
-                 train_generator.data_size / seconds, 100 * waited / seconds))
+                 ' (the commonest class alone: %.4f)' % majority if epoch == 1 else '',
+                 (train_generator.data_size - done) / seconds, 100 * waited / seconds))
+        if len(classes) == 1:
+            print('Warning: all predictions are class %d' % classes.pop())
 
 print('Curves:     tensorboard --logdir %s' % filewriter_path)
 print('Checkpoint: %s' % checkpoint)

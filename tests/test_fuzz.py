@@ -1,0 +1,116 @@
+"""Random damage ends in a result or in our error: no crash, no hang, no code run."""
+import os
+import resource
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from alexnet import read_weights
+from datagenerator import read_command_line, read_list
+from golden import write_caffemodel
+from test_datagenerator import SETTINGS
+
+LAYERS = {'conv1': [np.ones((7, 2, 11, 11), np.float32), np.ones(7, np.float32)],
+          'fc8': [np.ones((5, 30), np.float32), np.ones(5, np.float32)]}
+fuzz = settings(max_examples=300, deadline=2000, database=None)
+
+
+@pytest.fixture(autouse=True)
+def memory_is_bounded():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    yield
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert (after - before) * 1024 < 2e9
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('fuzz')
+    (folder / 'a b.jpg').write_bytes(b'')
+    return folder
+
+
+def result_or_named_error(call, name):
+    try:
+        return call()
+    except (ValueError, OSError) as error:
+        assert name in str(error)
+
+
+pieces = st.one_of(
+    st.binary(max_size=20), st.text(max_size=20).map(lambda text: text.encode('utf-8')),
+    st.integers().map(lambda number: str(number).encode()),
+    st.sampled_from([b'a b.jpg', b'a b.jpg 0\n', b'a b.jpg 1\n', b'\n', b'\r\n', b' ',
+                     b'\t', b'#', b'\xef\xbb\xbf', b'\0', b'0', b'1', b'x' * 100000,
+                     '\u2028'.encode(), '\u00a0'.encode(), '\u0663'.encode()]))
+
+
+@fuzz
+@given(st.lists(pieces, max_size=12).map(b''.join))
+def test_lists(folder, content):
+    path = folder / 'list.txt'
+    path.write_bytes(content)
+    found = result_or_named_error(lambda: read_list(str(path), 2), 'list.txt')
+    if found:
+        paths, labels, line_numbers = found
+        assert len(paths) == len(labels) == len(line_numbers) > 0
+        assert set(paths) == {str(folder / 'a b.jpg')} and set(labels) <= {0, 1}
+
+
+@st.composite
+def damage(draw, size):
+    """Draw a function that cuts, flips and overwrites bytes of a file."""
+    flips = draw(st.lists(st.tuples(st.integers(0, size - 1), st.integers(0, 255)),
+                          max_size=4))
+    # Most of a file is numbers; what can break the reader lies at its ends.
+    flips += draw(st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)),
+                           max_size=3))
+    cut = draw(st.one_of(st.none(), st.integers(0, size)))
+
+    def apply(content):
+        content = bytearray(content)
+        for position, value in flips:
+            content[position] = value
+        return bytes(content[:cut])
+    return apply
+
+
+def write_npy(path):
+    np.save(path, LAYERS)
+
+
+@pytest.mark.parametrize('name, write', [
+    ('fuzz.npy', write_npy),
+    ('new.caffemodel', lambda path: write_caffemodel(path, LAYERS, old=False)),
+    ('old.caffemodel', lambda path: write_caffemodel(path, LAYERS, old=True))])
+def test_weight_files(folder, name, write):
+    path = folder / name
+    write(str(path))
+    whole = path.read_bytes()
+
+    @fuzz
+    @given(damage(len(whole)))
+    def check(damaged):
+        path.write_bytes(damaged(whole))
+        found = result_or_named_error(lambda: read_weights(str(path)), name)
+        for weights, biases in (found or {}).values():
+            assert weights.dtype.kind == biases.dtype.kind == 'f'
+
+    check()
+    assert os.listdir(str(folder)).count(name) == 1
+
+
+@fuzz
+@given(st.one_of(st.text(max_size=40), st.builds(
+    '--{}={}'.format, st.sampled_from(sorted(SETTINGS)), st.one_of(
+        st.text(max_size=40), st.integers(), st.floats(), st.lists(st.text(max_size=5)),
+        st.sampled_from(['[' * 300, '9' * 5000, '1e999', '{}', '()', "b''", '0x',
+                         '__import__("os")', 'lambda: 0', '\0'])))))
+def test_command_line(argument):
+    changed = result_or_named_error(lambda: read_command_line(SETTINGS, [argument]),
+                                    'train_file, num_epochs')
+    for name, value in (changed or {}).items():
+        default = SETTINGS[name]
+        assert (default is None or type(value) is type(default) or
+                (type(default), type(value)) in [(float, int), (str, type(None))])

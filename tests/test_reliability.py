@@ -1,0 +1,232 @@
+"""What finetune.py promises when it is stopped, killed or fed with bad things."""
+import glob
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from alexnet import copy_checkpoint, list_checkpoints, tf
+from test_finetune import OFFLINE, ROOT, finetune, summaries
+from test_weights import same
+
+JOB = ['--train_file=images/test.txt', '--val_file=images/test.txt', '--num_epochs=3',
+       '--batch_size=8', "--train_layers=['fc8']", '--weights_path=None',
+       '--learning_rate=0.01', '--display_step=3']  # 4 steps in an epoch
+
+
+def start(folder, *arguments):
+    return subprocess.Popen(
+        [sys.executable, 'finetune.py', '--filewriter_path=%s/log' % folder,
+         '--checkpoint_path=%s/new/checkpoints' % folder] + JOB + list(arguments),
+        cwd=ROOT, env=dict(OFFLINE, PYTHONUNBUFFERED='1'), stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, universal_newlines=True)
+
+
+def run(folder, *arguments):
+    status, output = finetune(folder, *(JOB + list(arguments)))
+    assert status == 0, output
+    return output
+
+
+def tensors(path):
+    reader = tf.train.load_checkpoint(path)
+    return {name: [reader.get_tensor(name)]
+            for name in reader.get_variable_to_shape_map()}
+
+
+def final(folder):
+    return tensors('%s/new/checkpoints/model_epoch3.ckpt' % folder)
+
+
+@pytest.fixture(scope='module')
+def uninterrupted(tmp_path_factory):
+    folder = str(tmp_path_factory.mktemp('uninterrupted'))
+    run(folder)
+    return folder
+
+
+def test_interrupted_run_goes_on_exactly(tmp_path, uninterrupted):
+    """Stop by SIGINT in the middle of an epoch and by SIGTERM after it, then finish."""
+    folder = str(tmp_path)
+    for number, wanted in [(signal.SIGINT, 'step 3'), (signal.SIGTERM, 'step 6')]:
+        process = start(folder, '--resume=True')
+        output = ''
+        for line in process.stdout:
+            output += line
+            if wanted in line and 'loss' in line:
+                process.send_signal(number)
+        assert process.wait() == 128 + number, output
+        assert 'Go on with the same command and --resume=True' in output
+    output = run(folder, '--resume=True')
+    assert 'Going on from %s/new/checkpoints/model_' % folder in output
+    assert same(final(folder), final(uninterrupted))
+    epochs = [step for step, tag, _ in event_steps(folder) if tag == 'accuracy']
+    assert epochs == [4, 8, 12]
+
+
+def event_steps(folder):
+    """Return the validation run's values as TensorBoard shows them: no step twice."""
+    found = []
+    for path in sorted(glob.glob(folder + '/log/validation/events*'),
+                       key=os.path.getmtime):
+        for event in tf.train.summary_iterator(path):
+            if event.session_log.status == tf.SessionLog.START:
+                found = [value for value in found if value[0] < event.step]
+            found += [(event.step, value.tag, value.simple_value)
+                      for value in event.summary.value]
+    return found
+
+
+def test_killed_at_any_moment_it_goes_on_exactly(tmp_path):
+    """kill -9 at 20 random moments: in the start, between steps, while saving."""
+    reference, folder, moments = str(tmp_path / 'a'), str(tmp_path / 'b'), random.Random(0)
+    run(reference, '--num_epochs=12')
+    for attempt in range(20):
+        process = start(folder, '--num_epochs=12', '--resume=True')
+        if attempt % 5 == 0:
+            time.sleep(moments.uniform(1, 5))
+        else:
+            while not process.stdout.readline().startswith('fc8'):
+                assert process.poll() is None
+            time.sleep(moments.uniform(0, 2))
+        process.kill()
+        process.communicate()
+    run(folder, '--num_epochs=12', '--resume=True')
+    for name in ['model_epoch12.ckpt', 'model_best.ckpt']:
+        assert same(*[tensors('%s/new/checkpoints/%s' % (path, name))
+                      for path in (reference, folder)])
+    assert not glob.glob(folder + '/new/checkpoints/*tempstate*')
+
+
+def test_finished_run_is_left_as_it_is(uninterrupted):
+    before = final(uninterrupted)
+    output = run(uninterrupted, '--resume=True')
+    assert 'Epoch' not in output
+    assert same(final(uninterrupted), before)
+
+
+def test_best_checkpoint_is_that_of_the_best_epoch(uninterrupted):
+    accuracies = [value for _, tag, value in event_steps(uninterrupted)
+                  if tag == 'accuracy']
+    best = 1 + int(np.argmax(accuracies))
+    folder = uninterrupted + '/new/checkpoints/'
+    assert same(tensors(folder + 'model_best.ckpt'),
+                tensors(folder + 'model_epoch%d.ckpt' % best))
+
+
+def test_earlier_checkpoints_are_not_overwritten(uninterrupted):
+    status, output = finetune(uninterrupted, *JOB)
+    assert status == 1
+    assert '--resume=True' in output and 'another checkpoint_path' in output
+
+
+@pytest.mark.parametrize('arguments, complaint', [
+    (['--num_classes=4'], 'fc8/weights: expected shape [4096, 4], found [4096, 3]'),
+    (['--batch_size=9'], 'had 4 steps in an epoch, this run has 3'),
+])
+def test_checkpoint_of_another_configuration_is_refused(uninterrupted, arguments,
+                                                        complaint):
+    status, output = finetune(uninterrupted, *(JOB + arguments + ['--resume=True']))
+    assert status == 1 and complaint in output
+
+
+def test_resume_takes_a_path(tmp_path, uninterrupted):
+    path = uninterrupted + '/new/checkpoints/model_epoch2.ckpt'
+    run(str(tmp_path), '--resume=' + path)
+    assert same(final(str(tmp_path)), final(uninterrupted))
+    status, output = finetune(str(tmp_path), *(JOB + ['--resume=none.ckpt']))
+    assert status == 1 and 'none.ckpt: no such checkpoint' in output
+
+
+def test_infinite_loss_stops_the_run_and_poisons_nothing(tmp_path):
+    status, output = finetune(str(tmp_path), *(JOB + [
+        '--learning_rate=1e38', '--display_step=1']))
+    assert status == 1
+    assert 'The loss is ' in output and 'with learning_rate 1e+38' in output
+    assert 'The last good checkpoint is none yet' in output
+    assert 'Traceback' not in output
+    assert list_checkpoints(str(tmp_path / 'new' / 'checkpoints')) == []
+    assert all(np.isfinite(value) for _, _, value in summaries(str(tmp_path), 'train')
+               if value is not None)
+
+
+def test_full_disk_is_a_clear_error_and_leaves_earlier_checkpoints(tmp_path,
+                                                                   uninterrupted):
+    """A limit on the size of files stands for the full disk."""
+    folder = str(tmp_path)
+    os.makedirs(folder + '/new/checkpoints')
+    earlier = folder + '/new/checkpoints/model_epoch1.ckpt'
+    copy_checkpoint(uninterrupted + '/new/checkpoints/model_epoch1.ckpt', earlier)
+    process = subprocess.run(
+        [sys.executable, 'finetune.py', '--filewriter_path=%s/log' % folder,
+         '--checkpoint_path=%s/new/checkpoints' % folder, '--resume=True'] + JOB,
+        cwd=ROOT, env=OFFLINE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        universal_newlines=True, preexec_fn=lambda: resource.setrlimit(
+            resource.RLIMIT_FSIZE, (10 ** 8, 10 ** 8)))
+    assert process.returncode == 1, process.stdout
+    assert 'model_epoch2.ckpt could not be saved' in process.stdout
+    assert 'The last checkpoint is %s.' % earlier in process.stdout
+    assert 'Traceback' not in process.stdout
+    assert list_checkpoints(folder + '/new/checkpoints') == [earlier]
+    assert same(tensors(earlier),
+                tensors(uninterrupted + '/new/checkpoints/model_epoch1.ckpt'))
+    assert not glob.glob(folder + '/new/checkpoints/model_epoch2*')
+
+
+def test_unwritable_folder_is_an_error_at_once(tmp_path):
+    (tmp_path / 'new').write_text('a file, not a folder')
+    status, output = finetune(str(tmp_path), *JOB)
+    assert status == 1 and str(tmp_path / 'new') in output
+
+
+@pytest.fixture
+def lists(tmp_path):
+    """Lists of 24 pictures, of which one is damaged and one is cut off."""
+    names = []
+    for number in range(24):
+        value = np.random.RandomState(number).randint(0, 256, (90, 120, 3))
+        names.append('%d.jpg' % number)
+        cv2.imwrite(str(tmp_path / names[-1]), value.astype(np.uint8))
+    (tmp_path / '5.jpg').write_bytes(b'no picture')
+    whole = (tmp_path / '21.jpg').read_bytes()
+    (tmp_path / '21.jpg').write_bytes(whole[:-200])
+    for name, part in [('train', names[:16]), ('val', names[12:])]:
+        (tmp_path / (name + '.txt')).write_text(
+            ''.join('%s %d\n' % (path, i % 2) for i, path in enumerate(part)))
+    return ['--train_file=%s' % (tmp_path / 'train.txt'),
+            '--val_file=%s' % (tmp_path / 'val.txt'), '--num_epochs=1']
+
+
+def test_all_bad_pictures_are_told_before_the_first_step(tmp_path, lists):
+    status, output = finetune(str(tmp_path / 'out'), *(JOB + lists))
+    assert status == 1
+    assert '2 pictures cannot be read' in output
+    assert 'train.txt, line 6: %s: not a picture' % (tmp_path / '5.jpg') in output
+    assert 'val.txt, line 10: %s: not a picture' % (tmp_path / '21.jpg') in output
+    assert "on_bad_image = 'skip'" in output and 'Epoch' not in output
+
+
+def test_bad_pictures_are_skipped_on_demand_and_warnings_are_given(tmp_path, lists):
+    output = run(str(tmp_path / 'out'), '--on_bad_image=skip', *lists)
+    assert 'Skipped: 2 pictures cannot be read' in output
+    assert '4 pictures of %s are also in' % (tmp_path / 'val.txt') in output
+    assert 'train.txt has no sample of the classes 2\n' in output
+    assert '(the commonest class alone: 0.5' in output
+    for name in ('train', 'val'):
+        assert (tmp_path / ('.%s.txt.checked' % name)).exists()
+
+
+def test_constant_predictions_are_pointed_out(tmp_path):
+    bricks = [os.path.join(ROOT, 'images', 'textures', 'brick', 'test_%02d.jpg' % number)
+              for number in range(1, 10)]
+    (tmp_path / 'bricks.txt').write_text(''.join(path + ' 0\n' for path in bricks))
+    output = run(str(tmp_path), '--train_file=%s' % (tmp_path / 'bricks.txt'),
+                 '--num_epochs=1', '--learning_rate=1')
+    assert 'Warning: all predictions are class 0\n' in output
