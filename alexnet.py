@@ -506,8 +506,9 @@ def read_caffemodel(path):
     with open(path, 'rb') as file:
         # A damaged message raises nearly any exception.
         try:
-            net.ParseFromString(memoryview(
-                mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
+            content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            if net.ParseFromString(content) < len(content):
+                raise ValueError('only its start is a caffemodel')
             for layer in list(net.layers) + list(net.layer):
                 if len(layer.blobs) == 2:
                     weights[layer.name] = convert_blobs(layer)
