@@ -1,9 +1,14 @@
-"""Pictures in, batches out: image lists, decoding, and the cache of frozen features."""
+"""Pictures in, batches out: image lists, decoding, and the cache of frozen features.
+
+    python datagenerator.py photos   write train.txt, val.txt, test.txt and classes.txt
+"""
+import argparse
 import ast
 import hashlib
 import json
 import os
 import re
+import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +19,8 @@ from tqdm import tqdm
 
 IMAGENET_MEAN = [104, 117, 124]  # blue, green, red
 MAX_FAULTS = 20
+PICTURE_ENDINGS = ('.jpg', '.jpeg', '.jpe', '.png', '.bmp', '.gif', '.tif', '.tiff',
+                   '.webp', '.ppm', '.pgm', '.jp2', '.avif')
 
 
 def load_image(path, size=(227, 227), mean=IMAGENET_MEAN):
@@ -476,3 +483,105 @@ def read_command_line(variables, arguments):
                                                  default, ', '.join(settings)))
         changed[name] = value
     return changed
+
+
+def find_classes(folder):
+    """Return {class name: [paths]} of the pictures below a folder.
+
+    A class is a subfolder; of a picture that lies in the folder itself, the class is what
+    stands before the first point of its name, as in cat.0.jpg.
+
+    Raises:
+        ValueError: a picture has no class, or there are fewer than two classes.
+    """
+    classes = {}
+    for root, subfolders, files in os.walk(folder):
+        subfolders.sort()
+        for name in sorted(files):
+            path = os.path.join(root, name)
+            if name.startswith('.') or not name.lower().endswith(PICTURE_ENDINGS):
+                continue
+            inside = os.path.relpath(path, folder).split(os.sep)
+            if len(inside) == 1 and name.count('.') < 2:
+                raise ValueError('%s: lies in no subfolder that tells its class, and is '
+                                 'not named like cat.0.jpg either' % path)
+            class_name = inside[0] if len(inside) > 1 else name.split('.')[0]
+            classes.setdefault(class_name, []).append(path)
+    if len(classes) < 2:
+        raise ValueError('%s: pictures of %d classes found, at least 2 are needed'
+                         % (folder, len(classes)))
+    return classes
+
+
+def split_classes(classes, shares, seed=0):
+    """Distribute the pictures of each class at random among as many lists as shares.
+
+    Pictures of equal content, of whatever class, come into the same list.
+
+    Args:
+        classes: {class name: [paths]}.
+        shares: relative sizes of the lists.
+
+    Returns:
+        a list of (path, label) for each share; labels count the sorted class names.
+    """
+    rng = np.random.RandomState(seed)
+    lists, list_of = [[] for _ in shares], {}
+    for label, name in enumerate(sorted(classes)):
+        groups = {}
+        for path in classes[name]:
+            with open(path, 'rb') as file:
+                content = hashlib.sha1(file.read()).digest()
+            groups.setdefault(content, []).append((path, label))
+        fresh = [content for content in groups if content not in list_of]
+        rng.shuffle(fresh)
+        ends = np.round(np.cumsum(shares) / sum(shares) * len(fresh))
+        for position, content in enumerate(fresh):
+            list_of[content] = int(np.searchsorted(ends, position, side='right'))
+        for content, samples in groups.items():
+            lists[list_of[content]] += samples
+    return lists
+
+
+def main():
+    """Write lists of the pictures in a folder, as the command line says."""
+    parser = argparse.ArgumentParser(
+        description='Write train.txt, val.txt and test.txt of the pictures in a folder '
+        'that has a subfolder for each class, or names like cat.0.jpg; and classes.txt, '
+        'whose lines are the names of the classes.')
+    parser.add_argument('folder')
+    parser.add_argument('--split', nargs=3, type=float, default=[70, 15, 15],
+                        metavar=('TRAIN', 'VAL', 'TEST'), help='default: 70 15 15')
+    parser.add_argument('--seed', type=int, default=0, help='of the random split')
+    parser.add_argument('--out', default='.', help='folder of the lists; default: this')
+    parser.add_argument('--force', action='store_true', help='overwrite lists')
+    args = parser.parse_args()
+    names = ['train', 'val', 'test']
+    outs = [os.path.join(args.out, name + '.txt') for name in names + ['classes']]
+    existing = [path for path in outs if os.path.exists(path)]
+    if existing and not args.force:
+        sys.exit('%s would be overwritten; --force does so' % ', '.join(existing))
+    if min(args.split) < 0 or args.split[0] == 0:
+        sys.exit('--split: the shares must not be negative, nor that of training 0')
+    try:
+        classes = find_classes(args.folder)
+        lists = split_classes(classes, args.split, args.seed)
+    except (OSError, ValueError) as error:
+        sys.exit(str(error))
+
+    os.makedirs(args.out, exist_ok=True)
+    for path, samples in zip(outs, lists):
+        with open(path, 'w', encoding='utf-8') as file:
+            for picture, label in samples:
+                # ./ since a line that starts with # is a comment
+                file.write('./%s %d\n' % (os.path.relpath(picture, args.out), label))
+    with open(outs[-1], 'w', encoding='utf-8') as file:
+        file.writelines(name + '\n' for name in sorted(classes))
+    print('%-20s %7s %7s %7s %7s' % tuple(['class', 'label'] + names))
+    for label, name in enumerate(sorted(classes)):
+        print('%-20s %7d %7d %7d %7d' % tuple([name, label] + [
+            sum(1 for sample in samples if sample[1] == label) for samples in lists]))
+
+
+if __name__ == '__main__':
+    main()
