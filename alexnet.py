@@ -11,6 +11,7 @@ import argparse
 import glob
 import hashlib
 import http.client
+import json
 import mmap
 import os
 import pickle
@@ -451,6 +452,20 @@ def restore_checkpoint(session, saver, path):
         raise ValueError('%s does not fit this configuration:\n  %s'
                          % (path, '\n  '.join(faults)))
     saver.restore(session, path)
+
+
+def write_model_file(folder, class_names, train_layers):
+    """Write model.json, with what one needs to use the checkpoints of a folder."""
+    path = os.path.join(folder, 'model.json')
+    with open(path + '.part', 'w') as file:
+        json.dump({
+            'network': 'AlexNet', 'num_classes': len(class_names),
+            'class_names': class_names, 'train_layers': train_layers,
+            'preprocessing': {'size': [227, 227], 'channels': 'BGR',
+                              'minus_mean': [104, 117, 124]},
+            'versions': {'tensorflow': tf.__version__, 'numpy': np.__version__}
+        }, file, indent=2)
+    os.replace(path + '.part', path)
 
 
 def copy_checkpoint(source, target):

@@ -4,6 +4,7 @@
 """
 import argparse
 import ast
+import glob
 import hashlib
 import json
 import os
@@ -379,6 +380,63 @@ class FeatureCache:
         return False
 
 
+def load_batches(paths, batch_size):
+    """Yield (paths, images) of batches, decoding one batch ahead.
+
+    An image is what load_image gives, or the error that it raised.
+    """
+    def load(path):
+        try:
+            return load_image(path)
+        except (OSError, ValueError) as error:
+            return error
+
+    batches = [paths[start:start + batch_size]
+               for start in range(0, len(paths), batch_size)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        ahead = pool.map(load, batches[0] if batches else [])
+        for batch, following in zip(batches, batches[1:] + [[]]):
+            images, ahead = ahead, pool.map(load, following)
+            yield batch, list(images)
+
+
+def find_pictures(place):
+    """Return the sorted paths of a picture, of those in a folder, or of a pattern.
+
+    Raises:
+        FileNotFoundError: there are none.
+    """
+    if os.path.isdir(place):
+        found = [os.path.join(root, name) for root, _, files in os.walk(place)
+                 for name in files if is_picture(name)]
+    else:
+        found = [place] if os.path.isfile(place) else glob.glob(place, recursive=True)
+    if not found:
+        raise FileNotFoundError('%s: no pictures there' % place)
+    return sorted(found)
+
+
+def is_picture(name):
+    """Tell whether a file name looks like a picture's."""
+    return name.lower().endswith(PICTURE_ENDINGS) and not name.startswith('.')
+
+
+def read_class_names(path, nb_classes):
+    """Read a file with the name of a class in each line, in the order of the labels.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it has not nb_classes lines, or is not UTF-8.
+    """
+    with open(path, 'rb') as file:
+        names = file.read().decode('utf-8-sig').split('\n')
+    names = [name.strip() for name in names if name.strip()]
+    if len(names) != nb_classes:
+        raise ValueError('%s: names %d classes, but num_classes is %d'
+                         % (path, len(names), nb_classes))
+    return names
+
+
 def read_list(list_path, nb_classes):
     """Read a list file of pictures and labels.
 
@@ -499,7 +557,7 @@ def find_classes(folder):
         subfolders.sort()
         for name in sorted(files):
             path = os.path.join(root, name)
-            if name.startswith('.') or not name.lower().endswith(PICTURE_ENDINGS):
+            if not is_picture(name):
                 continue
             inside = os.path.relpath(path, folder).split(os.sep)
             if len(inside) == 1 and name.count('.') < 2:

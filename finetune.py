@@ -15,14 +15,16 @@ from tqdm import tqdm
 
 from alexnet import (AlexNet, DEFAULT_WEIGHTS, check_layers, copy_checkpoint,
                      fetch_weights, list_checkpoints, remove_incomplete_checkpoints,
-                     restore_checkpoint)
+                     restore_checkpoint, write_model_file)
 from datagenerator import (FeatureCache, ImageDataGenerator, check_images,
-                           list_warnings, read_command_line)
+                           list_warnings, read_class_names, read_command_line)
 import tensorflow.compat.v1 as tf
 
 # Pictures
 train_file = 'images/train.txt'  # a line "path label" for each picture
 val_file = 'images/val.txt'
+test_file = None  # on it the best checkpoint is evaluated in the end
+classes_file = None  # a line with the name of each class
 on_bad_image = 'stop'  # or 'skip': go on without the pictures that cannot be read
 num_classes = 3
 horizontal_flip = True  # mirror training pictures at random
@@ -86,7 +88,12 @@ if weights_path == 'DEFAULT' and not os.path.exists(DEFAULT_WEIGHTS):
 train_generator = ImageDataGenerator(train_file, horizontal_flip=horizontal_flip,
                                      shuffle=True, nb_classes=num_classes, seed=seed)
 val_generator = ImageDataGenerator(val_file, nb_classes=num_classes)
-check_images([train_generator, val_generator], on_bad_image)
+generators = [train_generator, val_generator]
+if test_file:
+    generators.append(ImageDataGenerator(test_file, nb_classes=num_classes))
+class_names = (read_class_names(classes_file, num_classes) if classes_file
+               else [str(label) for label in range(num_classes)])
+check_images(generators, on_bad_image)
 for warning in list_warnings(train_generator, val_generator):
     print('Warning: ' + warning)
 
@@ -213,6 +220,7 @@ with tf.Session() as session:
         # The earlier run may have been cut off before it made this copy.
         copy_checkpoint(checkpoint, best_path)
 
+    write_model_file(checkpoint_path, class_names, train_layers)
     train_writer = tf.summary.FileWriter(os.path.join(filewriter_path, 'train'),
                                          session.graph)
     val_writer = tf.summary.FileWriter(os.path.join(filewriter_path, 'validation'))
@@ -272,7 +280,13 @@ with tf.Session() as session:
                  ' (the commonest class alone: %.4f)' % majority if epoch == 1 else '',
                  (train_generator.data_size - done) / seconds, 100 * waited / seconds))
         if len(classes) == 1:
-            print('Warning: all predictions are class %d' % classes.pop())
+            print('Warning: all predictions are class %s' % class_names[classes.pop()])
 
+    if test_file:
+        restore_checkpoint(session, saver, best_path)
+        print('Test: loss %.4f, accuracy %.4f, of the best checkpoint'
+              % evaluate(cached(generators[-1]))[:2])
+
+print('Best:       %s, validation accuracy %.4f' % (best_path, best_accuracy))
 print('Curves:     tensorboard --logdir %s' % filewriter_path)
 print('Checkpoint: %s' % checkpoint)
