@@ -222,9 +222,10 @@ def conv(x, size, num_filters, stride, name, padding='SAME', groups=1):
             'weights', [size, size, channels // groups, num_filters])
         biases = tf.get_variable('biases', [num_filters],
                                  initializer=tf.zeros_initializer())
-        outputs = [tf.nn.conv2d(part, filters, [1, stride, stride, 1], padding)
-                   for part, filters in zip(tf.split(x, groups, -1),
-                                            tf.split(weights, groups, -1))]
+        outputs = [tf.nn.conv2d(part, filters, [1, stride, stride, 1], padding,
+                                name='group%d' % number)
+                   for number, (part, filters) in enumerate(zip(
+                       tf.split(x, groups, -1), tf.split(weights, groups, -1)), 1)]
         return tf.nn.relu(tf.nn.bias_add(tf.concat(outputs, -1), biases))
 
 

@@ -163,6 +163,13 @@ def evaluate(batches):
     return (*(totals / batches.data_size), classes)
 
 
+def write_scalars(writer, step, scalars):
+    """Write {tag: value} for a step."""
+    writer.add_summary(tf.Summary(value=[
+        tf.Summary.Value(tag=tag, simple_value=value)
+        for tag, value in scalars.items()]), step)
+
+
 def save(name):
     """Save a checkpoint and return its path; where that fails, say what is left."""
     path = os.path.join(checkpoint_path, name)
@@ -261,12 +268,14 @@ with tf.Session() as session:
         bar.close()
         seconds = time.time() - start
         waited = train_generator.seconds_waited - waited
+        images_per_second = (train_generator.data_size - done) / seconds
+        write_scalars(train_writer, step, {'images_per_second': images_per_second,
+                                           'learning_rate': learning_rate})
 
         val_loss, val_accuracy, classes = evaluate(val_batches)
         check_finite(val_loss)
-        val_writer.add_summary(tf.Summary(value=[
-            tf.Summary.Value(tag='cross_entropy', simple_value=val_loss),
-            tf.Summary.Value(tag='accuracy', simple_value=val_accuracy)]), step)
+        write_scalars(val_writer, step, {'cross_entropy': val_loss,
+                                         'accuracy': val_accuracy})
         is_best = val_accuracy > best_accuracy
         if is_best:
             best_accuracy, best_epoch = val_accuracy, epoch
@@ -278,7 +287,7 @@ with tf.Session() as session:
               'images/s, waiting for pictures %.0f %% of the time'
               % (epoch, num_epochs, val_loss, val_accuracy,
                  ' (the commonest class alone: %.4f)' % majority if epoch == 1 else '',
-                 (train_generator.data_size - done) / seconds, 100 * waited / seconds))
+                 images_per_second, 100 * waited / seconds))
         if len(classes) == 1:
             print('Warning: all predictions are class %s' % class_names[classes.pop()])
 
