@@ -407,10 +407,19 @@ def unpickled_pair(name, pair):
 
 def read_checkpoint(path):
     """Read the layers' weights from a checkpoint of finetune.py."""
-    reader = tf.train.load_checkpoint(path)
-    return {name: [reader.get_tensor(name + '/weights'),
-                   reader.get_tensor(name + '/biases')]
-            for name in LAYERS if reader.has_tensor(name + '/weights')}
+    return {name: [read_tensor(path, name + '/weights'),
+                   read_tensor(path, name + '/biases')]
+            for name in LAYERS}
+
+
+def read_tensor(path, name):
+    """Return a variable of a checkpoint; raise a ValueError if it cannot be read."""
+    # A damaged checkpoint raises nearly any exception.
+    try:
+        return tf.train.load_checkpoint(path).get_tensor(name)
+    except Exception as error:
+        raise ValueError('%s: cannot read %s; damaged, or not made by finetune.py: %s'
+                         % (path, name, str(error).split('\n')[0]))
 
 
 def list_checkpoints(folder):
@@ -422,8 +431,12 @@ def list_checkpoints(folder):
     paths = glob.glob(os.path.join(glob.escape(folder), 'model_*.ckpt.index'))
     paths = [path[:-len('.index')] for path in paths
              if os.path.basename(path) != 'model_best.ckpt.index']
-    return sorted(paths, key=lambda path: tf.train.load_checkpoint(path).get_tensor(
-        'global_step'))
+    return sorted(paths, key=checkpoint_step)
+
+
+def checkpoint_step(path):
+    """Return the number of steps trained before a checkpoint."""
+    return int(read_tensor(path, 'global_step'))
 
 
 def remove_incomplete_checkpoints(folder):
@@ -455,7 +468,7 @@ def restore_checkpoint(session, saver, path):
     saver.restore(session, path)
 
 
-def write_model_file(folder, class_names, train_layers):
+def write_model_file(folder, class_names, train_layers, settings):
     """Write model.json, with what one needs to use the checkpoints of a folder."""
     path = os.path.join(folder, 'model.json')
     with open(path + '.part', 'w') as file:
@@ -464,13 +477,36 @@ def write_model_file(folder, class_names, train_layers):
             'class_names': class_names, 'train_layers': train_layers,
             'preprocessing': {'size': [227, 227], 'channels': 'BGR',
                               'minus_mean': [104, 117, 124]},
+            'settings': settings,
             'versions': {'tensorflow': tf.__version__, 'numpy': np.__version__}
         }, file, indent=2)
     os.replace(path + '.part', path)
 
 
+def warn_of_changes(folder, train_layers, settings):
+    """Compare a run that goes on with the model.json beside its checkpoint.
+
+    Raises:
+        ValueError: other layers were trained; names them.
+    """
+    path = os.path.join(folder, 'model.json')
+    if not os.path.exists(path):
+        return
+    with open(path) as file:
+        earlier = json.load(file)
+    if sorted(earlier['train_layers']) != sorted(train_layers):
+        raise ValueError('%s: train_layers was %s, now it is %s'
+                         % (path, earlier['train_layers'], train_layers))
+    for name, value in settings.items():
+        if earlier['settings'][name] != value:
+            print('Warning: %s was %r in the run that goes on, now it is %r'
+                  % (name, earlier['settings'][name], value))
+
+
 def copy_checkpoint(source, target):
     """Make target a copy of a checkpoint; cut off, it is incomplete, never mixed."""
+    if os.path.realpath(source) == os.path.realpath(target):
+        return
     for path in glob.glob(glob.escape(target) + '.*'):
         os.remove(path)
     for path in sorted(glob.glob(glob.escape(source) + '.*')):  # .data, .index, .meta
@@ -575,19 +611,21 @@ def fetch_weights(path=DEFAULT_WEIGHTS, sources=SOURCES):
         part = '%s.%s.part' % (path, hashlib.sha1(url.encode()).hexdigest()[:8])
         try:
             download(url, part)
-            read = read_caffemodel if url.endswith('.caffemodel') else read_npy
             try:
                 if sha1:
                     check_sha1(part, sha1)
-                check_pretrained(read(part), part)
+                is_caffe = url.endswith('.caffemodel')
+                weights = read_caffemodel(part) if is_caffe else read_npy(part)
+                check_pretrained(weights, part)
             except ValueError:
                 os.remove(part)  # else the next try would go on from it
                 raise
-            if read == read_npy:
-                os.replace(part, path)
-            else:
-                save_weights(read(part), path)
+            if is_caffe:
+                save_weights(weights, path)
                 os.remove(part)
+            else:
+                del weights  # a file that is mapped cannot be renamed everywhere
+                os.replace(part, path)
             return
         except (OSError, ValueError, http.client.HTTPException) as error:
             failures.append('  %s: %s' % (url, error))
@@ -673,6 +711,8 @@ def main():
                         'the source with .npy for its ending')
     parser.add_argument('--url', help='another place to fetch the weights from')
     args = parser.parse_args()
+    if args.source and args.url:
+        parser.error('--url goes without a source')
     out = args.out or (os.path.splitext(args.source)[0] + '.npy' if args.source
                        else DEFAULT_WEIGHTS)
     if os.path.exists(out):

@@ -196,10 +196,10 @@ class ImageDataGenerator:
         state = state.hexdigest()
         if os.path.exists(memory):
             with open(memory) as file:
-                remembered = json.load(file)
-            if remembered['state'] == state:
+                remembered = file.read()
+            if remembered.startswith('{"state": "%s"' % state):
                 return {int(sample): fault
-                        for sample, fault in remembered['bad'].items()}
+                        for sample, fault in json.loads(remembered)['bad'].items()}
 
         bad = {}
         bar = tqdm(total=self.data_size, unit=' pictures', desc='Checking ' + name,
@@ -293,9 +293,9 @@ class FeatureCache:
 
     Args:
         generator: the ImageDataGenerator; this object takes its place.
-        forward: function from images (batch_size, height, width, 3) to features
-            (batch_size, ...). It always gets a whole batch, padded with zeros, since
-            TensorFlow computes small batches in another way, with other rounding.
+        forward: function from images (n, height, width, 3) to features (n, ...). It
+            always gets a whole batch, padded with zeros, since TensorFlow computes
+            small batches in another way, with other rounding.
         memory: limit in bytes.
         folder: where the file is put; None: the system's temporary folder.
         enabled: False computes all features anew each time.
@@ -322,7 +322,8 @@ class FeatureCache:
         rows = self._rows(samples)
         computed = iter(())
         if len(images):
-            padding = np.zeros((batch_size - len(images),) + images.shape[1:],
+            pass_size = min(batch_size, self.data_size)
+            padding = np.zeros((pass_size - len(images),) + images.shape[1:],
                                np.float32)
             computed = iter(self._forward(np.concatenate([images, padding])
                                           if len(padding) else images))
@@ -483,7 +484,7 @@ def read_list(list_path, nb_classes):
         if len(faults) > MAX_FAULTS:
             shown.append('and %d more' % (len(faults) - MAX_FAULTS))
         if labels and min(labels) == 1 and max(labels) == nb_classes:
-            shown.append('the labels run 1..%d, but labels start at 0' % nb_classes)
+            shown.insert(0, 'the labels run 1..%d, but labels start at 0' % nb_classes)
         raise ValueError('%s:\n  %s' % (list_path, '\n  '.join(shown)))
     return paths, np.array(labels, np.int32), np.array(line_numbers, np.int32)
 
@@ -518,10 +519,12 @@ def read_command_line(variables, arguments):
                 and type(value) in (str, int, float, bool, list, type(None))}
     changed = {}
     for argument in arguments:
-        name, _, text = argument.lstrip('-').partition('=')
-        if not argument.startswith('--') or name not in settings:
-            raise ValueError('%.200r is not an option; options are --name=value with a '
-                             'name from: %s' % (argument, ', '.join(settings)))
+        name, equals, text = argument.lstrip('-').partition('=')
+        if not argument.startswith('--') or not equals or name not in settings:
+            raise ValueError(
+                '%.200r is not an option; options are --name=value, or for a list '
+                '--name="[\'a\',\'b\']", with a name from: %s'
+                % (argument, ', '.join(settings)))
         default = settings[name]
         allowed = {float: [float, int], type(None): [str, list, type(None)]}.get(
             type(default), [type(default)])
@@ -546,8 +549,8 @@ def read_command_line(variables, arguments):
 def find_classes(folder):
     """Return {class name: [paths]} of the pictures below a folder.
 
-    A class is a subfolder; of a picture that lies in the folder itself, the class is what
-    stands before the first point of its name, as in cat.0.jpg.
+    A class is a subfolder; of a picture that lies in the folder itself, the class is
+    what stands before the first point of its name, as in cat.0.jpg.
 
     Raises:
         ValueError: a picture has no class, or there are fewer than two classes.
@@ -561,8 +564,8 @@ def find_classes(folder):
                 continue
             inside = os.path.relpath(path, folder).split(os.sep)
             if len(inside) == 1 and name.count('.') < 2:
-                raise ValueError('%s: lies in no subfolder that tells its class, and is '
-                                 'not named like cat.0.jpg either' % path)
+                raise ValueError('%s: lies in no subfolder that tells its class, and '
+                                 'is not named like cat.0.jpg either' % path)
             class_name = inside[0] if len(inside) > 1 else name.split('.')[0]
             classes.setdefault(class_name, []).append(path)
     if len(classes) < 2:
@@ -605,8 +608,8 @@ def main():
     """Write lists of the pictures in a folder, as the command line says."""
     parser = argparse.ArgumentParser(
         description='Write train.txt, val.txt and test.txt of the pictures in a folder '
-        'that has a subfolder for each class, or names like cat.0.jpg; and classes.txt, '
-        'whose lines are the names of the classes.')
+        'that has a subfolder for each class, or names like cat.0.jpg; and '
+        'classes.txt, whose lines are the names of the classes.')
     parser.add_argument('folder')
     parser.add_argument('--split', nargs=3, type=float, default=[70, 15, 15],
                         metavar=('TRAIN', 'VAL', 'TEST'), help='default: 70 15 15')

@@ -6,6 +6,7 @@ Edit the variables below, or give them on the command line:
 import glob
 import math
 import os
+import re
 import signal
 import sys
 import time
@@ -15,7 +16,7 @@ from tqdm import tqdm
 
 from alexnet import (AlexNet, DEFAULT_WEIGHTS, check_layers, copy_checkpoint,
                      fetch_weights, list_checkpoints, remove_incomplete_checkpoints,
-                     restore_checkpoint, write_model_file)
+                     restore_checkpoint, warn_of_changes, write_model_file)
 from datagenerator import (FeatureCache, ImageDataGenerator, check_images,
                            list_warnings, read_class_names, read_command_line)
 import tensorflow.compat.v1 as tf
@@ -54,14 +55,17 @@ globals().update(read_command_line(globals(), sys.argv[1:]))
 check_layers(train_layers, 'train_layers')
 if skip_layers is None:
     skip_layers = train_layers
+run_settings = {name: globals()[name] for name in [
+    'train_file', 'horizontal_flip', 'learning_rate', 'dropout_rate', 'seed']}
 check_layers(skip_layers, 'skip_layers')
 for name, fits, allowed in [
         ('learning_rate', learning_rate > 0, 'above 0'),
         ('num_epochs', num_epochs >= 1, '1 or more'),
-        ('batch_size', batch_size >= 1, '1 or more'),
+        ('batch_size', 1 <= batch_size <= 10 ** 5, 'in 1..100000'),
         ('dropout_rate', 0 <= dropout_rate < 1, 'in [0, 1)'),
-        ('num_classes', num_classes >= 2, '2 or more'),
+        ('num_classes', 2 <= num_classes <= 10 ** 6, 'in 2..1000000'),
         ('seed', 0 <= seed < 2 ** 32, 'in [0, 2**32)'),
+        ('cache_limit', 0 <= cache_limit < 10 ** 6, 'in [0, 1000000)'),
         ('display_step', display_step >= 1, '1 or more'),
         ('train_layers', len(train_layers) >= 1, 'at least one layer'),
         ('on_bad_image', on_bad_image in ('stop', 'skip'), "'stop' or 'skip'")]:
@@ -69,14 +73,26 @@ for name, fits, allowed in [
         raise ValueError('%s is %r, must be %s' % (name, globals()[name], allowed))
 
 os.makedirs(checkpoint_path, exist_ok=True)
+os.makedirs(filewriter_path, exist_ok=True)
 checkpoints = list_checkpoints(checkpoint_path)
-if checkpoints and not resume:
+best_path = os.path.join(checkpoint_path, 'model_best.ckpt')
+if not checkpoints and os.path.exists(best_path + '.index'):
+    checkpoints = [best_path]
+checkpoint = None  # the newest one, as far as the run has come
+if resume is True and checkpoints:
+    checkpoint = checkpoints[-1]
+elif resume and resume is not True:
+    checkpoint = resume
+if checkpoints and checkpoint != checkpoints[-1]:
     sys.exit('%s holds checkpoints of an earlier run. Go on from them with '
-             '--resume=True, or start anew with another checkpoint_path.'
+             '--resume=True, or choose another checkpoint_path and filewriter_path.'
              % checkpoint_path)
 remove_incomplete_checkpoints(checkpoint_path)
+if checkpoint:
+    warn_of_changes(os.path.dirname(checkpoint), train_layers, run_settings)
 
-if weights_path == 'DEFAULT' and not os.path.exists(DEFAULT_WEIGHTS):
+if (weights_path == 'DEFAULT' and not checkpoint
+        and not os.path.exists(DEFAULT_WEIGHTS)):
     try:
         fetch_weights()
     except OSError as error:
@@ -118,6 +134,9 @@ with tf.name_scope('train'):
     gradients = tf.gradients(loss, variables)
     optimizer = tf.train.GradientDescentOptimizer(learning_rate)
     train_op = optimizer.apply_gradients(zip(gradients, variables), global_step)
+
+    weights_are_finite = tf.reduce_all(
+        [tf.reduce_all(tf.is_finite(variable)) for variable in variables])
 
 with tf.name_scope('score'):
     predicted = tf.argmax(logits, 1)
@@ -170,27 +189,34 @@ def write_scalars(writer, step, scalars):
         for tag, value in scalars.items()]), step)
 
 
-def save(name):
+def save(name, is_best=False):
     """Save a checkpoint and return its path; where that fails, say what is left."""
+    check_finite('network', session.run(weights_are_finite))
     path = os.path.join(checkpoint_path, name)
     try:
         train_writer.flush()
         val_writer.flush()
-        return saver.save(session, path)
+        saver.save(session, path)
+        if is_best:
+            copy_checkpoint(path, best_path)
+        return path
     except (tf.errors.OpError, OSError) as error:
         for part in glob.glob(glob.escape(path) + '*'):
             os.remove(part)
+        # TensorFlow puts the reason between a stack trace and the name of the node.
+        reason = re.search(r'([^\n]+)\n\s*\[\[', str(error) + '\n[[').group(1)
         sys.exit('%s could not be saved: %s\nThe last checkpoint is %s.'
-                 % (path, error, checkpoint or 'none yet'))
+                 % (path, reason, checkpoint or 'none yet'))
 
 
-def check_finite(value):
-    """Stop the run if a loss is not a finite number."""
-    if not np.isfinite(value):
-        sys.exit('The loss is %s in epoch %d, step %d, with learning_rate %g. The last '
-                 'good checkpoint is %s.\nUsual causes: a learning rate that is too '
-                 'high (try a tenth of it), or a wrong weights_path.'
-                 % (value, epoch, step, learning_rate, checkpoint or 'none yet'))
+def check_finite(what, is_finite):
+    """Stop the run, before anything is spoilt, unless this is finite."""
+    if not is_finite:
+        train_writer.flush()
+        sys.exit('The %s is no longer finite in epoch %d, step %d, with learning_rate '
+                 '%g. The last good checkpoint is %s.\nUsual causes: a learning rate '
+                 'that is too high (try a tenth of it), or a wrong weights_path.'
+                 % (what, epoch, step, learning_rate, checkpoint or 'none yet'))
 
 
 def request_stop(number, frame):
@@ -202,38 +228,47 @@ def request_stop(number, frame):
 stop_requests = []
 saver = tf.train.Saver()
 steps_per_epoch = math.ceil(train_generator.data_size / batch_size)
-best_path = os.path.join(checkpoint_path, 'model_best.ckpt')
-checkpoint = resume if isinstance(resume, str) else None
-if resume is True and checkpoints:
-    checkpoint = checkpoints[-1]
 
 with tf.Session() as session:
     session.run(tf.global_variables_initializer())
     if checkpoint:
         restore_checkpoint(session, saver, checkpoint)
-        saver.recover_last_checkpoints(checkpoints)
+        saver.recover_last_checkpoints([path for path in checkpoints
+                                        if path != best_path])
         print('Going on from %s' % checkpoint)
-    elif weights_path is None:
-        model.initialize_from_data(session, train_generator.next_batch(64)[0])
     else:
-        model.load_initial_weights(session)
-    print(model.table())
+        if weights_path is None:
+            model.initialize_from_data(session, train_generator.next_batch(64)[0])
+        else:
+            model.load_initial_weights(session)
+        print(model.table())
     step = int(session.run(global_step))
     best_accuracy, best_epoch, same_steps = session.run(progress)
-    if checkpoint and same_steps != steps_per_epoch:
-        sys.exit('%s had %d steps in an epoch, this run has %d: batch_size or the '
-                 'training list differ.' % (checkpoint, same_steps, steps_per_epoch))
-    if checkpoint and best_epoch * steps_per_epoch == step:
-        # The earlier run may have been cut off before it made this copy.
-        copy_checkpoint(checkpoint, best_path)
+    if checkpoint:
+        if same_steps != steps_per_epoch:
+            sys.exit('%s had %d steps in an epoch, this run has %d: batch_size or the '
+                     'training list differ.'
+                     % (checkpoint, same_steps, steps_per_epoch))
+        # The earlier run may have been cut off before it had copied its best, or may
+        # have had another checkpoint_path.
+        best_source = checkpoint
+        if best_epoch * steps_per_epoch != step:
+            best_source = os.path.join(os.path.dirname(checkpoint), 'model_best.ckpt')
+        if os.path.exists(best_source + '.index'):
+            copy_checkpoint(best_source, best_path)
+        if not os.path.exists(best_path + '.index'):
+            best_accuracy = -1.
+    progress.load([best_accuracy, best_epoch, steps_per_epoch], session)
 
-    write_model_file(checkpoint_path, class_names, train_layers)
+    write_model_file(checkpoint_path, class_names, train_layers, run_settings)
     train_writer = tf.summary.FileWriter(os.path.join(filewriter_path, 'train'),
                                          session.graph)
     val_writer = tf.summary.FileWriter(os.path.join(filewriter_path, 'validation'))
     for writer in (train_writer, val_writer):  # forget what came after the checkpoint
         writer.add_session_log(tf.SessionLog(status=tf.SessionLog.START), step + 1)
 
+    if step >= num_epochs * steps_per_epoch:
+        print('All %d epochs are done; a larger num_epochs goes on.' % num_epochs)
     train_batches, val_batches = cached(train_generator), cached(val_generator)
     majority = np.bincount(val_generator.labels).max() / val_generator.data_size
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -257,7 +292,7 @@ with tf.Session() as session:
             _, batch_loss, batch_accuracy, *summaries = session.run(
                 [train_op, loss, accuracy] + [summary] * display,
                 {model.frozen: features, y: labels, keep_prob: 1. - dropout_rate})
-            check_finite(batch_loss)
+            check_finite('loss', np.isfinite(batch_loss))
             if display:
                 train_writer.add_summary(summaries[0], step)
             bar.set_postfix(loss='%.4f' % batch_loss, accuracy='%.4f' % batch_accuracy)
@@ -273,16 +308,14 @@ with tf.Session() as session:
                                            'learning_rate': learning_rate})
 
         val_loss, val_accuracy, classes = evaluate(val_batches)
-        check_finite(val_loss)
+        check_finite('validation loss', np.isfinite(val_loss))
         write_scalars(val_writer, step, {'cross_entropy': val_loss,
                                          'accuracy': val_accuracy})
         is_best = val_accuracy > best_accuracy
         if is_best:
             best_accuracy, best_epoch = val_accuracy, epoch
         progress.load([best_accuracy, best_epoch, steps_per_epoch], session)
-        checkpoint = save('model_epoch%d.ckpt' % epoch)
-        if is_best:
-            copy_checkpoint(checkpoint, best_path)
+        checkpoint = save('model_epoch%d.ckpt' % epoch, is_best)
         print('Epoch %d/%d: validation loss %.4f, accuracy %.4f%s; trained at %.0f '
               'images/s, waiting for pictures %.0f %% of the time'
               % (epoch, num_epochs, val_loss, val_accuracy,

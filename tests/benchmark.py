@@ -7,6 +7,7 @@ else the sample's, repeated.
 """
 import argparse
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -220,7 +221,7 @@ def run(name, command):
     for line in process.stdout:
         if line.startswith('Epoch') and 'validation' in line:
             marks.append(time.time())
-            accuracy = float(line.split('accuracy ')[1].split(';')[0])
+            accuracy = float(re.search('accuracy ([0-9.]+)', line).group(1))
     if process.wait():
         sys.exit('%s failed' % name)
     epochs = np.diff([start] + marks)

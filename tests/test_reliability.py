@@ -52,23 +52,27 @@ def uninterrupted(tmp_path_factory):
     return folder
 
 
-def test_interrupted_run_goes_on_exactly(tmp_path, uninterrupted):
-    """Stop by SIGINT in the middle of an epoch and by SIGTERM after it, then finish."""
-    folder = str(tmp_path)
-    for number, wanted in [(signal.SIGINT, 'step 3'), (signal.SIGTERM, 'step 6')]:
-        process = start(folder, '--resume=True')
+def test_interrupted_run_goes_on_exactly(tmp_path):
+    """Stop by SIGINT in the first epoch and by SIGTERM in the second, then finish."""
+    reference, folder = str(tmp_path / 'a'), str(tmp_path / 'b')
+    run(reference, '--batch_size=1')
+    for number, epoch, wanted in [(signal.SIGINT, 1, 'step 6:'),
+                                  (signal.SIGTERM, 2, 'step 33:')]:
+        process = start(folder, '--batch_size=1', '--resume=True')
         output = ''
         for line in process.stdout:
             output += line
-            if wanted in line and 'loss' in line:
+            if wanted in line:
                 process.send_signal(number)
         assert process.wait() == 128 + number, output
+        assert 'of epoch %d; saved %s/new/checkpoints/model_step' % (
+            epoch, folder) in output
         assert 'Go on with the same command and --resume=True' in output
-    output = run(folder, '--resume=True')
-    assert 'Going on from %s/new/checkpoints/model_' % folder in output
-    assert same(final(folder), final(uninterrupted))
+    output = run(folder, '--batch_size=1', '--resume=True')
+    assert 'Going on from %s/new/checkpoints/model_step' % folder in output
+    assert same(final(folder), final(reference))
     epochs = [step for step, tag, _ in event_steps(folder) if tag == 'accuracy']
-    assert epochs == [4, 8, 12]
+    assert epochs == [27, 54, 81]
 
 
 def event_steps(folder):
@@ -93,7 +97,7 @@ def test_killed_at_any_moment_it_goes_on_exactly(tmp_path):
         if attempt % 5 == 0:
             time.sleep(moments.uniform(1, 5))
         else:
-            while not process.stdout.readline().startswith('fc8'):
+            while not process.stdout.readline().startswith(('fc8', 'Going on')):
                 assert process.poll() is None
             time.sleep(moments.uniform(0, 2))
         process.kill()
@@ -108,14 +112,19 @@ def test_killed_at_any_moment_it_goes_on_exactly(tmp_path):
 def test_finished_run_is_left_as_it_is(uninterrupted):
     before = final(uninterrupted)
     output = run(uninterrupted, '--resume=True')
-    assert 'Epoch' not in output
+    assert 'Epoch' not in output and 'Warning: seed' not in output
+    assert 'Warning: seed was 0 in the run that goes on, now it is 1' in run(
+        uninterrupted, '--resume=True', '--seed=1')
     assert same(final(uninterrupted), before)
 
 
+def best_epoch(folder):
+    return 1 + int(np.argmax([value for _, tag, value in event_steps(folder)
+                              if tag == 'accuracy']))
+
+
 def test_best_checkpoint_is_that_of_the_best_epoch(uninterrupted):
-    accuracies = [value for _, tag, value in event_steps(uninterrupted)
-                  if tag == 'accuracy']
-    best = 1 + int(np.argmax(accuracies))
+    best = best_epoch(uninterrupted)
     folder = uninterrupted + '/new/checkpoints/'
     assert same(tensors(folder + 'model_best.ckpt'),
                 tensors(folder + 'model_epoch%d.ckpt' % best))
@@ -130,6 +139,7 @@ def test_earlier_checkpoints_are_not_overwritten(uninterrupted):
 @pytest.mark.parametrize('arguments, complaint', [
     (['--num_classes=4'], 'fc8/weights: expected shape [4096, 4], found [4096, 3]'),
     (['--batch_size=9'], 'had 4 steps in an epoch, this run has 3'),
+    (["--train_layers=['fc7']"], "train_layers was ['fc8'], now it is ['fc7']"),
 ])
 def test_checkpoint_of_another_configuration_is_refused(uninterrupted, arguments,
                                                         complaint):
@@ -141,15 +151,28 @@ def test_resume_takes_a_path(tmp_path, uninterrupted):
     path = uninterrupted + '/new/checkpoints/model_epoch2.ckpt'
     run(str(tmp_path), '--resume=' + path)
     assert same(final(str(tmp_path)), final(uninterrupted))
-    status, output = finetune(str(tmp_path), *(JOB + ['--resume=none.ckpt']))
+    assert same(tensors(str(tmp_path) + '/new/checkpoints/model_best.ckpt'),
+                tensors(uninterrupted + '/new/checkpoints/model_best.ckpt'))
+    status, output = finetune(str(tmp_path / 'x'), *(JOB + ['--resume=none.ckpt']))
     assert status == 1 and 'none.ckpt: no such checkpoint' in output
+
+
+def test_resume_destroys_no_checkpoint(tmp_path, uninterrupted):
+    folder = uninterrupted + '/new/checkpoints/'
+    status, output = finetune(uninterrupted, *(JOB + [
+        '--resume=' + folder + 'model_epoch2.ckpt']))
+    assert status == 1 and 'holds checkpoints of an earlier run' in output
+    copy_checkpoint(folder + 'model_best.ckpt', folder + 'model_best.ckpt')
+    assert same(tensors(folder + 'model_best.ckpt'), tensors(
+        folder + 'model_epoch%d.ckpt' % best_epoch(uninterrupted)))
 
 
 def test_infinite_loss_stops_the_run_and_poisons_nothing(tmp_path):
     status, output = finetune(str(tmp_path), *(JOB + [
         '--learning_rate=1e38', '--display_step=1']))
     assert status == 1
-    assert 'The loss is ' in output and 'with learning_rate 1e+38' in output
+    assert 'is no longer finite in epoch 1' in output
+    assert 'with learning_rate 1e+38' in output
     assert 'The last good checkpoint is none yet' in output
     assert 'Traceback' not in output
     assert list_checkpoints(str(tmp_path / 'new' / 'checkpoints')) == []
@@ -178,6 +201,33 @@ def test_full_disk_is_a_clear_error_and_leaves_earlier_checkpoints(tmp_path,
     assert same(tensors(earlier),
                 tensors(uninterrupted + '/new/checkpoints/model_epoch1.ckpt'))
     assert not glob.glob(folder + '/new/checkpoints/model_epoch2*')
+
+
+def test_network_that_explodes_in_the_last_step_is_not_saved(tmp_path):
+    status, output = finetune(str(tmp_path), *(JOB + [
+        '--learning_rate=1e38', '--batch_size=27', '--display_step=9']))
+    assert status == 1 and 'is no longer finite in epoch 1, step 1' in output
+    assert list_checkpoints(str(tmp_path / 'new' / 'checkpoints')) == []
+
+
+def test_best_checkpoint_alone_is_protected_and_can_go_on(tmp_path, uninterrupted):
+    folder = tmp_path / 'new' / 'checkpoints'
+    folder.mkdir(parents=True)
+    best = str(folder / 'model_best.ckpt')
+    copy_checkpoint(uninterrupted + '/new/checkpoints/model_best.ckpt', best)
+    status, output = finetune(str(tmp_path), *JOB)
+    assert status == 1 and 'holds checkpoints of an earlier run' in output
+    assert 'Going on from %s' % best in run(str(tmp_path), '--resume=True')
+    assert same(final(str(tmp_path)), final(uninterrupted))
+
+
+def test_damaged_checkpoint_is_a_clear_error(tmp_path, uninterrupted):
+    folder = tmp_path / 'new' / 'checkpoints'
+    folder.mkdir(parents=True)
+    (folder / 'model_epoch1.ckpt.index').write_bytes(b'')
+    status, output = finetune(str(tmp_path), '--resume=True', *JOB)
+    assert status == 1
+    assert 'model_epoch1.ckpt: cannot read global_step; damaged' in output
 
 
 def test_unwritable_folder_is_an_error_at_once(tmp_path):
