@@ -90,7 +90,8 @@ def event_steps(folder):
 
 def test_killed_at_any_moment_it_goes_on_exactly(tmp_path):
     """kill -9 at 20 random moments: in the start, between steps, while saving."""
-    reference, folder, moments = str(tmp_path / 'a'), str(tmp_path / 'b'), random.Random(0)
+    reference, folder = str(tmp_path / 'a'), str(tmp_path / 'b')
+    moments = random.Random(0)
     run(reference, '--num_epochs=12')
     for attempt in range(20):
         process = start(folder, '--num_epochs=12', '--resume=True')
