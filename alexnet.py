@@ -716,7 +716,8 @@ def main():
     out = args.out or (os.path.splitext(args.source)[0] + '.npy' if args.source
                        else DEFAULT_WEIGHTS)
     if os.path.exists(out):
-        sys.exit('%s is already there; remove it first' % out)
+        print('%s is already there; to write it anew, remove it first' % out)
+        sys.exit(1 if args.source else 0)
     try:
         if args.source:
             save_weights(read_weights(args.source), out)

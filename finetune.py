@@ -193,6 +193,8 @@ def save(name, is_best=False):
     """Save a checkpoint and return its path; where that fails, say what is left."""
     check_finite('network', session.run(weights_are_finite))
     path = os.path.join(checkpoint_path, name)
+    if path == checkpoint:  # nothing was trained since
+        return path
     try:
         train_writer.flush()
         val_writer.flush()

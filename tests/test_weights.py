@@ -84,7 +84,7 @@ def test_command_line_converts_and_never_overwrites(caffemodel, golden_file, tmp
     assert same(read_weights(out), read_weights(golden_file))
     assert os.listdir(str(tmp_path)) == ['out.npy']
     status, output = command(caffemodel, out)
-    assert status == 1 and output == '%s is already there; remove it first\n' % out
+    assert status == 1 and output.startswith('%s is already there' % out)
     status, output = command(str(tmp_path / 'none.caffemodel'))
     assert status == 1 and output.startswith(str(tmp_path / 'none.caffemodel: no such'))
 
