@@ -153,7 +153,7 @@ def test_missing_weights_for_own_pictures_are_an_error(tmp_path, weights_path,
 
 
 @pytest.mark.parametrize('argument, complaint', [
-    ('--batch_size=0', 'batch_size is 0, must be 1 or more'),
+    ('--batch_size=0', 'batch_size is 0, must be in 1..100000'),
     ('--dropout_rate=1', r'dropout_rate is 1, must be in [0, 1)'),
     ("--train_layers=['fc9']", "train_layers = ['fc9']: expected a list of different"),
     ('--num_classes=2', 'images/train.txt:\n  line 91: label 2 is not in 0..1'),

@@ -55,10 +55,10 @@ def uninterrupted(tmp_path_factory):
 def test_interrupted_run_goes_on_exactly(tmp_path):
     """Stop by SIGINT in the first epoch and by SIGTERM in the second, then finish."""
     reference, folder = str(tmp_path / 'a'), str(tmp_path / 'b')
-    run(reference, '--batch_size=1')
-    for number, epoch, wanted in [(signal.SIGINT, 1, 'step 6:'),
-                                  (signal.SIGTERM, 2, 'step 33:')]:
-        process = start(folder, '--batch_size=1', '--resume=True')
+    run(reference, '--batch_size=2')
+    for number, epoch, wanted in [(signal.SIGINT, 1, 'step 3:'),
+                                  (signal.SIGTERM, 2, 'step 18:')]:
+        process = start(folder, '--batch_size=2', '--resume=True')
         output = ''
         for line in process.stdout:
             output += line
@@ -68,11 +68,11 @@ def test_interrupted_run_goes_on_exactly(tmp_path):
         assert 'of epoch %d; saved %s/new/checkpoints/model_step' % (
             epoch, folder) in output
         assert 'Go on with the same command and --resume=True' in output
-    output = run(folder, '--batch_size=1', '--resume=True')
+    output = run(folder, '--batch_size=2', '--resume=True')
     assert 'Going on from %s/new/checkpoints/model_step' % folder in output
     assert same(final(folder), final(reference))
     epochs = [step for step, tag, _ in event_steps(folder) if tag == 'accuracy']
-    assert epochs == [27, 54, 81]
+    assert epochs == [14, 28, 42]
 
 
 def event_steps(folder):
