@@ -218,8 +218,9 @@ def test_best_checkpoint_alone_is_protected_and_can_go_on(tmp_path, uninterrupte
     copy_checkpoint(uninterrupted + '/new/checkpoints/model_best.ckpt', best)
     status, output = finetune(str(tmp_path), *JOB)
     assert status == 1 and 'holds checkpoints of an earlier run' in output
-    assert 'Going on from %s' % best in run(str(tmp_path), '--resume=True')
-    assert same(final(str(tmp_path)), final(uninterrupted))
+    assert 'Going on from %s' % best in run(str(tmp_path), '--resume=True',
+                                            '--num_epochs=4')
+    assert tensors(str(folder / 'model_epoch4.ckpt'))['global_step'] == [16]
 
 
 def test_damaged_checkpoint_is_a_clear_error(tmp_path, uninterrupted):
