@@ -270,8 +270,9 @@ def dropout_seeds(seed):
     """Return two unlike seeds, so that fc6 and fc7 drop different units."""
     if seed is None:
         return None, None
-    first, second = [tf.cast(number, tf.int64) for number in seed]
-    return tf.stack([2 * first, second]), tf.stack([2 * first + 1, second])
+    with tf.name_scope('dropout_seeds'):
+        first, second = [tf.cast(number, tf.int64) for number in seed]
+        return tf.stack([2 * first, second]), tf.stack([2 * first + 1, second])
 
 
 class MappedFile:

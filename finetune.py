@@ -144,15 +144,19 @@ with tf.name_scope('score'):
     accuracy = tf.reduce_mean(tf.cast(correct, tf.float32))
 
 # Histograms of evenly spaced values: all the millions of fc7 would cost a second.
-with tf.control_dependencies([train_op]):
-    updated = [variable.read_value() for variable in variables]
-for kind, tensors in [('gradient', gradients), ('variable', updated)]:
-    for tensor, variable in zip(tensors, variables):
-        size = variable.shape.num_elements()
-        values = tf.reshape(tensor, [-1])[::1 + size // 1000000]
-        # An infinite value would end the step with an error, before check_finite.
-        tf.summary.histogram('%s/%s' % (kind, variable.op.name), tf.boolean_mask(
-            values, tf.is_finite(values)))
+histograms = {}
+with tf.name_scope('histograms'):
+    with tf.control_dependencies([train_op]):
+        updated = [variable.read_value() for variable in variables]
+    for kind, tensors in [('gradient', gradients), ('variable', updated)]:
+        for tensor, variable in zip(tensors, variables):
+            size = variable.shape.num_elements()
+            values = tf.reshape(tensor, [-1])[::1 + size // 1000000]
+            # An infinite value would end the step with an error, before check_finite.
+            histograms['%s/%s' % (kind, variable.op.name)] = tf.boolean_mask(
+                values, tf.is_finite(values))
+for tag, values in histograms.items():
+    tf.summary.histogram(tag, values)
 tf.summary.scalar('cross_entropy', loss)
 tf.summary.scalar('accuracy', accuracy)
 summary = tf.summary.merge_all()
