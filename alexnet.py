@@ -432,12 +432,7 @@ def list_checkpoints(folder):
     paths = glob.glob(os.path.join(glob.escape(folder), 'model_*.ckpt.index'))
     paths = [path[:-len('.index')] for path in paths
              if os.path.basename(path) != 'model_best.ckpt.index']
-    return sorted(paths, key=checkpoint_step)
-
-
-def checkpoint_step(path):
-    """Return the number of steps trained before a checkpoint."""
-    return int(read_tensor(path, 'global_step'))
+    return sorted(paths, key=lambda path: read_tensor(path, 'global_step'))
 
 
 def remove_incomplete_checkpoints(folder):

@@ -546,6 +546,18 @@ def read_command_line(variables, arguments):
     return changed
 
 
+def check_settings(variables, checks):
+    """Raise a ValueError that names the first setting which does not fit.
+
+    Args:
+        variables: the script's globals().
+        checks: list of (name, whether it fits, what is allowed, as text).
+    """
+    for name, fits, allowed in checks:
+        if not fits:
+            raise ValueError('%s is %r, must be %s' % (name, variables[name], allowed))
+
+
 def find_classes(folder):
     """Return {class name: [paths]} of the pictures below a folder.
 

@@ -18,7 +18,8 @@ from alexnet import (AlexNet, DEFAULT_WEIGHTS, check_layers, copy_checkpoint,
                      fetch_weights, list_checkpoints, remove_incomplete_checkpoints,
                      restore_checkpoint, warn_of_changes, write_model_file)
 from datagenerator import (FeatureCache, ImageDataGenerator, check_images,
-                           list_warnings, read_class_names, read_command_line)
+                           check_settings, list_warnings, read_class_names,
+                           read_command_line)
 import tensorflow.compat.v1 as tf
 
 # Pictures
@@ -55,22 +56,20 @@ globals().update(read_command_line(globals(), sys.argv[1:]))
 check_layers(train_layers, 'train_layers')
 if skip_layers is None:
     skip_layers = train_layers
+check_layers(skip_layers, 'skip_layers')
+check_settings(globals(), [
+    ('learning_rate', learning_rate > 0, 'above 0'),
+    ('num_epochs', num_epochs >= 1, '1 or more'),
+    ('batch_size', 1 <= batch_size <= 10 ** 5, 'in 1..100000'),
+    ('dropout_rate', 0 <= dropout_rate < 1, 'in [0, 1)'),
+    ('num_classes', 2 <= num_classes <= 10 ** 6, 'in 2..1000000'),
+    ('seed', 0 <= seed < 2 ** 32, 'in [0, 2**32)'),
+    ('cache_limit', 0 <= cache_limit < 10 ** 6, 'in [0, 1000000)'),
+    ('display_step', display_step >= 1, '1 or more'),
+    ('train_layers', len(train_layers) >= 1, 'at least one layer'),
+    ('on_bad_image', on_bad_image in ('stop', 'skip'), "'stop' or 'skip'")])
 run_settings = {name: globals()[name] for name in [
     'train_file', 'horizontal_flip', 'learning_rate', 'dropout_rate', 'seed']}
-check_layers(skip_layers, 'skip_layers')
-for name, fits, allowed in [
-        ('learning_rate', learning_rate > 0, 'above 0'),
-        ('num_epochs', num_epochs >= 1, '1 or more'),
-        ('batch_size', 1 <= batch_size <= 10 ** 5, 'in 1..100000'),
-        ('dropout_rate', 0 <= dropout_rate < 1, 'in [0, 1)'),
-        ('num_classes', 2 <= num_classes <= 10 ** 6, 'in 2..1000000'),
-        ('seed', 0 <= seed < 2 ** 32, 'in [0, 2**32)'),
-        ('cache_limit', 0 <= cache_limit < 10 ** 6, 'in [0, 1000000)'),
-        ('display_step', display_step >= 1, '1 or more'),
-        ('train_layers', len(train_layers) >= 1, 'at least one layer'),
-        ('on_bad_image', on_bad_image in ('stop', 'skip'), "'stop' or 'skip'")]:
-    if not fits:
-        raise ValueError('%s is %r, must be %s' % (name, globals()[name], allowed))
 
 os.makedirs(checkpoint_path, exist_ok=True)
 os.makedirs(filewriter_path, exist_ok=True)

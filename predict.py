@@ -11,8 +11,8 @@ import sys
 import numpy as np
 
 from alexnet import LAYERS, AlexNet, list_checkpoints, read_weights
-from datagenerator import (find_pictures, load_batches, read_class_names,
-                           read_command_line, read_list)
+from datagenerator import (check_settings, find_pictures, load_batches,
+                           read_class_names, read_command_line, read_list)
 import tensorflow.compat.v1 as tf
 
 # A checkpoint, a folder of them (the best one counts), or bvlc_alexnet.npy
@@ -30,14 +30,12 @@ features_file = 'features.npz'  # for a layer: arrays features and paths
 globals().update(read_command_line(
     globals(), [argument for argument in sys.argv[1:] if argument.startswith('--')]))
 places = [argument for argument in sys.argv[1:] if not argument.startswith('--')]
-for name, fits, allowed in [
-        ('top_k', top_k >= 1, '1 or more'),
-        ('batch_size', batch_size >= 1, '1 or more'),
-        ('layer', layer is None or layer in LAYERS, 'None or one of %s' % LAYERS)]:
-    if not fits:
-        raise ValueError('%s is %r, must be %s' % (name, globals()[name], allowed))
+check_settings(globals(), [
+    ('top_k', top_k >= 1, '1 or more'),
+    ('batch_size', batch_size >= 1, '1 or more'),
+    ('layer', layer is None or layer in LAYERS, 'None or one of %s' % LAYERS)])
 
-weights_path, class_names = checkpoint, None
+weights_path = checkpoint
 if os.path.isdir(checkpoint):
     weights_path = os.path.join(checkpoint, 'model_best.ckpt')
     if not os.path.exists(weights_path + '.index'):
@@ -85,7 +83,6 @@ if not read:
     sys.exit('No picture could be read.')
 paths = [paths[i] for i in read]
 values = np.concatenate(values)
-
 
 
 def write_predictions(paths, probabilities, best):
