@@ -402,19 +402,32 @@ def load_batches(paths, batch_size):
 
 
 def find_pictures(place):
-    """Return the sorted paths of a picture, of those in a folder, or of a pattern.
+    """Return the paths of a picture, or those in a folder, a pattern or a .txt list.
+
+    A list has a path in each line; a relative one is relative to the list's folder.
 
     Raises:
-        FileNotFoundError: there are none.
+        OSError: there are none, or the list cannot be read.
     """
-    if os.path.isdir(place):
-        found = [os.path.join(root, name) for root, _, files in os.walk(place)
-                 for name in files if is_picture(name)]
+    if place.endswith('.txt'):
+        with open(place, encoding='utf-8-sig') as file:
+            found = [os.path.join(os.path.dirname(place), line.strip())
+                     for line in file if line.strip() and not line.startswith('#')]
+    elif os.path.isdir(place):
+        found = sorted(os.path.join(root, name) for root, _, files in os.walk(place)
+                       for name in files if is_picture(name))
     else:
-        found = [place] if os.path.isfile(place) else glob.glob(place, recursive=True)
+        found = [place] if os.path.isfile(place) else sorted(
+            glob.glob(place, recursive=True))
     if not found:
         raise FileNotFoundError('%s: no pictures there' % place)
-    return sorted(found)
+    return found
+
+
+def has_labels(list_path):
+    """Tell whether this is a .txt list whose lines do not end with a picture's name."""
+    return (list_path.endswith('.txt') and
+            not is_picture(os.path.basename(find_pictures(list_path)[0])))
 
 
 def is_picture(name):
@@ -568,18 +581,13 @@ def find_classes(folder):
         ValueError: a picture has no class, or there are fewer than two classes.
     """
     classes = {}
-    for root, subfolders, files in os.walk(folder):
-        subfolders.sort()
-        for name in sorted(files):
-            path = os.path.join(root, name)
-            if not is_picture(name):
-                continue
-            inside = os.path.relpath(path, folder).split(os.sep)
-            if len(inside) == 1 and name.count('.') < 2:
-                raise ValueError('%s: lies in no subfolder that tells its class, and '
-                                 'is not named like cat.0.jpg either' % path)
-            class_name = inside[0] if len(inside) > 1 else name.split('.')[0]
-            classes.setdefault(class_name, []).append(path)
+    for path in find_pictures(folder):
+        inside = os.path.relpath(path, folder).split(os.sep)
+        if len(inside) == 1 and inside[0].count('.') < 2:
+            raise ValueError('%s: lies in no subfolder that tells its class, and is '
+                             'not named like cat.0.jpg either' % path)
+        class_name = inside[0] if len(inside) > 1 else inside[0].split('.')[0]
+        classes.setdefault(class_name, []).append(path)
     if len(classes) < 2:
         raise ValueError('%s: pictures of %d classes found, at least 2 are needed'
                          % (folder, len(classes)))

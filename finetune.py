@@ -20,6 +20,8 @@ from alexnet import (AlexNet, DEFAULT_WEIGHTS, check_layers, copy_checkpoint,
 from datagenerator import (FeatureCache, ImageDataGenerator, check_images,
                            check_settings, list_warnings, read_class_names,
                            read_command_line)
+from predict import (draw_confusions, draw_filters, draw_mistakes, export_model,
+                     write_projector)
 import tensorflow.compat.v1 as tf
 
 # Pictures
@@ -50,6 +52,7 @@ cache_dir = None  # folder of that file, which ends with the process; None: the 
 display_step = 5  # steps between two summaries
 filewriter_path = '/tmp/finetune_alexnet/tensorboard'
 checkpoint_path = '/tmp/finetune_alexnet/checkpoints'
+export_path = None  # a new folder for a SavedModel of the best checkpoint
 resume = False  # True: go on from the newest checkpoint there; or a checkpoint's path
 
 globals().update(read_command_line(globals(), sys.argv[1:]))
@@ -67,7 +70,9 @@ check_settings(globals(), [
     ('cache_limit', 0 <= cache_limit < 10 ** 6, 'in [0, 1000000)'),
     ('display_step', display_step >= 1, '1 or more'),
     ('train_layers', len(train_layers) >= 1, 'at least one layer'),
-    ('on_bad_image', on_bad_image in ('stop', 'skip'), "'stop' or 'skip'")])
+    ('on_bad_image', on_bad_image in ('stop', 'skip'), "'stop' or 'skip'"),
+    ('export_path', not export_path or not os.path.exists(export_path),
+     'a folder that does not exist yet')])
 run_settings = {name: globals()[name] for name in [
     'train_file', 'horizontal_flip', 'learning_rate', 'dropout_rate', 'seed']}
 
@@ -126,8 +131,8 @@ logits = model.fc8
 variables = [variable for layer in train_layers for variable in model.variables[layer]]
 
 with tf.name_scope('loss'):
-    loss = tf.reduce_mean(
-        tf.nn.softmax_cross_entropy_with_logits_v2(labels=y, logits=logits))
+    losses = tf.nn.softmax_cross_entropy_with_logits_v2(labels=y, logits=logits)
+    loss = tf.reduce_mean(losses)
 
 with tf.name_scope('train'):
     gradients = tf.gradients(loss, variables)
@@ -172,17 +177,14 @@ def cached(generator):
 
 
 def evaluate(batches):
-    """Return mean loss and accuracy over every sample, and the classes predicted."""
+    """Return the loss and the predicted class of every sample, in the list's order."""
     batches.reset_pointer()
-    totals, classes = np.zeros(2), set()
+    found = []
     for _ in range(math.ceil(batches.data_size / batch_size)):
         features, labels = batches.next_batch(batch_size)
-        *means, found = session.run(
-            [loss, accuracy, predicted],
-            {model.frozen: features, y: labels, keep_prob: 1.})
-        totals += np.multiply(means, len(features))
-        classes.update(found)
-    return (*(totals / batches.data_size), classes)
+        found.append(session.run(
+            [losses, predicted], {model.frozen: features, y: labels, keep_prob: 1.}))
+    return [np.concatenate(arrays) for arrays in zip(*found)]
 
 
 def write_scalars(writer, step, scalars):
@@ -190,6 +192,13 @@ def write_scalars(writer, step, scalars):
     writer.add_summary(tf.Summary(value=[
         tf.Summary.Value(tag=tag, simple_value=value)
         for tag, value in scalars.items()]), step)
+
+
+def write_images(writer, step, images):
+    """Write {tag: encoded picture or None} for a step."""
+    writer.add_summary(tf.Summary(value=[
+        tf.Summary.Value(tag=tag, image=tf.Summary.Image(encoded_image_string=image))
+        for tag, image in images.items() if image]), step)
 
 
 def save(name, is_best=False):
@@ -275,7 +284,12 @@ with tf.Session() as session:
     if step >= num_epochs * steps_per_epoch:
         print('All %d epochs are done; a larger num_epochs goes on.' % num_epochs)
     train_batches, val_batches = cached(train_generator), cached(val_generator)
-    majority = np.bincount(val_generator.labels).max() / val_generator.data_size
+    val_labels = val_generator.labels
+    majority = np.bincount(val_labels).max() / len(val_labels)
+    if model.frozen is not x:
+        write_projector(os.path.join(filewriter_path, 'validation'), val_batches,
+                        batch_size, val_generator.paths,
+                        [class_names[label] for label in val_labels])
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, request_stop)
 
@@ -312,10 +326,16 @@ with tf.Session() as session:
         write_scalars(train_writer, step, {'images_per_second': images_per_second,
                                            'learning_rate': learning_rate})
 
-        val_loss, val_accuracy, classes = evaluate(val_batches)
+        val_losses, classes = evaluate(val_batches)
+        val_loss, val_accuracy = val_losses.mean(), (classes == val_labels).mean()
         check_finite('validation loss', np.isfinite(val_loss))
         write_scalars(val_writer, step, {'cross_entropy': val_loss,
                                          'accuracy': val_accuracy})
+        write_images(val_writer, step, {
+            'confusion_matrix': draw_confusions(val_labels, classes, class_names),
+            'worst_mistakes': draw_mistakes(val_generator.paths, val_labels, classes,
+                                            val_losses, class_names),
+            'conv1_filters': draw_filters(session.run(model.variables['conv1'][0]))})
         is_best = val_accuracy > best_accuracy
         if is_best:
             best_accuracy, best_epoch = val_accuracy, epoch
@@ -326,14 +346,18 @@ with tf.Session() as session:
               % (epoch, num_epochs, val_loss, val_accuracy,
                  ' (the commonest class alone: %.4f)' % majority if epoch == 1 else '',
                  images_per_second, 100 * waited / seconds))
-        if len(classes) == 1:
-            print('Warning: all predictions are class %s' % class_names[classes.pop()])
+        if len(set(classes)) == 1:
+            print('Warning: all predictions are class %s' % class_names[classes[0]])
 
     if test_file:
         restore_checkpoint(session, saver, best_path)
-        print('Test: loss %.4f, accuracy %.4f, of the best checkpoint'
-              % evaluate(cached(generators[-1]))[:2])
+        test_losses, classes = evaluate(cached(generators[-1]))
+        print('Test: loss %.4f, accuracy %.4f, of the best checkpoint' % (
+            test_losses.mean(), (classes == generators[-1].labels).mean()))
 
 print('Best:       %s, validation accuracy %.4f' % (best_path, best_accuracy))
 print('Curves:     tensorboard --logdir %s' % filewriter_path)
 print('Checkpoint: %s' % checkpoint)
+if export_path:
+    export_model(best_path, class_names, export_path)
+    print('Exported:   %s' % export_path)

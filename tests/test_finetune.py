@@ -3,8 +3,11 @@ import os
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import pytest
+from google.protobuf import text_format
+from tensorboard.plugins.projector import projector_config_pb2
 
 from alexnet import AlexNet, LAYERS, read_weights, tf
 from datagenerator import load_image, read_list
@@ -87,7 +90,7 @@ def test_validation_counts_every_sample_once(run):
                 'cross_entropy': losses.mean()}
     found = {tag: value for step, tag, value in summaries(folder, 'validation')
              if step == 3}
-    assert set(found) == set(expected)
+    assert {tag for tag in found if found[tag] is not None} == set(expected)
     for tag in expected:
         np.testing.assert_allclose(found[tag], expected[tag], rtol=1e-4)
 
@@ -104,6 +107,50 @@ def test_event_files_hold_the_tags_and_the_graph(run):
     assert {step for step, _, _ in summaries(folder, 'validation')} == {1, 2, 3}
     [path] = glob.glob(folder + '/log/train/events*')
     assert any(event.graph_def for event in tf.train.summary_iterator(path))
+
+
+def test_validation_pictures_are_in_the_event_file(run, golden_file):
+    folder, _ = run
+    [path] = glob.glob(folder + '/log/validation/events*')
+    found = {(event.step, value.tag): cv2.imdecode(
+                 np.frombuffer(value.image.encoded_image_string, np.uint8), 1)
+             for event in tf.train.summary_iterator(path)
+             for value in event.summary.value if value.HasField('image')}
+    assert set(found) == {(epoch, tag) for epoch in (1, 2, 3) for tag in [
+        'confusion_matrix', 'worst_mistakes', 'conv1_filters']}
+    filters = found[2, 'conv1_filters'][::5, ::5]
+    assert filters.shape == (8 * 12, 12 * 12, 3)
+    one = read_weights(golden_file)['conv1'][0][:, :, :, 30]  # row 3, column 7
+    np.testing.assert_allclose(filters[25:36, 73:84],
+                               127.5 + 127.5 * one / abs(one).max(), atol=1)
+
+
+def test_projector_page_shows_the_bottlenecks_of_the_validation_list(run, golden_file):
+    folder = run[0] + '/log/validation/'
+    paths, labels, _ = read_list(os.path.join(ROOT, 'images', 'val.txt'), 3)
+    x = tf.placeholder(tf.float32, [None, 227, 227, 3])
+    model = AlexNet(x, 1., 3, ['fc8'], golden_file)
+    with tf.Session() as session:
+        model.load_initial_weights(session)
+        expected = session.run(model.fc7, {x: [load_image(path) for path in paths]})
+    np.testing.assert_allclose(np.loadtxt(folder + 'features.tsv'), expected,
+                               rtol=1e-3, atol=1e-3 * expected.max())
+    with open(folder + 'pictures.tsv') as file:
+        rows = [line.rstrip('\n').split('\t') for line in file]
+    assert rows[0] == ['class', 'picture']
+    assert [row[0] for row in rows[1:]] == [str(label) for label in labels]
+    assert [os.path.join(ROOT, row[1]) for row in rows[1:]] == paths
+    sprite = cv2.imread(folder + 'thumbnails.png')
+    assert sprite.shape == (8 * 64, 8 * 64, 3)
+    picture = np.uint8(load_image(paths[10], mean=0))
+    np.testing.assert_array_equal(sprite[64:128, 128:192], cv2.resize(
+        picture, (64, 64), interpolation=cv2.INTER_AREA))
+    with open(folder + 'projector_config.pbtxt') as file:
+        config = text_format.Parse(file.read(), projector_config_pb2.ProjectorConfig())
+    [embedding] = config.embeddings
+    assert all(os.path.exists(folder + name) for name in [
+        embedding.tensor_path, embedding.metadata_path, embedding.sprite.image_path])
+    assert list(embedding.sprite.single_image_dim) == [64, 64]
 
 
 def test_output_is_clean_and_ends_with_what_to_do_next(run):

@@ -5,13 +5,16 @@ import shutil
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import pytest
 
 from alexnet import AlexNet, tf
 from datagenerator import load_image, read_list
 from golden import HERE
-from test_finetune import ROOT, finetune
+from predict import (draw_confusions, draw_mistakes, find_class_names, preprocess,
+                     resize, write_projector)
+from test_finetune import ROOT, files, finetune
 
 TEST = os.path.join(ROOT, 'images', 'test.txt')
 
@@ -36,7 +39,8 @@ def trained(tmp_path_factory):
     (folder / 'classes.txt').write_text('brick\nlawn, grass\ngravel\n')
     status, output = finetune(
         str(folder), '--weights_path=None', '--num_epochs=2', '--batch_size=32',
-        '--test_file=images/test.txt', '--classes_file=%s' % (folder / 'classes.txt'))
+        '--test_file=images/test.txt', '--classes_file=%s' % (folder / 'classes.txt'),
+        '--export_path=%s' % (folder / 'served' / '1'))
     assert status == 0, output
     return str(folder / 'new' / 'checkpoints'), output
 
@@ -125,6 +129,120 @@ def test_weight_file_of_imagenet_gives_its_names(tmp_path, golden_file):
         lines = file.read().splitlines()
     [row] = rows(tmp_path)
     assert lines[int(row['class_1'])].split(' ', 1)[1] == row['name_1']
+
+
+def test_exported_model_classifies_the_bytes_of_pictures(tmp_path, trained, expected):
+    paths, _, probabilities, _ = expected
+    (tmp_path / 'results').mkdir()
+    np.save(str(tmp_path / 'pictures.npy'),
+            np.array([open(path, 'rb').read() for path in paths]))
+    export = os.path.join(trained[0], '..', '..', 'served', '1')
+    subprocess.check_call(
+        [sys.executable, '-m', 'tensorflow.python.tools.saved_model_cli', 'run',
+         '--dir', export, '--tag_set', 'serve', '--signature_def', 'serving_default',
+         '--inputs', 'pictures=pictures.npy', '--outdir', 'results'],
+        cwd=str(tmp_path))
+    found, class_ids, names = [np.load(str(tmp_path / 'results' / (output + '.npy')),
+                                       allow_pickle=True)
+                               for output in ['probabilities', 'class_ids', 'names']]
+    assert (class_ids == probabilities.argsort(1)[:, ::-1]).all()
+    np.testing.assert_allclose(found, np.sort(probabilities)[:, ::-1], atol=1e-3)
+    assert (names == np.array([b'brick', b'lawn, grass', b'gravel'])[class_ids]).all()
+
+
+@pytest.mark.parametrize('ending', ['png', 'gif', 'jpg'])
+def test_exported_model_sees_a_picture_as_load_image_does(tmp_path, ending):
+    image = cv2.resize(cv2.imread(os.path.join(ROOT, 'images', 'cat.jpg')), (300, 200))
+    path = str(tmp_path / ('cat.' + ending))
+    with open(path, 'wb') as file:
+        file.write(cv2.imencode('.' + ending, image)[1].tobytes())
+    with tf.Session() as session, open(path, 'rb') as file:
+        found = session.run(preprocess(tf.constant(file.read())))
+    np.testing.assert_array_equal(found, load_image(path))
+
+
+@pytest.mark.parametrize('height, width', [
+    (1, 5), (100, 130), (227, 227), (333, 500), (454, 454), (1201, 900)])
+def test_resize_is_that_of_opencv(height, width):
+    image = np.random.RandomState(0).randint(0, 256, (height, width, 3), np.uint8)
+    with tf.Session() as session:
+        found = session.run(resize(image, 227))
+    np.testing.assert_array_equal(found, cv2.resize(image, (227, 227)))
+
+
+def test_checkpoint_is_exported_afterwards(tmp_path, trained):
+    status, output = predict(tmp_path, '--export_path=served', '--checkpoint=' +
+                             trained[0])
+    assert status == 0, output
+    assert files(tmp_path / 'served') and not (tmp_path / 'predictions.csv').exists()
+    status, output = predict(tmp_path, '--export_path=served', '--checkpoint=' +
+                             trained[0])
+    assert status == 1
+    assert "export_path is 'served', must be a folder that does not exist" in output
+
+
+def test_list_without_labels_is_classified_and_its_missing_files_reported(tmp_path,
+                                                                          trained):
+    for name in ['a b.jpg', 'c.jpg']:
+        shutil.copy(os.path.join(ROOT, 'images', 'cat.jpg'), str(tmp_path / name))
+    (tmp_path / 'list.txt').write_text('# mine\nc.jpg\ngone.jpg\n\na b.jpg\n')
+    status, output = predict(tmp_path, 'list.txt', '--checkpoint=' + trained[0])
+    assert status == 0, output
+    assert [row['path'] for row in rows(tmp_path)] == ['c.jpg', 'a b.jpg']
+    assert '1 pictures cannot be read' in output and 'gone.jpg' in output
+    assert 'Accuracy' not in output
+
+
+def test_names_of_another_network_are_not_used(tmp_path, golden_file):
+    shutil.copy(golden_file, str(tmp_path / 'golden.npy'))
+    (tmp_path / 'model.json').write_text('{"class_names": ["a", "b"]}')
+    with open(os.path.join(ROOT, 'images', 'imagenet_classes.txt')) as file:
+        assert find_class_names(str(tmp_path / 'golden.npy'))[0] == (
+            file.readline().strip().split(' ', 1)[1])
+
+
+def test_worst_mistakes_are_drawn_in_the_order_of_their_losses(tmp_path):
+    paths = []
+    for number, colour in enumerate([(255, 0, 0), (0, 255, 0), (0, 0, 255)]):
+        paths.append(str(tmp_path / ('%d.png' % number)))
+        cv2.imwrite(paths[-1], np.full((50, 50, 3), colour, np.uint8))
+    picture = draw_mistakes(paths, np.array([0, 0, 1]), np.array([1, 0, 0]),
+                            np.float32([1, 9, 2]), ['no', 'yes'])
+    pixels = cv2.imdecode(np.frombuffer(picture, np.uint8), 1).astype(int)
+    blue, green, red = [
+        np.argwhere(pixels[:, :, channel] - pixels.sum(2) / 3 > 100)[:, 1]
+        for channel in range(3)]
+    assert len(green) == 0  # the right one
+    assert 0 < red.max() < blue.min()
+    assert draw_mistakes(paths, np.zeros(3), np.zeros(3), np.ones(3), ['no']) is None
+
+
+def test_confusion_matrix_has_true_classes_in_rows():
+    picture = draw_confusions(np.array([0, 0]), np.array([1, 1]), ['a', 'b'])
+    pixels = cv2.imdecode(np.frombuffer(picture, np.uint8), 1).astype(int)
+    is_dark_blue = (pixels[:, :, 0] > 80) & (pixels[:, :, 2] < 50)
+    row, column = np.argwhere(is_dark_blue).mean(0) / is_dark_blue.shape
+    assert row < 0.5 and column > 0.5
+    assert draw_confusions([0], [0], ['x'] * 1001) is None
+
+
+def test_projector_page_takes_an_even_selection(tmp_path):
+    class Batches:
+        data_size = 1200
+
+        def reset_pointer(self):
+            self.pointer = 0
+
+        def next_batch(self, batch_size):
+            start, self.pointer = self.pointer, self.pointer + batch_size
+            return np.arange(start, min(self.pointer, 1200))[:, None], None
+
+    path = os.path.join(ROOT, 'images', 'cat.jpg')
+    write_projector(str(tmp_path), Batches(), 128, [path] * 1200,
+                    ['class%d' % sample for sample in range(1200)])
+    assert list(np.loadtxt(str(tmp_path / 'features.tsv'))) == list(range(0, 1200, 3))
+    names = (tmp_path / 'pictures.tsv').read_text().splitlines()
+    assert names[399] == 'class1194\t' + path
 
 
 @pytest.mark.parametrize('arguments, complaint', [
