@@ -70,6 +70,9 @@ class AlexNet:
         train_layers: names of the layers that will be trained; None: as skip_layer.
         dropout_seed: two integers or scalar tensors, for example [seed, global_step],
             that alone determine the dropout masks; None draws new masks at every run.
+        dropout_rows: (integer tensor (n,), number of rows): x is that selection of the
+            rows of a larger batch, and gets the masks that they would get there; an
+            empty tensor stands for the first n rows.
 
     Attributes:
         conv1, norm1, pool1, conv2, norm2, pool2, conv3, conv4, conv5, pool5, flat5,
@@ -84,7 +87,7 @@ class AlexNet:
     """
 
     def __init__(self, x, keep_prob, num_classes, skip_layer, weights_path='DEFAULT',
-                 train_layers=None, dropout_seed=None):
+                 train_layers=None, dropout_seed=None, dropout_rows=None):
         train_layers = skip_layer if train_layers is None else train_layers
         check_layers(skip_layer, 'skip_layer')
         check_layers(train_layers, 'train_layers')
@@ -111,9 +114,11 @@ class AlexNet:
         self.pool5 = max_pool(self.conv5, 3, 2, 'pool5')
         self.flat5 = tf.reshape(self.pool5, [-1, 6 * 6 * 256], 'flat5')
         self.fc6 = fc(self.flat5, 4096, 'fc6')
-        self.dropout6 = dropout(self.fc6, self.keep_prob, 'dropout6', seed6)
+        self.dropout6 = dropout(self.fc6, self.keep_prob, 'dropout6', seed6,
+                                dropout_rows)
         self.fc7 = fc(self.dropout6, 4096, 'fc7')
-        self.dropout7 = dropout(self.fc7, self.keep_prob, 'dropout7', seed7)
+        self.dropout7 = dropout(self.fc7, self.keep_prob, 'dropout7', seed7,
+                                dropout_rows)
         self.fc8 = fc(self.dropout7, num_classes, 'fc8', relu=False)
 
         inputs = [x, self.pool1, self.pool2, self.conv3, self.conv4, self.flat5,
@@ -253,16 +258,23 @@ def lrn(x, radius, alpha, beta, name, bias=1.0):
     return tf.nn.local_response_normalization(x, radius, bias, alpha, beta, name=name)
 
 
-def dropout(x, keep_prob, name='dropout', seed=None):
+def dropout(x, keep_prob, name='dropout', seed=None, rows=None):
     """Keep each value with probability keep_prob, scaled by 1 / keep_prob, or zero it.
 
     The mask is a function of seed (integer tensor of shape (2,)), or new at every run.
+    For rows, see dropout_rows of AlexNet; x is (n, channels) then.
     """
     with tf.name_scope(name):
         if seed is None:
             uniform = tf.random.uniform(tf.shape(x))
-        else:
+        elif rows is None:
             uniform = tf.random.stateless_uniform(tf.shape(x), seed)
+        else:
+            rows, total = rows
+            number, channels = tf.shape(x)[0], x.shape[1]
+            rows = tf.concat([rows, tf.range(tf.size(rows), number)], 0)
+            uniform = tf.gather(tf.random.stateless_uniform(
+                [tf.maximum(total, number), channels], seed), rows)
         return tf.where(uniform < keep_prob, x / keep_prob, tf.zeros_like(x))
 
 
@@ -435,6 +447,34 @@ def list_checkpoints(folder):
     return sorted(paths, key=lambda path: read_tensor(path, 'global_step'))
 
 
+def choose_checkpoint(folder, resume):
+    """Return the checkpoint to go on from, or None, and all that are in a folder.
+
+    Removes what is left of checkpoints that were cut off while being saved.
+
+    Args:
+        resume: True: the newest one; False: none; or a path.
+
+    Raises:
+        SystemExit: newer checkpoints in the folder would be overwritten.
+    """
+    checkpoints = list_checkpoints(folder)
+    best_path = os.path.join(folder, 'model_best.ckpt')
+    if not checkpoints and os.path.exists(best_path + '.index'):
+        checkpoints = [best_path]
+    checkpoint = None
+    if resume is True and checkpoints:
+        checkpoint = checkpoints[-1]
+    elif resume and resume is not True:
+        checkpoint = resume
+    if checkpoints and checkpoint != checkpoints[-1]:
+        sys.exit('%s holds checkpoints of an earlier run. Go on from them with '
+                 '--resume=True, or choose another checkpoint_path and filewriter_path.'
+                 % folder)
+    remove_incomplete_checkpoints(folder)
+    return checkpoint, checkpoints
+
+
 def remove_incomplete_checkpoints(folder):
     """Remove what is left of checkpoints that were cut off while being saved."""
     for path in glob.glob(os.path.join(glob.escape(folder), 'model_*.ckpt.*')):
@@ -494,7 +534,7 @@ def warn_of_changes(folder, train_layers, settings):
         raise ValueError('%s: train_layers was %s, now it is %s'
                          % (path, earlier['train_layers'], train_layers))
     for name, value in settings.items():
-        if earlier['settings'][name] != value:
+        if earlier['settings'].get(name, value) != value:
             print('Warning: %s was %r in the run that goes on, now it is %r'
                   % (name, earlier['settings'][name], value))
 

@@ -7,6 +7,7 @@ import ast
 import glob
 import hashlib
 import json
+import math
 import os
 import re
 import sys
@@ -78,9 +79,12 @@ class ImageDataGenerator:
         scale_size: (width, height) of the images in pixels.
         nb_classes: number of classes; labels are 0..nb_classes - 1.
         seed: integer in 0..2**32 - 1.
+        shard: (rank, size): of several workers, this one gets the samples whose number
+            leaves the remainder rank when divided by size.
 
     Attributes:
-        data_size: number of samples.
+        data_size: number of samples of all workers.
+        rows: places of the last batch's samples in the batch of all workers.
         seconds_waited: time that calls have spent waiting for pictures, in total.
 
     Raises:
@@ -89,7 +93,8 @@ class ImageDataGenerator:
     """
 
     def __init__(self, class_list, horizontal_flip=False, shuffle=False,
-                 mean=IMAGENET_MEAN, scale_size=(227, 227), nb_classes=2, seed=0):
+                 mean=IMAGENET_MEAN, scale_size=(227, 227), nb_classes=2, seed=0,
+                 shard=(0, 1)):
         self.class_list = class_list
         self.horizontal_flip = horizontal_flip
         self.shuffle = shuffle
@@ -97,6 +102,7 @@ class ImageDataGenerator:
         self.scale_size = tuple(scale_size)
         self.nb_classes = nb_classes
         self.seed = seed
+        self.shard = shard
         self.paths, self.labels, self.line_numbers = read_list(class_list, nb_classes)
         self.data_size = len(self.paths)
         self.seconds_waited = 0.
@@ -120,9 +126,12 @@ class ImageDataGenerator:
     def next_batch(self, batch_size):
         """Return the next samples of the epoch, and start to decode those after them.
 
+        Args:
+            batch_size: number of samples of all workers together.
+
         Returns:
             images: float32 array (n, height, width, 3), as load_image gives them;
-                n is batch_size, or what is left of the epoch.
+                n is batch_size, or what is left of the epoch, or this shard's part.
             labels: float32 array (n, nb_classes), one-hot.
 
         Raises:
@@ -144,12 +153,12 @@ class ImageDataGenerator:
         if self.pointer >= self.data_size:
             raise IndexError('epoch %d of %s is over: call reset_pointer()'
                              % (self.epoch, self.class_list))
-        samples = self.order[self.pointer:self.pointer + batch_size]
+        self.rows, samples = self._part(batch_size)
         ahead_for, images, decoding = self._ahead
         if ahead_for != batch_size:
             images, decoding = self._decode(missing(samples))
-        self.pointer += len(samples)
-        following = self.order[self.pointer:self.pointer + batch_size]
+        self.pointer = min(self.pointer + batch_size, self.data_size)
+        _, following = self._part(batch_size)
         self._ahead = (batch_size,) + self._decode(missing(following))
         start = time.time()
         for image in decoding:
@@ -157,11 +166,25 @@ class ImageDataGenerator:
         self.seconds_waited += time.time() - start
         return samples, images
 
+    def images(self, samples):
+        """Return the images of these samples, mirrored as in this epoch."""
+        images, decoding = self._decode(samples)
+        for image in decoding:
+            image.result()
+        return images
+
     def one_hot(self, samples):
         """Return the labels of these samples as a float32 array (n, nb_classes)."""
         labels = np.zeros((len(samples), self.nb_classes), np.float32)
         labels[np.arange(len(samples)), self.labels[samples]] = 1
         return labels
+
+    def _part(self, batch_size):
+        """Return the rows and the samples of the next batch that are this shard's."""
+        rank, size = self.shard
+        samples = self.order[self.pointer:self.pointer + batch_size]
+        rows = np.flatnonzero(samples % size == rank)
+        return rows, samples[rows]
 
     def _decode(self, samples):
         width, height = self.scale_size
@@ -178,7 +201,7 @@ class ImageDataGenerator:
         image[:] = loaded[:, ::-1] if self.mirrored[sample] else loaded
 
     def find_bad_images(self):
-        """Decode every picture, at an eighth of its size where that is faster.
+        """Decode this shard's pictures, at an eighth of the size where that is faster.
 
         The result is remembered in a dot file beside the list, until the list or the
         size or time of a picture changes.
@@ -187,9 +210,12 @@ class ImageDataGenerator:
             {sample number: error message} of those that cannot be decoded.
         """
         folder, name = os.path.split(self.class_list)
-        memory = os.path.join(folder, '.%s.checked' % name)
+        rank, size = self.shard
+        samples = range(rank, self.data_size, size)
+        memory = os.path.join(folder, '.%s%s.checked' % (
+            name, '.%d-of-%d' % (rank + 1, size) if size > 1 else ''))
         state = hashlib.sha1()
-        for path in self.paths:
+        for path in self.paths[rank::size]:
             file = os.stat(path)
             state.update(b'%s %d %d\n' % (path.encode(), file.st_size,
                                           file.st_mtime_ns))
@@ -202,11 +228,12 @@ class ImageDataGenerator:
                         for sample, fault in json.loads(remembered)['bad'].items()}
 
         bad = {}
-        bar = tqdm(total=self.data_size, unit=' pictures', desc='Checking ' + name,
+        bar = tqdm(total=len(samples), unit=' pictures', desc='Checking ' + name,
                    disable=None)
-        for start in range(0, self.data_size, 1000):
-            faults = self._pool.map(find_fault, self.paths[start:start + 1000])
-            for sample, fault in enumerate(faults, start):
+        for start in range(0, len(samples), 1000):
+            part = samples[start:start + 1000]
+            faults = self._pool.map(find_fault, [self.paths[i] for i in part])
+            for sample, fault in zip(part, faults):
                 bar.update()
                 if fault:
                     bad[sample] = fault
@@ -219,7 +246,7 @@ class ImageDataGenerator:
 
     def drop(self, samples):
         """Leave out these samples from now on, and start the epoch anew."""
-        kept = np.setdiff1d(np.arange(self.data_size), list(samples))
+        kept = np.setdiff1d(np.arange(self.data_size), samples)
         if not len(kept):
             raise ValueError('%s: no picture is left' % self.class_list)
         self.paths = [self.paths[sample] for sample in kept]
@@ -237,22 +264,27 @@ def find_fault(path):
         return str(error)
 
 
-def check_images(generators, on_bad_image):
+def check_images(generators, on_bad_image, gather=lambda array: array):
     """Make sure that every picture of these generators can be decoded.
 
     Args:
         on_bad_image: 'stop' raises an error, 'skip' drops and lists the bad pictures.
+        gather: function that adds up the arrays of all workers.
 
     Raises:
         ValueError: there are bad pictures and on_bad_image is 'stop'; names them all.
     """
     faults = []
     for generator in generators:
-        bad = generator.find_bad_images()
-        faults += ['%s, line %d: %s' % (generator.class_list,
-                                        generator.line_numbers[sample], fault)
-                   for sample, fault in bad.items()]
-        if bad and on_bad_image == 'skip':
+        fault_of = generator.find_bad_images()
+        is_bad = np.zeros(generator.data_size, np.int32)
+        is_bad[list(fault_of)] = 1
+        bad = np.flatnonzero(gather(is_bad))
+        faults += ['%s, line %d: %s' % (
+            generator.class_list, generator.line_numbers[sample], fault_of.get(
+                sample, '%s: see another worker' % generator.paths[sample]))
+            for sample in bad]
+        if len(bad) and on_bad_image == 'skip':
             generator.drop(bad)
     report = '%d pictures cannot be read:\n  %s' % (len(faults), '\n  '.join(faults))
     if faults and on_bad_image == 'stop':
@@ -294,8 +326,9 @@ class FeatureCache:
     Args:
         generator: the ImageDataGenerator; this object takes its place.
         forward: function from images (n, height, width, 3) to features (n, ...). It
-            always gets a whole batch, padded with zeros, since TensorFlow computes
-            small batches in another way, with other rounding.
+            gets a whole batch, padded with zeros, since TensorFlow computes small
+            batches in another way, with other rounding. Of several workers, whose parts
+            of a batch differ, it gets at least what is due to each, and 32.
         memory: limit in bytes.
         folder: where the file is put; None: the system's temporary folder.
         enabled: False computes all features anew each time.
@@ -320,19 +353,28 @@ class FeatureCache:
         """
         samples, images = self.generator.decode_next(batch_size, self._missing)
         rows = self._rows(samples)
-        computed = iter(())
-        if len(images):
+        if len(images) or not len(samples):
+            rank, size = self.generator.shard
             pass_size = min(batch_size, self.data_size)
-            padding = np.zeros((pass_size - len(images),) + images.shape[1:],
+            if size > 1:
+                pass_size = min(pass_size, max(32, math.ceil(pass_size / size)))
+            padding = np.zeros((max(0, pass_size - len(images)),) + images.shape[1:],
                                np.float32)
-            computed = iter(self._forward(np.concatenate([images, padding])
-                                          if len(padding) else images))
+            computed = self._forward(np.concatenate([images, padding])
+                                     if len(padding) else images)
+            if not len(samples):  # no part in this batch, only the shape is wanted
+                return computed[:0], self.generator.one_hot(samples)
+            computed = iter(computed)
         features = np.stack([next(computed) if row < 0 else self._load(row)
                              for row in rows])
         for sample, row, feature in zip(samples, rows, features):
             if row < 0:
                 self._store(sample, feature)
         return features, self.generator.one_hot(samples)
+
+    @property
+    def rows(self):
+        return self.generator.rows
 
     def _rows(self, samples):
         return self._row_of[self.generator.mirrored[samples].astype(int), samples]

@@ -14,12 +14,13 @@ import time
 import numpy as np
 from tqdm import tqdm
 
-from alexnet import (AlexNet, DEFAULT_WEIGHTS, check_layers, copy_checkpoint,
-                     fetch_weights, list_checkpoints, remove_incomplete_checkpoints,
-                     restore_checkpoint, warn_of_changes, write_model_file)
+from alexnet import (AlexNet, DEFAULT_WEIGHTS, check_layers, choose_checkpoint,
+                     copy_checkpoint, fetch_weights, restore_checkpoint,
+                     warn_of_changes, write_model_file)
 from datagenerator import (FeatureCache, ImageDataGenerator, check_images,
                            check_settings, list_warnings, read_class_names,
                            read_command_line)
+from distributed import Workers
 from predict import (draw_confusions, draw_filters, draw_mistakes, export_model,
                      write_projector)
 import tensorflow.compat.v1 as tf
@@ -53,6 +54,7 @@ display_step = 5  # steps between two summaries
 filewriter_path = '/tmp/finetune_alexnet/tensorboard'
 checkpoint_path = '/tmp/finetune_alexnet/checkpoints'
 export_path = None  # a new folder for a SavedModel of the best checkpoint
+peer_timeout = 120  # seconds; of several machines, see distributed.py
 resume = False  # True: go on from the newest checkpoint there; or a checkpoint's path
 
 globals().update(read_command_line(globals(), sys.argv[1:]))
@@ -71,31 +73,29 @@ check_settings(globals(), [
     ('display_step', display_step >= 1, '1 or more'),
     ('train_layers', len(train_layers) >= 1, 'at least one layer'),
     ('on_bad_image', on_bad_image in ('stop', 'skip'), "'stop' or 'skip'"),
+    ('peer_timeout', peer_timeout >= 10, '10 or more'),
     ('export_path', not export_path or not os.path.exists(export_path),
      'a folder that does not exist yet')])
 run_settings = {name: globals()[name] for name in [
-    'train_file', 'horizontal_flip', 'learning_rate', 'dropout_rate', 'seed']}
+    'train_file', 'horizontal_flip', 'learning_rate', 'dropout_rate', 'seed',
+    'batch_size']}
 
-os.makedirs(checkpoint_path, exist_ok=True)
-os.makedirs(filewriter_path, exist_ok=True)
-checkpoints = list_checkpoints(checkpoint_path)
-best_path = os.path.join(checkpoint_path, 'model_best.ckpt')
-if not checkpoints and os.path.exists(best_path + '.index'):
-    checkpoints = [best_path]
+workers = Workers(os.environ.get('TF_CONFIG'), peer_timeout)
+workers.check_equal({name: globals()[name] for name in [
+    'num_classes', 'on_bad_image', 'horizontal_flip', 'learning_rate', 'num_epochs',
+    'batch_size', 'dropout_rate', 'train_layers', 'skip_layers', 'seed']})
+run_settings['batch_size'] = batch_size = batch_size * workers.size
 checkpoint = None  # the newest one, as far as the run has come
-if resume is True and checkpoints:
-    checkpoint = checkpoints[-1]
-elif resume and resume is not True:
-    checkpoint = resume
-if checkpoints and checkpoint != checkpoints[-1]:
-    sys.exit('%s holds checkpoints of an earlier run. Go on from them with '
-             '--resume=True, or choose another checkpoint_path and filewriter_path.'
-             % checkpoint_path)
-remove_incomplete_checkpoints(checkpoint_path)
-if checkpoint:
-    warn_of_changes(os.path.dirname(checkpoint), train_layers, run_settings)
+best_path = os.path.join(checkpoint_path, 'model_best.ckpt')
+if workers.is_chief:
+    os.makedirs(checkpoint_path, exist_ok=True)
+    os.makedirs(filewriter_path, exist_ok=True)
+    checkpoint, checkpoints = choose_checkpoint(checkpoint_path, resume)
+    if checkpoint:
+        warn_of_changes(os.path.dirname(checkpoint), train_layers, run_settings)
+goes_on = workers.any(checkpoint)
 
-if (weights_path == 'DEFAULT' and not checkpoint
+if (weights_path == 'DEFAULT' and not goes_on and workers.size == 1
         and not os.path.exists(DEFAULT_WEIGHTS)):
     try:
         fetch_weights()
@@ -105,15 +105,21 @@ if (weights_path == 'DEFAULT' and not checkpoint
         print('%s\nThe sample starts from its own pictures instead.' % error)
         weights_path = None
 
-train_generator = ImageDataGenerator(train_file, horizontal_flip=horizontal_flip,
-                                     shuffle=True, nb_classes=num_classes, seed=seed)
-val_generator = ImageDataGenerator(val_file, nb_classes=num_classes)
+shard = (workers.rank, workers.size)
+train_generator = ImageDataGenerator(
+    train_file, horizontal_flip=horizontal_flip, shuffle=True, nb_classes=num_classes,
+    seed=seed, shard=shard)
+val_generator = ImageDataGenerator(val_file, nb_classes=num_classes, shard=shard)
 generators = [train_generator, val_generator]
 if test_file:
-    generators.append(ImageDataGenerator(test_file, nb_classes=num_classes))
+    generators.append(ImageDataGenerator(test_file, nb_classes=num_classes,
+                                         shard=shard))
 class_names = (read_class_names(classes_file, num_classes) if classes_file
                else [str(label) for label in range(num_classes)])
-check_images(generators, on_bad_image)
+workers.check_equal({
+    'weights_path = None': weights_path is None,
+    'the labels in the lists': [list(generator.labels) for generator in generators]})
+check_images(generators, on_bad_image, workers.gather)
 for warning in list_warnings(train_generator, val_generator):
     print('Warning: ' + warning)
 
@@ -122,11 +128,13 @@ x = tf.placeholder(tf.float32, [None, 227, 227, 3], 'x')
 y = tf.placeholder(tf.float32, [None, num_classes], 'y')
 keep_prob = tf.placeholder(tf.float32, [], 'keep_prob')
 global_step = tf.train.create_global_step()
-# The best validation accuracy, its epoch, and the number of steps in an epoch
-progress = tf.get_variable('progress', initializer=[-1., 0., 0.], trainable=False)
+# The best validation accuracy and its epoch; an epoch and the samples done in it
+progress = tf.get_variable('progress', trainable=False,
+                           initializer=np.array([-1., 0., 0., 0.]))
 
+rows = tf.placeholder_with_default(np.zeros(0, np.int32), [None], 'rows')
 model = AlexNet(x, keep_prob, num_classes, skip_layers, weights_path, train_layers,
-                dropout_seed=[seed, global_step])
+                dropout_seed=[seed, global_step], dropout_rows=[rows, batch_size])
 logits = model.fc8
 variables = [variable for layer in train_layers for variable in model.variables[layer]]
 
@@ -134,18 +142,19 @@ with tf.name_scope('loss'):
     losses = tf.nn.softmax_cross_entropy_with_logits_v2(labels=y, logits=logits)
     loss = tf.reduce_mean(losses)
 
+with tf.name_scope('score'):
+    predicted = tf.argmax(logits, 1)
+    correct = tf.equal(predicted, tf.argmax(y, 1))
+    accuracy = tf.reduce_mean(tf.cast(correct, tf.float32))
+
 with tf.name_scope('train'):
-    gradients = tf.gradients(loss, variables)
+    *gradients, loss, accuracy = workers.mean(
+        tf.gradients(loss, variables) + [loss, accuracy], tf.size(losses))
     optimizer = tf.train.GradientDescentOptimizer(learning_rate)
     train_op = optimizer.apply_gradients(zip(gradients, variables), global_step)
 
     weights_are_finite = tf.reduce_all(
         [tf.reduce_all(tf.is_finite(variable)) for variable in variables])
-
-with tf.name_scope('score'):
-    predicted = tf.argmax(logits, 1)
-    correct = tf.equal(predicted, tf.argmax(y, 1))
-    accuracy = tf.reduce_mean(tf.cast(correct, tf.float32))
 
 # Histograms of evenly spaced values: all the millions of fc7 would cost a second.
 histograms = {}
@@ -179,12 +188,13 @@ def cached(generator):
 def evaluate(batches):
     """Return the loss and the predicted class of every sample, in the list's order."""
     batches.reset_pointer()
-    found = []
-    for _ in range(math.ceil(batches.data_size / batch_size)):
+    found = np.zeros((2, batches.data_size))
+    for start in range(0, batches.data_size, batch_size):
         features, labels = batches.next_batch(batch_size)
-        found.append(session.run(
-            [losses, predicted], {model.frozen: features, y: labels, keep_prob: 1.}))
-    return [np.concatenate(arrays) for arrays in zip(*found)]
+        found[:, start + batches.rows] = session.run(
+            [losses, predicted], {model.frozen: features, y: labels, keep_prob: 1.})
+    sample_losses, classes = workers.gather(found)
+    return sample_losses, classes.astype(int)
 
 
 def write_scalars(writer, step, scalars):
@@ -203,9 +213,10 @@ def write_images(writer, step, images):
 
 def save(name, is_best=False):
     """Save a checkpoint and return its path; where that fails, say what is left."""
+    progress.load([best_accuracy, best_epoch, epoch, done], session)
     check_finite('network', session.run(weights_are_finite))
     path = os.path.join(checkpoint_path, name)
-    if path == checkpoint:  # nothing was trained since
+    if not workers.is_chief or path == checkpoint:  # or nothing was trained since
         return path
     try:
         train_writer.flush()
@@ -226,11 +237,18 @@ def save(name, is_best=False):
 def check_finite(what, is_finite):
     """Stop the run, before anything is spoilt, unless this is finite."""
     if not is_finite:
+        leave('The %s is no longer finite in epoch %d, step %d, with learning_rate %g. '
+              'The last good checkpoint is %s.\nUsual causes: a learning rate that is '
+              'too high (try a tenth of it), or a wrong weights_path.'
+              % (what, epoch, step, learning_rate, checkpoint or 'none yet'))
+
+
+def leave(status):
+    """End the process with all others; status is a number, or the chief's message."""
+    if workers.is_chief:
         train_writer.flush()
-        sys.exit('The %s is no longer finite in epoch %d, step %d, with learning_rate '
-                 '%g. The last good checkpoint is %s.\nUsual causes: a learning rate '
-                 'that is too high (try a tenth of it), or a wrong weights_path.'
-                 % (what, epoch, step, learning_rate, checkpoint or 'none yet'))
+    workers.finish()
+    sys.exit(status if workers.is_chief or type(status) is int else 1)
 
 
 def request_stop(number, frame):
@@ -241,105 +259,110 @@ def request_stop(number, frame):
 
 stop_requests = []
 saver = tf.train.Saver()
-steps_per_epoch = math.ceil(train_generator.data_size / batch_size)
 
-with tf.Session() as session:
+with workers.session() as session, workers.patience():
     session.run(tf.global_variables_initializer())
-    if checkpoint:
-        restore_checkpoint(session, saver, checkpoint)
-        saver.recover_last_checkpoints([path for path in checkpoints
-                                        if path != best_path])
+    if goes_on:
+        if workers.is_chief:
+            restore_checkpoint(session, saver, checkpoint)
+            saver.recover_last_checkpoints([path for path in checkpoints
+                                            if path != best_path])
         print('Going on from %s' % checkpoint)
     else:
-        if weights_path is None:
-            model.initialize_from_data(session, train_generator.next_batch(64)[0])
-        else:
+        if weights_path is not None:
             model.load_initial_weights(session)
+        elif workers.is_chief:
+            model.initialize_from_data(
+                session, train_generator.images(train_generator.order[:64]))
         print(model.table())
+    workers.broadcast(session)
     step = int(session.run(global_step))
-    best_accuracy, best_epoch, same_steps = session.run(progress)
-    if checkpoint:
-        if same_steps != steps_per_epoch:
-            sys.exit('%s had %d steps in an epoch, this run has %d: batch_size or the '
-                     'training list differ.'
-                     % (checkpoint, same_steps, steps_per_epoch))
-        # The earlier run may have been cut off before it had copied its best, or may
-        # have had another checkpoint_path.
-        best_source = checkpoint
-        if best_epoch * steps_per_epoch != step:
-            best_source = os.path.join(os.path.dirname(checkpoint), 'model_best.ckpt')
-        if os.path.exists(best_source + '.index'):
-            copy_checkpoint(best_source, best_path)
-        if not os.path.exists(best_path + '.index'):
-            best_accuracy = -1.
-    progress.load([best_accuracy, best_epoch, steps_per_epoch], session)
+    best_accuracy, best_epoch, epoch, done = session.run(progress)
+    if workers.is_chief:
+        if goes_on:
+            # The earlier run may have been cut off before it had copied its best, or
+            # may have had another checkpoint_path.
+            best_source = checkpoint
+            if best_epoch != epoch or done < train_generator.data_size:
+                best_source = os.path.join(os.path.dirname(checkpoint),
+                                           'model_best.ckpt')
+            if os.path.exists(best_source + '.index'):
+                copy_checkpoint(best_source, best_path)
+            if not os.path.exists(best_path + '.index'):
+                best_accuracy = -1.
+        write_model_file(checkpoint_path, class_names, train_layers, run_settings)
+        train_writer = tf.summary.FileWriter(os.path.join(filewriter_path, 'train'),
+                                             session.graph)
+        val_writer = tf.summary.FileWriter(os.path.join(filewriter_path, 'validation'))
+        for writer in (train_writer, val_writer):  # forget what came after checkpoint
+            writer.add_session_log(tf.SessionLog(status=tf.SessionLog.START), step + 1)
+    if done >= train_generator.data_size or epoch == 0:
+        epoch, done = epoch + 1, 0
 
-    write_model_file(checkpoint_path, class_names, train_layers, run_settings)
-    train_writer = tf.summary.FileWriter(os.path.join(filewriter_path, 'train'),
-                                         session.graph)
-    val_writer = tf.summary.FileWriter(os.path.join(filewriter_path, 'validation'))
-    for writer in (train_writer, val_writer):  # forget what came after the checkpoint
-        writer.add_session_log(tf.SessionLog(status=tf.SessionLog.START), step + 1)
-
-    if step >= num_epochs * steps_per_epoch:
+    first_epoch = int(epoch)
+    if first_epoch > num_epochs:
         print('All %d epochs are done; a larger num_epochs goes on.' % num_epochs)
     train_batches, val_batches = cached(train_generator), cached(val_generator)
     val_labels = val_generator.labels
     majority = np.bincount(val_labels).max() / len(val_labels)
-    if model.frozen is not x:
-        write_projector(os.path.join(filewriter_path, 'validation'), val_batches,
-                        batch_size, val_generator.paths,
-                        [class_names[label] for label in val_labels])
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, request_stop)
 
-    for epoch in range(step // steps_per_epoch + 1, num_epochs + 1):
-        done = step % steps_per_epoch * batch_size
+    for epoch in range(first_epoch, num_epochs + 1):
+        done = first = int(done)
         train_batches.reset_pointer(epoch, done)
         start, waited = time.time(), train_generator.seconds_waited
         bar = tqdm(total=train_generator.data_size, initial=done, unit=' images',
-                   disable=None, desc='Epoch %d/%d' % (epoch, num_epochs))
-        while step < epoch * steps_per_epoch:
-            if stop_requests:
+                   disable=None if workers.is_chief else True,
+                   desc='Epoch %d/%d' % (epoch, num_epochs))
+        while done < train_generator.data_size:
+            if workers.any(stop_requests):
                 checkpoint = save('model_step%d.ckpt' % step)
                 print('\nStopped after step %d of epoch %d; saved %s.\nGo on with the '
                       'same command and --resume=True.' % (step, epoch, checkpoint))
-                sys.exit(128 + stop_requests[0])
+                leave(128 + (stop_requests or [signal.SIGTERM])[0])
             features, labels = train_batches.next_batch(batch_size)
             step += 1
-            display = step % display_step == 0
+            display = workers.is_chief and step % display_step == 0
             _, batch_loss, batch_accuracy, *summaries = session.run(
                 [train_op, loss, accuracy] + [summary] * display,
-                {model.frozen: features, y: labels, keep_prob: 1. - dropout_rate})
+                {model.frozen: features, y: labels, keep_prob: 1. - dropout_rate,
+                 rows: train_batches.rows})
             check_finite('loss', np.isfinite(batch_loss))
             if display:
                 train_writer.add_summary(summaries[0], step)
             bar.set_postfix(loss='%.4f' % batch_loss, accuracy='%.4f' % batch_accuracy)
-            bar.update(len(features))
+            done = min(done + batch_size, train_generator.data_size)
+            bar.update(done - bar.n)
             if display and bar.disable:
                 print('Epoch %d/%d, step %d: loss %.4f, accuracy %.4f'
                       % (epoch, num_epochs, step, batch_loss, batch_accuracy))
         bar.close()
         seconds = time.time() - start
         waited = train_generator.seconds_waited - waited
-        images_per_second = (train_generator.data_size - done) / seconds
-        write_scalars(train_writer, step, {'images_per_second': images_per_second,
-                                           'learning_rate': learning_rate})
+        images_per_second = (done - first) / seconds
 
         val_losses, classes = evaluate(val_batches)
         val_loss, val_accuracy = val_losses.mean(), (classes == val_labels).mean()
         check_finite('validation loss', np.isfinite(val_loss))
-        write_scalars(val_writer, step, {'cross_entropy': val_loss,
-                                         'accuracy': val_accuracy})
-        write_images(val_writer, step, {
-            'confusion_matrix': draw_confusions(val_labels, classes, class_names),
-            'worst_mistakes': draw_mistakes(val_generator.paths, val_labels, classes,
-                                            val_losses, class_names),
-            'conv1_filters': draw_filters(session.run(model.variables['conv1'][0]))})
         is_best = val_accuracy > best_accuracy
         if is_best:
             best_accuracy, best_epoch = val_accuracy, epoch
-        progress.load([best_accuracy, best_epoch, steps_per_epoch], session)
+        if workers.is_chief:
+            write_scalars(train_writer, step, {'images_per_second': images_per_second,
+                                               'learning_rate': learning_rate})
+            write_scalars(val_writer, step, {'cross_entropy': val_loss,
+                                             'accuracy': val_accuracy})
+            write_images(val_writer, step, {
+                'confusion_matrix': draw_confusions(val_labels, classes, class_names),
+                'worst_mistakes': draw_mistakes(val_generator.paths, val_labels,
+                                                classes, val_losses, class_names),
+                'conv1_filters': draw_filters(
+                    session.run(model.variables['conv1'][0]))})
+            if epoch == first_epoch and model.frozen is not x:
+                write_projector(os.path.join(filewriter_path, 'validation'),
+                                val_batches, batch_size, val_generator.paths,
+                                [class_names[label] for label in val_labels])
         checkpoint = save('model_epoch%d.ckpt' % epoch, is_best)
         print('Epoch %d/%d: validation loss %.4f, accuracy %.4f%s; trained at %.0f '
               'images/s, waiting for pictures %.0f %% of the time'
@@ -348,16 +371,20 @@ with tf.Session() as session:
                  images_per_second, 100 * waited / seconds))
         if len(set(classes)) == 1:
             print('Warning: all predictions are class %s' % class_names[classes[0]])
+        done = 0
 
     if test_file:
-        restore_checkpoint(session, saver, best_path)
+        if workers.is_chief:
+            restore_checkpoint(session, saver, best_path)
+        workers.broadcast(session)
         test_losses, classes = evaluate(cached(generators[-1]))
         print('Test: loss %.4f, accuracy %.4f, of the best checkpoint' % (
             test_losses.mean(), (classes == generators[-1].labels).mean()))
+    workers.finish()
 
 print('Best:       %s, validation accuracy %.4f' % (best_path, best_accuracy))
 print('Curves:     tensorboard --logdir %s' % filewriter_path)
 print('Checkpoint: %s' % checkpoint)
-if export_path:
+if export_path and workers.is_chief:
     export_model(best_path, class_names, export_path)
     print('Exported:   %s' % export_path)

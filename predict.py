@@ -162,7 +162,7 @@ def write_projector(folder, batches, batch_size, paths, names):
     """Write a page for TensorBoard's projector: features, thumbnails and class names.
 
     Takes an even selection of the samples, at most 500, and less if their features are
-    longer than 4000 numbers.
+    longer than 4000 numbers; of several workers, only what is in the chief's part.
 
     Args:
         folder: where the summaries of a run lie.
@@ -170,14 +170,17 @@ def write_projector(folder, batches, batch_size, paths, names):
         paths, names: of all samples, in their order.
     """
     batches.reset_pointer()
-    features = []
+    chosen, features = [], []
     for start in range(0, batches.data_size, batch_size):
         batch = batches.next_batch(batch_size)[0]
         batch = batch.reshape(len(batch), -1)
         count = min(500, max(1, 2000000 // batch.shape[1]))
         stride = math.ceil(batches.data_size / count)
-        features.extend(batch[-start % stride::stride])
-    paths, names = paths[::stride], names[::stride]
+        for sample, feature in zip(start + batches.rows, batch):
+            if sample % stride == 0:
+                chosen.append(sample)
+                features.append(feature)
+    paths, names = [[values[sample] for sample in chosen] for values in (paths, names)]
 
     side = math.ceil(math.sqrt(len(paths)))
     sprite = np.full((side, 64, side, 64, 3), 255, np.uint8)

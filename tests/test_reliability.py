@@ -139,13 +139,20 @@ def test_earlier_checkpoints_are_not_overwritten(uninterrupted):
 
 @pytest.mark.parametrize('arguments, complaint', [
     (['--num_classes=4'], 'fc8/weights: expected shape [4096, 4], found [4096, 3]'),
-    (['--batch_size=9'], 'had 4 steps in an epoch, this run has 3'),
     (["--train_layers=['fc7']"], "train_layers was ['fc8'], now it is ['fc7']"),
 ])
 def test_checkpoint_of_another_configuration_is_refused(uninterrupted, arguments,
                                                         complaint):
     status, output = finetune(uninterrupted, *(JOB + arguments + ['--resume=True']))
     assert status == 1 and complaint in output
+
+
+def test_another_batch_size_goes_on_with_a_warning(tmp_path, uninterrupted):
+    """4 steps of 8 in the first epoch; then 3 of 9 in each of the two others."""
+    path = uninterrupted + '/new/checkpoints/model_epoch1.ckpt'
+    output = run(str(tmp_path), '--resume=' + path, '--batch_size=9')
+    assert 'Warning: batch_size was 8 in the run that goes on, now it is 9' in output
+    assert final(str(tmp_path))['global_step'] == [4 + 3 + 3]
 
 
 def test_resume_takes_a_path(tmp_path, uninterrupted):
