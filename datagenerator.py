@@ -326,9 +326,8 @@ class FeatureCache:
     Args:
         generator: the ImageDataGenerator; this object takes its place.
         forward: function from images (n, height, width, 3) to features (n, ...). It
-            gets a whole batch, padded with zeros, since TensorFlow computes small
-            batches in another way, with other rounding. Of several workers, whose parts
-            of a batch differ, it gets at least what is due to each, and 32.
+            always gets as many, padded with zeros, since TensorFlow computes batches of
+            different sizes in different ways, with different rounding.
         memory: limit in bytes.
         folder: where the file is put; None: the system's temporary folder.
         enabled: False computes all features anew each time.
@@ -352,19 +351,12 @@ class FeatureCache:
         Computes what has not been stored, in one pass, and decodes nothing else.
         """
         samples, images = self.generator.decode_next(batch_size, self._missing)
-        rows = self._rows(samples)
+        rows, computed = self._rows(samples), ()
         if len(images) or not len(samples):
-            rank, size = self.generator.shard
-            pass_size = min(batch_size, self.data_size)
-            if size > 1:
-                pass_size = min(pass_size, max(32, math.ceil(pass_size / size)))
-            padding = np.zeros((max(0, pass_size - len(images)),) + images.shape[1:],
-                               np.float32)
-            computed = self._forward(np.concatenate([images, padding])
-                                     if len(padding) else images)
-            if not len(samples):  # no part in this batch, only the shape is wanted
-                return computed[:0], self.generator.one_hot(samples)
-            computed = iter(computed)
+            computed = self._compute(images, min(batch_size, self.data_size))
+        if not len(samples):  # this worker has no part in the batch
+            return computed[:0], self.generator.one_hot(samples)
+        computed = iter(computed)
         features = np.stack([next(computed) if row < 0 else self._load(row)
                              for row in rows])
         for sample, row, feature in zip(samples, rows, features):
@@ -372,8 +364,28 @@ class FeatureCache:
                 self._store(sample, feature)
         return features, self.generator.one_hot(samples)
 
+    def _compute(self, images, batch_size):
+        """Return the features of images, in passes of the same size whatever is missing.
+
+        Of several workers, whose parts of a batch differ, it is a little more than what
+        is due to each, so that one pass is nearly always enough.
+        """
+        _, workers = self.generator.shard
+        size = batch_size
+        if workers > 1:
+            size = min(size, math.ceil(size / workers + 2 * math.sqrt(size / workers)))
+        passes = []
+        for start in range(0, max(1, len(images)), size):
+            part = images[start:start + size]
+            if len(part) < size:
+                padding = np.zeros((size - len(part),) + part.shape[1:], np.float32)
+                part = np.concatenate([part, padding])
+            passes.append(self._forward(part))
+        return passes[0] if len(passes) == 1 else np.concatenate(passes)
+
     @property
     def rows(self):
+        """Places of the last batch's samples in the batch of all workers."""
         return self.generator.rows
 
     def _rows(self, samples):

@@ -75,6 +75,12 @@ class Workers:
             self._words = tf.placeholder(tf.int32, [None])
             self._gathered = self._all_reduce(self._words)
         self._session = tf.Session(self._target, graph, self._config)
+        try:
+            self._session.run(self._gathered, {self._words: [0]}, tf.RunOptions(
+                timeout_in_ms=1000 * peer_timeout))
+        except tf.errors.OpError as error:
+            sys.exit('All workers answer, but TensorFlow cannot connect them; are its '
+                     'versions the same? %s' % error.message)
 
     def session(self):
         """Return a tf.Session in which the tensors of mean can be run."""
@@ -161,6 +167,7 @@ class Workers:
             self.any(False)
             self._finished.set()
             time.sleep(1)  # a peer may still be reading the last piece
+            self._server = None  # now, since TensorFlow 1.15 complains at the exit
 
     @contextlib.contextmanager
     def patience(self):
@@ -177,6 +184,9 @@ class Workers:
         for job, _, address in self.tasks:
             jobs.setdefault(job, []).append(address)
         job, index, address = self.tasks[self.rank]
+        # A proxy for downloads is in the way of TensorFlow's servers.
+        os.environ['no_grpc_proxy'] = ','.join(
+            host_of(address) for _, _, address in self.tasks)
         # A session sees its own task only, so that nothing needs a tf.device.
         self._config.device_filters[:] = ['/job:%s/task:%d' % (job, index)]
         self._config.experimental.collective_group_leader = (
@@ -216,7 +226,7 @@ class Workers:
                 refusals += 1
             # Those who leave since they have lost another one shall not be named: that
             # one is found before they have been refused so often.
-            if refusals == 5 or time.time() - heard > 0.7 * self._timeout:
+            if refusals == 5 or time.time() - heard > 0.6 * self._timeout:
                 sys.stdout.flush()
                 sys.stderr.write('%s lost %s, which %s. Start all workers again with '
                                  '--resume=True.\n' % (
@@ -232,15 +242,20 @@ class Workers:
 
 def probe(address):
     """Return 'alive', 'gone' or 'silent' for the gRPC server at host:port."""
-    host, port = address.rsplit(':', 1)
+    port = int(address.rpartition(':')[2])
     try:
-        with socket.create_connection((host.strip('[]'), int(port)), 1) as connection:
+        with socket.create_connection((host_of(address), port), 1) as connection:
             # In HTTP/2 the server speaks without being asked.
             return 'alive' if connection.recv(1) else 'silent'
     except ConnectionRefusedError:
         return 'gone'
     except OSError:
         return 'silent'
+
+
+def host_of(address):
+    """Return the host of host:port, without the brackets of IPv6."""
+    return address.rpartition(':')[0].strip('[]')
 
 
 def read_tf_config(text):

@@ -1,13 +1,18 @@
 """Time one fine-tuning job four ways; run by hand: python tests/benchmark.py --help
 
+With --workers 2 instead: what the reduction of gradients among so many workers on this
+machine moves and takes, for three choices of layers.
+
 Each way is a process of its own, starts from the same weights, and trains fc7 and fc8
 on the same pictures. Without lists, the pictures are the solar cells of the PyPI
 package elpv-dataset if that is installed (label: probability of a defect above 0.5),
 else the sample's, repeated.
 """
 import argparse
+import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import tempfile
@@ -198,6 +203,78 @@ def speed(args):
           flush=True)
 
 
+def worker(args):
+    """As one of several workers, print what steps with and without the mean take."""
+    from alexnet import LAYERS, AlexNet, tf
+    from distributed import Workers
+
+    def bytes_received():
+        with open('/proc/net/dev') as file:
+            [line] = [line for line in file if line.strip().startswith('lo:')]
+        return int(line.split(':')[1].split()[0])
+
+    workers = Workers(os.environ['TF_CONFIG'])
+    steps = 6
+    print('%d workers on one machine, batches of %d each; bytes and times of a step of '
+          'each worker' % (workers.size, args.batch))
+    heads = '%-10s' + 6 * '%14s'
+    print(heads % ('trained', 'gradients MB', 'sent MB', 'minimum MB', 'compute s',
+                   'with mean s', 'reduction s'))
+    for name, layers in [('fc8', ['fc8']), ('fc7, fc8', ['fc7', 'fc8']),
+                         ('all', LAYERS)]:
+        with tf.Graph().as_default(), workers.session() as session:
+            x = tf.placeholder(tf.float32, [None, 227, 227, 3])
+            model = AlexNet(x, 0.5, args.classes, [], None, layers)
+            variables = [variable for layer in layers
+                         for variable in model.variables[layer]]
+            loss = tf.reduce_mean(model.fc8 ** 2)
+            gradients = tf.gradients(loss, variables)
+            optimizer = tf.train.GradientDescentOptimizer(1e-9)
+            alone = optimizer.apply_gradients(zip(gradients, variables))
+            together = optimizer.apply_gradients(zip(
+                workers.mean(gradients, tf.shape(model.fc8)[0]), variables))
+            shape = [args.batch] + model.frozen.shape.as_list()[1:]
+            feed = {model.frozen: np.random.RandomState(0).rand(*shape)}
+            session.run(tf.global_variables_initializer())
+            seconds = []
+            for train_op in (alone, together):
+                session.run(train_op, feed)
+                times = []
+                for _ in range(steps):
+                    workers.any(False)
+                    before, start = bytes_received(), time.time()
+                    session.run(train_op, feed)
+                    times.append(time.time() - start)
+                    workers.any(False)
+                    moved = (bytes_received() - before) / workers.size
+                seconds.append(np.median(times))
+            size = 4. * sum(variable.shape.num_elements() for variable in variables)
+            print(heads % (
+                name, '%.2f' % (size / 1e6), '%.2f' % (moved / 1e6),
+                '%.2f' % (2e-6 * (workers.size - 1) / workers.size * size),
+                '%.3f' % seconds[0], '%.3f' % seconds[1],
+                '%.3f' % (seconds[1] - seconds[0])), flush=True)
+    workers.finish()
+
+
+def run_workers(size, arguments):
+    """Run so many workers on this machine."""
+    sockets = [socket.socket() for _ in range(size)]
+    for one in sockets:
+        one.bind(('127.0.0.1', 0))
+    addresses = ['127.0.0.1:%d' % one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    processes = [subprocess.Popen(
+        [sys.executable, __file__, '--part', 'worker'] + arguments, env=dict(
+            os.environ, TF_CONFIG=json.dumps({
+                'cluster': {'worker': addresses},
+                'task': {'type': 'worker', 'index': index}})))
+        for index in range(size)]
+    if any([process.wait() for process in processes]):
+        sys.exit('A worker failed')
+
+
 def run(name, command):
     """Run a way as a process; return its figures."""
     start, marks, accuracy = time.time(), [], None
@@ -249,12 +326,16 @@ def main():
     parser.add_argument('--rate', type=float, default=0.003, help='learning rate')
     parser.add_argument('--ways', default='abcd', help='a: the tutorial\'s loop, '
                         'b: ours uncached, c: ours cached, d: Keras')
+    parser.add_argument('--workers', type=int, help='2 or more: time the reduction')
     parser.add_argument('--part', help=argparse.SUPPRESS)
     parser.add_argument('--weights', help=argparse.SUPPRESS)
     parser.add_argument('--out', help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.part:
         return globals()[args.part](args)
+    if args.workers:
+        return run_workers(args.workers, ['--batch', str(args.batch), '--classes',
+                                          str(args.classes or 2)])
 
     with tempfile.TemporaryDirectory() as folder:
         if not args.train:
