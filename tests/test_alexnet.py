@@ -95,6 +95,19 @@ def test_dropout_keeps_the_share_and_the_mean():
         assert (session.run(dropout(ones, 1.)) == 1).all()
 
 
+def test_part_of_a_batch_gets_its_part_of_the_dropout_mask():
+    rows = tf.placeholder_with_default(np.zeros(0, np.int32), [None])
+    x = tf.placeholder(tf.float32, [None, 50])
+    output = dropout(x, 0.5, seed=dropout_seeds([5, 1])[0], rows=[rows, 20])
+    with tf.Session() as session:
+        whole = session.run(output, {x: np.ones((20, 50))})
+        part = session.run(output, {x: np.ones((3, 50)), rows: [17, 2, 9]})
+        first = session.run(output, {x: np.ones((3, 50))})
+        assert len(session.run(output, {x: np.ones((30, 50))})) == 30
+    assert len(np.unique(whole, axis=0)) == 20
+    assert (part == whole[[17, 2, 9]]).all() and (first == whole[:3]).all()
+
+
 def test_loading_adds_no_operation_and_leaves_skipped_layers(golden_file):
     model = build(num_classes=5, skip_layer=['fc8'], weights_path=golden_file)
     with tf.Session() as session:
