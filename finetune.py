@@ -118,7 +118,7 @@ class_names = (read_class_names(classes_file, num_classes) if classes_file
                else [str(label) for label in range(num_classes)])
 workers.check_equal({
     'weights_path = None': weights_path is None,
-    'the labels in the lists': [list(generator.labels) for generator in generators]})
+    'the labels in the lists': [one.labels.tolist() for one in generators]})
 check_images(generators, on_bad_image, workers.gather)
 for warning in list_warnings(train_generator, val_generator):
     print('Warning: ' + warning)
