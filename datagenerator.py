@@ -365,7 +365,7 @@ class FeatureCache:
         return features, self.generator.one_hot(samples)
 
     def _compute(self, images, batch_size):
-        """Return the features of images, in passes of the same size whatever is missing.
+        """Return the features of images, in passes of one size, whatever is missing.
 
         Of several workers, whose parts of a batch differ, it is a little more than what
         is due to each, so that one pass is nearly always enough.
