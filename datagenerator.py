@@ -69,7 +69,8 @@ class ImageDataGenerator:
     """Batches of pictures and labels from a list file, decoded ahead in threads.
 
     An epoch gives every sample once; its order and its mirrorings are a function of
-    (seed, epoch) alone.
+    (seed, epoch) alone. Where a worker has no part in a batch, it gets a black picture
+    with a label of zeros, since TensorFlow computes nothing sensible of no pictures.
 
     Args:
         class_list: text file with a line "path label" for each picture: see read_list.
@@ -140,6 +141,8 @@ class ImageDataGenerator:
             OSError, ValueError: a picture cannot be read; names list, line and path.
         """
         samples, images = self.decode_next(batch_size)
+        if not len(samples):
+            images = np.zeros((1,) + images.shape[1:], np.float32)
         return images, self.one_hot(samples)
 
     def decode_next(self, batch_size, missing=lambda samples: samples):
@@ -174,8 +177,11 @@ class ImageDataGenerator:
         return images
 
     def one_hot(self, samples):
-        """Return the labels of these samples as a float32 array (n, nb_classes)."""
-        labels = np.zeros((len(samples), self.nb_classes), np.float32)
+        """Return the labels of these samples as a float32 array (n, nb_classes).
+
+        For no samples it is one row of zeros.
+        """
+        labels = np.zeros((max(1, len(samples)), self.nb_classes), np.float32)
         labels[np.arange(len(samples)), self.labels[samples]] = 1
         return labels
 
@@ -354,8 +360,8 @@ class FeatureCache:
         rows, computed = self._rows(samples), ()
         if len(images) or not len(samples):
             computed = self._compute(images, min(batch_size, self.data_size))
-        if not len(samples):  # this worker has no part in the batch
-            return computed[:0], self.generator.one_hot(samples)
+        if not len(samples):
+            return computed[:1], self.generator.one_hot(samples)
         computed = iter(computed)
         features = np.stack([next(computed) if row < 0 else self._load(row)
                              for row in rows])

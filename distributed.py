@@ -90,13 +90,12 @@ class Workers:
         """Return the means over all samples, from those over the count samples here.
 
         Args:
-            tensors: float32 tensors of known shapes; they may be NaN where count is 0.
-            count: scalar tensor.
+            tensors: float32 tensors of known shapes; where count is 0 they may be NaN.
+            count: scalar float32 tensor.
         """
         if self.size == 1:
             return tensors
         with tf.name_scope('all_workers'):
-            count = tf.cast(count, tf.float32)
             sums = [tf.reshape(tf.math.multiply_no_nan(tensor, count), [-1])
                     for tensor in tensors]
             total = self._all_reduce(tf.concat(sums + [[count]], 0))

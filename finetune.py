@@ -149,7 +149,7 @@ with tf.name_scope('score'):
 
 with tf.name_scope('train'):
     *gradients, loss, accuracy = workers.mean(
-        tf.gradients(loss, variables) + [loss, accuracy], tf.size(losses))
+        tf.gradients(loss, variables) + [loss, accuracy], tf.reduce_sum(y))
     optimizer = tf.train.GradientDescentOptimizer(learning_rate)
     train_op = optimizer.apply_gradients(zip(gradients, variables), global_step)
 
@@ -191,8 +191,10 @@ def evaluate(batches):
     found = np.zeros((2, batches.data_size))
     for start in range(0, batches.data_size, batch_size):
         features, labels = batches.next_batch(batch_size)
-        found[:, start + batches.rows] = session.run(
-            [losses, predicted], {model.frozen: features, y: labels, keep_prob: 1.})
+        if len(batches.rows):
+            found[:, start + batches.rows] = session.run(
+                [losses, predicted],
+                {model.frozen: features, y: labels, keep_prob: 1.})
     sample_losses, classes = workers.gather(found)
     return sample_losses, classes.astype(int)
 

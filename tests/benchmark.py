@@ -232,7 +232,8 @@ def worker(args):
             optimizer = tf.train.GradientDescentOptimizer(1e-9)
             alone = optimizer.apply_gradients(zip(gradients, variables))
             together = optimizer.apply_gradients(zip(
-                workers.mean(gradients, tf.shape(model.fc8)[0]), variables))
+                workers.mean(gradients, tf.cast(tf.shape(model.fc8)[0], tf.float32)),
+                variables))
             shape = [args.batch] + model.frozen.shape.as_list()[1:]
             feed = {model.frozen: np.random.RandomState(0).rand(*shape)}
             session.run(tf.global_variables_initializer())

@@ -12,14 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from alexnet import tf
+from alexnet import AlexNet, LAYERS, tf
 from datagenerator import FeatureCache, ImageDataGenerator
 from distributed import LOST_A_PEER, Workers, read_tf_config
 from test_finetune import OFFLINE, ROOT, finetune
 from test_reliability import tensors
 from test_weights import same
 
-# 24 samples of 135 in a step; 5 epochs of 6 steps, the last of 15 samples
+# 24 samples of 121 in a step; 5 epochs of 6 steps, the last one of a single sample
 JOB = ['--weights_path=None', "--train_layers=['fc8']", '--val_file=images/test.txt',
        '--num_epochs=5', '--learning_rate=0.01', '--horizontal_flip=False',
        '--peer_timeout=15']
@@ -104,6 +104,15 @@ def wait_for(process, text):
         if text in line:
             return line
     raise AssertionError(process.stderr.read())
+
+
+@pytest.fixture(scope='module', autouse=True)
+def train_list(tmp_path_factory):
+    path = tmp_path_factory.mktemp('lists') / 'train.txt'
+    with open(os.path.join(ROOT, 'images', 'train.txt')) as file:
+        path.write_text(''.join(os.path.join(ROOT, 'images', line)
+                                for line in file.readlines()[7:128]))
+    JOB.append('--train_file=%s' % path)
 
 
 @pytest.fixture(scope='module')
@@ -211,7 +220,7 @@ def test_mean_is_over_all_samples(pair, counts):
     def mean(workers, session):
         mine = tf.constant(samples[workers.rank], tf.float32)
         one, two = workers.mean([tf.reduce_mean(mine, 0), tf.reduce_mean(mine)],
-                                tf.shape(mine)[0])
+                                tf.cast(tf.shape(mine)[0], tf.float32))
         assert one.shape.as_list() == [2] and two.shape.as_list() == []
         return session.run([one, two])
     everything = np.concatenate(samples)
@@ -272,14 +281,40 @@ def test_parts_make_up_the_batches_of_one_process():
     assert sorted(len(samples) for samples in own) == [45, 45, 45]  # in every epoch
 
 
-def test_worker_without_a_part_in_a_batch_gets_an_empty_one():
-    generator = ImageDataGenerator(os.path.join(ROOT, 'images', 'train.txt'),
-                                   nb_classes=3, scale_size=(8, 8), shard=(1, 2))
-    cache = FeatureCache(generator, lambda images: images[:, 0] * 2, 10 ** 6)
+@pytest.mark.parametrize('is_cached', [True, False])
+def test_worker_without_a_part_in_a_batch_gets_a_label_of_zeros(is_cached):
+    batches = ImageDataGenerator(os.path.join(ROOT, 'images', 'train.txt'),
+                                 nb_classes=3, scale_size=(8, 8), shard=(1, 2))
+    if is_cached:
+        batches = FeatureCache(batches, lambda images: images * 2, 10 ** 6)
     for sample in range(6):
-        features, labels = cache.next_batch(1)
-        assert features.shape == (sample % 2, 8, 3) and labels.shape == (sample % 2, 3)
-        assert list(cache.rows) == [0] * (sample % 2)
+        features, labels = batches.next_batch(1)
+        assert features.shape == (1, 8, 8, 3) and labels.sum() == sample % 2
+        assert list(batches.rows) == [0] * (sample % 2)
+
+
+def test_worker_without_a_part_changes_no_gradient(pair):
+    rng = np.random.RandomState(0)
+    images, labels = rng.rand(2, 227, 227, 3) * 100, np.eye(3)[:2]
+
+    def gradients(workers, session):
+        tf.set_random_seed(0)
+        x = tf.placeholder(tf.float32, [None, 227, 227, 3])
+        y = tf.placeholder(tf.float32, [None, 3])
+        model = AlexNet(x, 1., 3, LAYERS, None)
+        loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits_v2(
+            labels=y, logits=model.fc8))
+        alone = tf.gradients(loss, tf.trainable_variables())
+        mean = workers.mean(alone, tf.reduce_sum(y))
+        session.run(tf.global_variables_initializer())
+        if workers.rank == 1:
+            return session.run(mean, {x: images[:1] * 0, y: labels[:1] * 0})
+        return session.run([alone, mean], {x: images, y: labels})
+    (alone, first), second = pair(gradients)
+    for expected, one, other in zip(alone, first, second):
+        assert np.abs(expected).max() > 0
+        np.testing.assert_allclose(one, expected, rtol=1e-6)
+        assert (one == other).all()
 
 
 def test_tasks_are_read_with_the_chief_first():
