@@ -77,10 +77,10 @@ class Workers:
         self._session = tf.Session(self._target, graph, self._config)
         try:
             self._session.run(self._gathered, {self._words: [0]}, tf.RunOptions(
-                timeout_in_ms=1000 * peer_timeout))
+                timeout_in_ms=int(1000 * peer_timeout)))
         except tf.errors.OpError as error:
-            sys.exit('All workers answer, but TensorFlow cannot connect them; are its '
-                     'versions the same? %s' % error.message)
+            sys.exit('All workers answer, but TensorFlow cannot connect them; have all '
+                     'the same version of it? %s' % error.message)
 
     def session(self):
         """Return a tf.Session in which the tensors of mean can be run."""

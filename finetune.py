@@ -355,6 +355,15 @@ with workers.session() as session, workers.patience():
                                                'learning_rate': learning_rate})
             write_scalars(val_writer, step, {'cross_entropy': val_loss,
                                              'accuracy': val_accuracy})
+        checkpoint = save('model_epoch%d.ckpt' % epoch, is_best)
+        print('Epoch %d/%d: validation loss %.4f, accuracy %.4f%s; trained at %.0f '
+              'images/s, waiting for pictures %.0f %% of the time'
+              % (epoch, num_epochs, val_loss, val_accuracy,
+                 ' (the commonest class alone: %.4f)' % majority if epoch == 1 else '',
+                 images_per_second, 100 * waited / seconds))
+        if len(set(classes)) == 1:
+            print('Warning: all predictions are class %s' % class_names[classes[0]])
+        if workers.is_chief:
             write_images(val_writer, step, {
                 'confusion_matrix': draw_confusions(val_labels, classes, class_names),
                 'worst_mistakes': draw_mistakes(val_generator.paths, val_labels,
@@ -365,14 +374,6 @@ with workers.session() as session, workers.patience():
                 write_projector(os.path.join(filewriter_path, 'validation'),
                                 val_batches, batch_size, val_generator.paths,
                                 [class_names[label] for label in val_labels])
-        checkpoint = save('model_epoch%d.ckpt' % epoch, is_best)
-        print('Epoch %d/%d: validation loss %.4f, accuracy %.4f%s; trained at %.0f '
-              'images/s, waiting for pictures %.0f %% of the time'
-              % (epoch, num_epochs, val_loss, val_accuracy,
-                 ' (the commonest class alone: %.4f)' % majority if epoch == 1 else '',
-                 images_per_second, 100 * waited / seconds))
-        if len(set(classes)) == 1:
-            print('Warning: all predictions are class %s' % class_names[classes[0]])
         done = 0
 
     if test_file:
