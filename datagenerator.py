@@ -582,14 +582,19 @@ def read_command_line(variables, arguments):
     Args:
         variables: the script's globals(); its settings are the lower-case names in it
             that hold plain values.
-        arguments: list of str.
+        arguments: list of str; with --help in it, the settings are printed.
 
     Raises:
+        SystemExit: after --help.
         ValueError: an unknown name or a value of another type; lists the names.
     """
     settings = {name: value for name, value in variables.items()
                 if name.islower() and not name.startswith('_')
                 and type(value) in (str, int, float, bool, list, type(None))}
+    if '--help' in arguments:
+        print(variables['__doc__'])
+        print('\n'.join('--%s=%s' % setting for setting in settings.items()))
+        sys.exit()
     changed = {}
     for argument in arguments:
         name, equals, text = argument.lstrip('-').partition('=')
@@ -699,13 +704,13 @@ def main():
     args = parser.parse_args()
     names = ['train', 'val', 'test']
     outs = [os.path.join(args.out, name + '.txt') for name in names + ['classes']]
-    existing = [path for path in outs if os.path.exists(path)]
-    if existing and not args.force:
-        sys.exit('%s would be overwritten; --force does so' % ', '.join(existing))
     if min(args.split) < 0 or args.split[0] == 0:
         sys.exit('--split: the shares must not be negative, nor that of training 0')
     try:
         classes = find_classes(args.folder)
+        existing = [path for path in outs if os.path.exists(path)]
+        if existing and not args.force:
+            sys.exit('%s would be overwritten; --force does so' % ', '.join(existing))
         lists = split_classes(classes, args.split, args.seed)
     except (OSError, ValueError) as error:
         sys.exit(str(error))

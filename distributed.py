@@ -229,11 +229,11 @@ class Workers:
             # one is found before they have been refused so often.
             if refusals == 5 or time.time() - heard > 0.6 * self._timeout:
                 sys.stdout.flush()
-                sys.stderr.write('%s lost %s, which %s. Start all workers again with '
-                                 '--resume=True.\n' % (
-                                     self._name(self.tasks[self.rank]),
-                                     self._name(peer),
-                                     'is gone' if refusals == 5 else 'does not answer'))
+                sys.stderr.write(
+                    '%s lost %s, which %s. Unless that one tells a reason of its own, '
+                    'start all workers again with --resume=True.\n' % (
+                        self._name(self.tasks[self.rank]), self._name(peer),
+                        'is gone' if refusals == 5 else 'does not answer'))
                 sys.stderr.flush()
                 os._exit(LOST_A_PEER)
 
@@ -290,7 +290,7 @@ def read_tf_config(text):
         check(port.isdigit() and 0 < int(port) < 65536 and len(address) > len(port) + 1,
               '%s %d: %r is not host:port' % (job, index, address))
     check(len({address for _, _, address in tasks}) == len(tasks),
-          'an address occurs twice')
+          'an address occurs twice; workers on one host need different ports')
     check(tasks[0][0] == 'worker' or tasks[1:2] == [] or tasks[1][0] == 'worker',
           'there is more than one chief')
     task = config.get('task')

@@ -274,9 +274,9 @@ def export_model(weights_path, class_names, folder):
 
 
 if __name__ == '__main__':
+    globals().update(read_command_line(globals(), [
+        argument for argument in sys.argv[1:] if argument.startswith('--')]))
     places = [argument for argument in sys.argv[1:] if not argument.startswith('--')]
-    globals().update(read_command_line(
-        globals(), [argument for argument in sys.argv[1:] if argument not in places]))
     check_settings(globals(), [
         ('top_k', top_k >= 1, '1 or more'),
         ('batch_size', batch_size >= 1, '1 or more'),
@@ -285,6 +285,7 @@ if __name__ == '__main__':
          'a folder that does not exist yet')])
 
     weights_path = find_weights(checkpoint) if os.path.isdir(checkpoint) else checkpoint
+    print('Network: %s' % weights_path)
     class_names = find_class_names(weights_path)
     num_classes = len(class_names)
     if export_path:

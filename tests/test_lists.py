@@ -98,3 +98,12 @@ def test_folders_without_classes_are_errors(tmp_path, names, complaint):
     status, output = command(tmp_path, '--out', tmp_path)
     assert status == 1 and complaint in output and 'Traceback' not in output
     assert not (tmp_path / 'train.txt').exists()
+
+
+def test_help_tells_the_settings_of_a_script():
+    for script in ['finetune.py', 'predict.py']:
+        output = subprocess.check_output(
+            [sys.executable, os.path.join(os.path.dirname(HERE), script), '--help'],
+            universal_newlines=True)
+        assert '--batch_size=' in output and 'or give them' in output
+        assert '--best_path' not in output and '--places' not in output
