@@ -152,7 +152,7 @@ def test_three_workers_with_unequal_parts_equal_one_process(tmp_path, single):
 
 
 def test_lost_workers_are_named_and_resume_goes_on_exactly(tmp_path, two, single):
-    """kill -9 of the chief and of a worker; a worker that is frozen; then to the end."""
+    """kill -9 of the chief and of a worker; one that is frozen; then to the end."""
     def lose(rank, number, epoch):
         processes = start(tmp_path, 2, '--resume=True')
         wait_for(processes[0], 'Epoch %d/5: validation' % epoch)

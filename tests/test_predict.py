@@ -81,7 +81,8 @@ def test_list_is_classified_and_scored(tmp_path, trained, expected):
         precision = both / max(1, sum(predicted == label))
         recall = both / sum(labels == label)
         f1 = 2 * precision * recall / (precision + recall) if both else 0
-        assert '%-11s %9.4f %9.4f %9.4f %9d' % (name, precision, recall, f1, 9) in output
+        assert '%-11s %9.4f %9.4f %9.4f %9d' % (
+            name, precision, recall, f1, 9) in output
     assert (tmp_path / 'confusion_matrix.png').read_bytes().startswith(b'\x89PNG')
     assert 'Top-5' not in output
 
@@ -123,7 +124,8 @@ def test_activations_of_a_layer_are_written(tmp_path, trained, expected):
 
 def test_weight_file_of_imagenet_gives_its_names(tmp_path, golden_file):
     names = os.path.join(ROOT, 'images')
-    status, output = predict(tmp_path, names + '/cat.jpg', '--checkpoint=' + golden_file)
+    status, output = predict(tmp_path, names + '/cat.jpg',
+                             '--checkpoint=' + golden_file)
     assert status == 0, output
     with open(names + '/imagenet_classes.txt') as file:
         lines = file.read().splitlines()

@@ -291,8 +291,8 @@ def test_bad_pictures_are_skipped_on_demand_and_warnings_are_given(tmp_path, lis
 
 
 def test_constant_predictions_are_pointed_out(tmp_path):
-    bricks = [os.path.join(ROOT, 'images', 'textures', 'brick', 'test_%02d.jpg' % number)
-              for number in range(1, 10)]
+    folder = os.path.join(ROOT, 'images', 'textures', 'brick')
+    bricks = ['%s/test_%02d.jpg' % (folder, number) for number in range(1, 10)]
     (tmp_path / 'bricks.txt').write_text(''.join(path + ' 0\n' for path in bricks))
     output = run(str(tmp_path), '--train_file=%s' % (tmp_path / 'bricks.txt'),
                  '--num_epochs=1', '--learning_rate=1')
