@@ -270,11 +270,11 @@ def dropout(x, keep_prob, name='dropout', seed=None, rows=None):
         elif rows is None:
             uniform = tf.random.stateless_uniform(tf.shape(x), seed)
         else:
-            rows, total = rows
+            places, total = rows
             number, channels = tf.shape(x)[0], x.shape[1]
-            rows = tf.concat([rows, tf.range(tf.size(rows), number)], 0)
+            places = tf.concat([places, tf.range(tf.size(places), number)], 0)
             uniform = tf.gather(tf.random.stateless_uniform(
-                [tf.maximum(total, number), channels], seed), rows)
+                [tf.maximum(total, number), channels], seed), places)
         return tf.where(uniform < keep_prob, x / keep_prob, tf.zeros_like(x))
 
 

@@ -235,7 +235,7 @@ class ImageDataGenerator:
 
         bad = {}
         bar = tqdm(total=len(samples), unit=' pictures', desc='Checking ' + name,
-                   disable=None)
+                   disable=True if rank else None)
         for start in range(0, len(samples), 1000):
             part = samples[start:start + 1000]
             faults = self._pool.map(find_fault, [self.paths[i] for i in part])
@@ -288,7 +288,8 @@ def check_images(generators, on_bad_image, gather=lambda array: array):
         bad = np.flatnonzero(gather(is_bad))
         faults += ['%s, line %d: %s' % (
             generator.class_list, generator.line_numbers[sample], fault_of.get(
-                sample, '%s: see another worker' % generator.paths[sample]))
+                sample, find_fault(generator.paths[sample]) or
+                '%s: another worker cannot read it' % generator.paths[sample]))
             for sample in bad]
         if len(bad) and on_bad_image == 'skip':
             generator.drop(bad)
@@ -358,10 +359,12 @@ class FeatureCache:
         """
         samples, images = self.generator.decode_next(batch_size, self._missing)
         rows, computed = self._rows(samples), ()
-        if len(images) or not len(samples):
+        if len(images) or self._memory is None:
             computed = self._compute(images, min(batch_size, self.data_size))
+            self._prepare(computed[0])
         if not len(samples):
-            return computed[:1], self.generator.one_hot(samples)
+            return (np.zeros((1,) + self._memory.shape[1:], np.float32),
+                    self.generator.one_hot(samples))
         computed = iter(computed)
         features = np.stack([next(computed) if row < 0 else self._load(row)
                              for row in rows])
@@ -408,10 +411,12 @@ class FeatureCache:
         self._file.readinto(feature)
         return feature
 
-    def _store(self, sample, feature):
+    def _prepare(self, feature):
         if self._memory is None:
             row_limit = min(self._memory_limit // feature.nbytes, self._row_of.size)
             self._memory = np.empty((row_limit,) + feature.shape, np.float32)
+
+    def _store(self, sample, feature):
         row = self._stored
         if row < len(self._memory):
             self._memory[row] = feature
@@ -470,7 +475,7 @@ def find_pictures(place):
         OSError: there are none, or the list cannot be read.
     """
     if place.endswith('.txt'):
-        with open(place, encoding='utf-8-sig') as file:
+        with open(place, encoding='utf-8-sig', errors='surrogateescape') as file:
             found = [os.path.join(os.path.dirname(place), line.strip())
                      for line in file if line.strip() and not line.startswith('#')]
     elif os.path.isdir(place):

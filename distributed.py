@@ -25,6 +25,7 @@ import zlib
 import numpy as np
 
 from alexnet import tf
+from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
 EXAMPLE = ('{"cluster": {"chief": ["host0:2222"], "worker": ["host1:2222"]}, '
            '"task": {"type": "worker", "index": 0}}')
@@ -59,6 +60,9 @@ class Workers:
         self.is_chief = self.rank == 0
         self._timeout = peer_timeout
         self._target, self._config = '', tf.ConfigProto()
+        # With it, TensorFlow 2.21 asks for x though the input of conv3 is fed.
+        self._config.graph_options.rewrite_options.dependency_optimization = (
+            RewriterConfig.OFF)
         self._finished = threading.Event()
         self._keys = itertools.count(1)
         if self.size == 1:
@@ -79,8 +83,9 @@ class Workers:
             self._session.run(self._gathered, {self._words: [0]}, tf.RunOptions(
                 timeout_in_ms=int(1000 * peer_timeout)))
         except tf.errors.OpError as error:
-            sys.exit('All workers answer, but TensorFlow cannot connect them; have all '
-                     'the same version of it? %s' % error.message)
+            sys.exit('All workers answer, but TensorFlow cannot connect them. Have all '
+                     'the same version of it, and have all just been started, each '
+                     'once? %s' % error.message)
 
     def session(self):
         """Return a tf.Session in which the tensors of mean can be run."""
@@ -99,9 +104,9 @@ class Workers:
             sums = [tf.reshape(tf.math.multiply_no_nan(tensor, count), [-1])
                     for tensor in tensors]
             total = self._all_reduce(tf.concat(sums + [[count]], 0))
-            *parts, count = tf.split(total, [
+            *parts, total_count = tf.split(total, [
                 tensor.shape.num_elements() for tensor in tensors] + [1])
-            return [tf.reshape(part / count, tensor.shape)
+            return [tf.reshape(part / total_count, tensor.shape)
                     for part, tensor in zip(parts, tensors)]
 
     def gather(self, array):
@@ -137,6 +142,7 @@ class Workers:
         sums = self.gather(sums)
         for rank, place in np.argwhere(sums != sums[0]):
             name = list(settings)[place]
+            self.finish()
             raise ValueError('%s differs between %s and %s; here it is %.200r' % (
                 name, self._name(self.tasks[0]), self._name(self.tasks[rank]),
                 settings[name]))
@@ -175,9 +181,11 @@ class Workers:
         """Leave it to the watch to end the process, by name, where a peer is lost."""
         try:
             yield
-        except NETWORK_ERRORS:
+        except NETWORK_ERRORS as error:
             if self.size > 1:
-                time.sleep(self._timeout)
+                sys.stderr.write('%s: %s\n' % (self._name(self.tasks[self.rank]),
+                                               error.message.split('\n')[0]))
+                time.sleep(0.8 * self._timeout)
             raise
 
     def _start_server(self):
@@ -222,8 +230,9 @@ class Workers:
         while not self._finished.wait(1):
             state = probe(peer[2])
             if state == 'alive':
-                heard, refusals = time.time(), 0
-            if state == 'gone':
+                heard = time.time()
+            # Once refused, it is gone, even if another process has taken its place.
+            if state == 'gone' or refusals:
                 refusals += 1
             # Those who leave since they have lost another one shall not be named: that
             # one is found before they have been refused so often.

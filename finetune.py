@@ -91,8 +91,6 @@ if workers.is_chief:
     os.makedirs(checkpoint_path, exist_ok=True)
     os.makedirs(filewriter_path, exist_ok=True)
     checkpoint, checkpoints = choose_checkpoint(checkpoint_path, resume)
-    if checkpoint:
-        warn_of_changes(os.path.dirname(checkpoint), train_layers, run_settings)
 goes_on = workers.any(checkpoint)
 
 if (weights_path == 'DEFAULT' and not goes_on and workers.size == 1
@@ -118,19 +116,26 @@ class_names = (read_class_names(classes_file, num_classes) if classes_file
                else [str(label) for label in range(num_classes)])
 workers.check_equal({
     'weights_path = None': weights_path is None,
-    'the labels in the lists': [one.labels.tolist() for one in generators]})
+    'the labels in the lists': [one.labels.tolist() for one in generators],
+    'the names of the pictures in the lists': [
+        [os.path.basename(path) for path in one.paths] for one in generators]})
 check_images(generators, on_bad_image, workers.gather)
-for warning in list_warnings(train_generator, val_generator):
-    print('Warning: ' + warning)
+run_settings['training pictures'] = train_generator.data_size
+if workers.is_chief:
+    if checkpoint:
+        warn_of_changes(os.path.dirname(checkpoint), train_layers, run_settings)
+    for warning in list_warnings(train_generator, val_generator):
+        print('Warning: ' + warning)
 
 tf.set_random_seed(seed)
 x = tf.placeholder(tf.float32, [None, 227, 227, 3], 'x')
 y = tf.placeholder(tf.float32, [None, num_classes], 'y')
 keep_prob = tf.placeholder(tf.float32, [], 'keep_prob')
 global_step = tf.train.create_global_step()
-# The best validation accuracy and its epoch; an epoch and the samples done in it
+# The best validation accuracy and its epoch; the epoch to go on in, and what is done
+# of its samples
 progress = tf.get_variable('progress', trainable=False,
-                           initializer=np.array([-1., 0., 0., 0.]))
+                           initializer=np.array([-1., 0., 1., 0.]))
 
 rows = tf.placeholder_with_default(np.zeros(0, np.int32), [None], 'rows')
 model = AlexNet(x, keep_prob, num_classes, skip_layers, weights_path, train_layers,
@@ -211,11 +216,14 @@ def write_images(writer, step, images):
     writer.add_summary(tf.Summary(value=[
         tf.Summary.Value(tag=tag, image=tf.Summary.Image(encoded_image_string=image))
         for tag, image in images.items() if image]), step)
+    writer.flush()
 
 
 def save(name, is_best=False):
     """Save a checkpoint and return its path; where that fails, say what is left."""
-    progress.load([best_accuracy, best_epoch, epoch, done], session)
+    is_over = done >= train_generator.data_size
+    progress.load([best_accuracy, best_epoch, epoch + is_over,
+                   0 if is_over else done], session)
     check_finite('network', session.run(weights_are_finite))
     path = os.path.join(checkpoint_path, name)
     if not workers.is_chief or path == checkpoint:  # or nothing was trained since
@@ -285,7 +293,7 @@ with workers.session() as session, workers.patience():
             # The earlier run may have been cut off before it had copied its best, or
             # may have had another checkpoint_path.
             best_source = checkpoint
-            if best_epoch != epoch or done < train_generator.data_size:
+            if epoch != best_epoch + 1 or done:
                 best_source = os.path.join(os.path.dirname(checkpoint),
                                            'model_best.ckpt')
             if os.path.exists(best_source + '.index'):
@@ -298,9 +306,6 @@ with workers.session() as session, workers.patience():
         val_writer = tf.summary.FileWriter(os.path.join(filewriter_path, 'validation'))
         for writer in (train_writer, val_writer):  # forget what came after checkpoint
             writer.add_session_log(tf.SessionLog(status=tf.SessionLog.START), step + 1)
-    if done >= train_generator.data_size or epoch == 0:
-        epoch, done = epoch + 1, 0
-
     first_epoch = int(epoch)
     if first_epoch > num_epochs:
         print('All %d epochs are done; a larger num_epochs goes on.' % num_epochs)

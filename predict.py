@@ -100,6 +100,7 @@ def draw_confusions(labels, predicted, class_names):
     num_classes = len(class_names)
     if num_classes > 1000:
         return None
+    class_names = as_plain_text(class_names)
     matrix = np.zeros((num_classes, num_classes), int)
     np.add.at(matrix, (labels, predicted), 1)
     size = max(4, min(20, 1.5 + 0.5 * num_classes))
@@ -125,6 +126,9 @@ def draw_mistakes(paths, labels, predicted, losses, class_names):
     """Return the 16 wrongly classified pictures of highest loss as a JPEG, or None."""
     wrong = np.flatnonzero(predicted != labels)
     worst = wrong[losses[wrong].argsort()[::-1][:16]]
+    if not len(worst):
+        return None
+    class_names = as_plain_text(class_names)
     figure = Figure((9.6, 10.8), dpi=100)
     mosaic = np.full((4, 270, 4, 240, 3), 255, np.uint8)
     for _, images in load_batches([paths[sample] for sample in worst], 16):
@@ -137,7 +141,12 @@ def draw_mistakes(paths, labels, predicted, losses, class_names):
                                 class_names[labels[sample]],
                                 class_names[predicted[sample]]), va='top')
     figure.figimage(mosaic.reshape(1080, 960, 3))
-    return render(figure, '.jpg') if len(worst) else None
+    return render(figure, '.jpg')
+
+
+def as_plain_text(names):
+    """Keep matplotlib from reading names with dollar signs as formulas."""
+    return [name.replace('$', r'\$') for name in names]
 
 
 def draw_filters(weights):
@@ -214,7 +223,8 @@ def write_projector(folder, batches, batch_size, paths, names):
 def preprocess(picture):
     """Return what load_image makes of a file, for the bytes of one as a scalar tensor.
 
-    Takes JPEG, PNG and GIF; does not obey a camera's rotation mark (EXIF).
+    Takes JPEG, PNG, and GIF of one frame; does not obey a camera's rotation mark
+    (EXIF), and CMYK comes out up to 2 of 255 levels different.
     """
     # The decoding that OpenCV uses, too. The operation takes the other formats as well.
     image = tf.image.decode_jpeg(picture, 3, dct_method='INTEGER_ACCURATE')

@@ -9,6 +9,7 @@ import pytest
 import datagenerator
 from alexnet import LAYERS, AlexNet, tf
 from datagenerator import FeatureCache, ImageDataGenerator
+from distributed import Workers
 from golden import HERE
 from test_finetune import checkpoint, finetune
 
@@ -172,6 +173,22 @@ def test_cached_and_uncached_training_end_in_the_same_weights(tmp_path, layers):
                 atol=1e-6 * np.abs(uncached[name]).max())
         else:
             assert (cached[name] == uncached[name]).all(), name
+
+
+@pytest.mark.parametrize('layer', ['conv2', 'conv3', 'fc6'])
+def test_step_asks_for_nothing_but_the_frozen_features(layer):
+    x = tf.placeholder(tf.float32, [None, 227, 227, 3])
+    layers = LAYERS[LAYERS.index(layer):]
+    model = AlexNet(x, 0.5, 2, layers, None, layers)
+    variables = [variable for name in layers for variable in model.variables[name]]
+    optimizer = tf.train.GradientDescentOptimizer(0.1)
+    train_op = optimizer.minimize(tf.reduce_mean(model.fc8 ** 2), var_list=variables)
+    with Workers().session() as session:
+        session.run(tf.global_variables_initializer())
+        before = session.run(variables[0])
+        session.run(train_op, {
+            model.frozen: np.ones([3] + model.frozen.shape.as_list()[1:])})
+        assert (session.run(variables[0]) != before).any()
 
 
 @pytest.mark.parametrize('layer, tensor', list(zip(LAYERS, [

@@ -236,7 +236,7 @@ def test_settings_are_read_as_literals(argument, changed):
     '--num_epochs=many', '--num_epochs=True', '--horizontal_flip=1',
     '--train_layers=fc8',
     "--train_layers='fc8'", '--learning_rate=None', '--os=1', '--_hidden=2',
-    '--CONSTANT=3', '--help', "--num_epochs=__import__('os').getpid()",
+    '--CONSTANT=3', "--num_epochs=__import__('os').getpid()",
 ])
 def test_wrong_settings_are_errors_that_list_the_names(argument):
     with pytest.raises(ValueError) as error:

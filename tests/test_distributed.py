@@ -30,11 +30,12 @@ import distributed
 from alexnet import tf
 finish = distributed.Workers.finish
 def finish_and_tell(self):
-    session = sys._getframe(1).f_globals['session']
-    digest = hashlib.sha1()
-    for variable in tf.global_variables():
-        digest.update(session.run(variable).tobytes())
-    sys.stderr.write('digest ' + digest.hexdigest())
+    session = sys._getframe(1).f_globals.get('session')
+    if session:
+        digest = hashlib.sha1()
+        for variable in tf.global_variables():
+            digest.update(session.run(variable).tobytes())
+        sys.stderr.write('digest ' + digest.hexdigest())
     finish(self)
 distributed.Workers.finish = finish_and_tell
 sys.argv[0] = 'finetune.py'

@@ -226,6 +226,7 @@ def test_confusion_matrix_has_true_classes_in_rows():
     row, column = np.argwhere(is_dark_blue).mean(0) / is_dark_blue.shape
     assert row < 0.5 and column > 0.5
     assert draw_confusions([0], [0], ['x'] * 1001) is None
+    assert draw_confusions([0], [0], ['$5_$10', 'b']).startswith(b'\x89PNG')
 
 
 def test_projector_page_takes_an_even_selection(tmp_path):
