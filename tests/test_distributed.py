@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+import distributed
 from alexnet import AlexNet, LAYERS, tf
 from datagenerator import FeatureCache, ImageDataGenerator
 from distributed import LOST_A_PEER, Workers, read_tf_config
@@ -257,6 +258,18 @@ def test_worker_that_never_comes_is_named():
     with pytest.raises(SystemExit, match='No answer within 1 s from worker 0 .%s'
                        % address):
         Workers(config, peer_timeout=1)
+
+
+def test_peer_that_is_back_at_once_is_lost_all_the_same(monkeypatch, capsys):
+    states = iter(['alive', 'gone', 'alive', 'alive', 'alive', 'alive'])
+    monkeypatch.setattr(distributed, 'probe', lambda address: next(states))
+    monkeypatch.setattr(distributed.os, '_exit', sys.exit)
+    workers = Workers()
+    monkeypatch.setattr(workers._finished, 'wait', lambda seconds: False)
+    with pytest.raises(SystemExit) as status:
+        workers._watch(('worker', 1, 'host:2222'))
+    assert status.value.code == LOST_A_PEER
+    assert 'lost worker 1 (host:2222), which is gone' in capsys.readouterr().err
 
 
 def test_parts_make_up_the_batches_of_one_process():

@@ -163,6 +163,14 @@ def test_another_batch_size_goes_on_with_a_warning(tmp_path, uninterrupted):
     assert final(str(tmp_path))['global_step'] == [4 + 3 + 3]
 
 
+def test_longer_list_goes_on_with_whole_epochs_and_a_warning(tmp_path, uninterrupted):
+    """27 pictures in the first epoch; then all 54 of another list in each."""
+    path = uninterrupted + '/new/checkpoints/model_epoch1.ckpt'
+    output = run(str(tmp_path), '--resume=' + path, '--train_file=images/val.txt')
+    assert 'Warning: training pictures was 27 in the run that goes on, now' in output
+    assert final(str(tmp_path))['global_step'] == [4 + 7 + 7]
+
+
 def test_resume_takes_a_path(tmp_path, uninterrupted):
     path = uninterrupted + '/new/checkpoints/model_epoch2.ckpt'
     run(str(tmp_path), '--resume=' + path)
