@@ -287,9 +287,9 @@ def check_images(generators, on_bad_image, gather=lambda array: array):
         is_bad[list(fault_of)] = 1
         bad = np.flatnonzero(gather(is_bad))
         faults += ['%s, line %d: %s' % (
-            generator.class_list, generator.line_numbers[sample], fault_of.get(
-                sample, find_fault(generator.paths[sample]) or
-                '%s: another worker cannot read it' % generator.paths[sample]))
+            generator.class_list, generator.line_numbers[sample],
+            fault_of.get(sample) or find_fault(generator.paths[sample]) or
+            '%s: another worker cannot read it' % generator.paths[sample])
             for sample in bad]
         if len(bad) and on_bad_image == 'skip':
             generator.drop(bad)

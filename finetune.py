@@ -76,15 +76,15 @@ check_settings(globals(), [
     ('peer_timeout', peer_timeout >= 10, '10 or more'),
     ('export_path', not export_path or not os.path.exists(export_path),
      'a folder that does not exist yet')])
-run_settings = {name: globals()[name] for name in [
-    'train_file', 'horizontal_flip', 'learning_rate', 'dropout_rate', 'seed',
-    'batch_size']}
 
 workers = Workers(os.environ.get('TF_CONFIG'), peer_timeout)
 workers.check_equal({name: globals()[name] for name in [
     'num_classes', 'on_bad_image', 'horizontal_flip', 'learning_rate', 'num_epochs',
     'batch_size', 'dropout_rate', 'train_layers', 'skip_layers', 'seed']})
-run_settings['batch_size'] = batch_size = batch_size * workers.size
+batch_size *= workers.size
+run_settings = {name: globals()[name] for name in [
+    'train_file', 'horizontal_flip', 'learning_rate', 'dropout_rate', 'seed',
+    'batch_size']}
 checkpoint = None  # the newest one, as far as the run has come
 best_path = os.path.join(checkpoint_path, 'model_best.ckpt')
 if workers.is_chief:

@@ -9,10 +9,8 @@ package elpv-dataset if that is installed (label: probability of a defect above 
 else the sample's, repeated.
 """
 import argparse
-import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,6 +18,8 @@ import threading
 import time
 
 import numpy as np
+
+from cluster import tf_configs
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
@@ -260,18 +260,9 @@ def worker(args):
 
 def run_workers(size, arguments):
     """Run so many workers on this machine."""
-    sockets = [socket.socket() for _ in range(size)]
-    for one in sockets:
-        one.bind(('127.0.0.1', 0))
-    addresses = ['127.0.0.1:%d' % one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
     processes = [subprocess.Popen(
-        [sys.executable, __file__, '--part', 'worker'] + arguments, env=dict(
-            os.environ, TF_CONFIG=json.dumps({
-                'cluster': {'worker': addresses},
-                'task': {'type': 'worker', 'index': index}})))
-        for index in range(size)]
+        [sys.executable, __file__, '--part', 'worker'] + arguments,
+        env=dict(os.environ, TF_CONFIG=config)) for config in tf_configs(size)]
     if any([process.wait() for process in processes]):
         sys.exit('A worker failed')
 

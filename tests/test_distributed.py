@@ -3,7 +3,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ import pytest
 
 import distributed
 from alexnet import AlexNet, LAYERS, tf
+from cluster import tf_configs
 from datagenerator import FeatureCache, ImageDataGenerator
 from distributed import LOST_A_PEER, Workers, read_tf_config
 from test_finetune import OFFLINE, ROOT, finetune
@@ -44,27 +44,13 @@ runpy.run_path('finetune.py', run_name='__main__')
 '''
 
 
-def configs(size):
-    """Return TF_CONFIG of each of some workers with free ports."""
-    sockets = [socket.socket() for _ in range(size)]
-    for one in sockets:
-        one.bind(('127.0.0.1', 0))
-    addresses = ['127.0.0.1:%d' % one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    cluster = {'chief': addresses[:1], 'worker': addresses[1:]}
-    return [json.dumps({'cluster': cluster, 'task': {
-        'type': 'worker' if rank else 'chief', 'index': max(0, rank - 1)}})
-        for rank in range(size)]
-
-
 def start(folder, size, *arguments):
     """Start workers; in arguments, RANK stands for the number of each.
 
     Only the chief should write, to folder/new/checkpoints and folder/log.
     """
     processes = []
-    for rank, config in enumerate(configs(size)):
+    for rank, config in enumerate(tf_configs(size)):
         out = os.path.join(str(folder), 'worker%d' % rank if rank else '')
         processes.append(subprocess.Popen(
             [sys.executable, '-c', TELLING, '--filewriter_path=%s/log' % out,
@@ -204,7 +190,7 @@ def pair(monkeypatch):
     """Function that calls a function with each of two workers; returns the results."""
     monkeypatch.setattr(sys, 'stdout', sys.stdout)  # worker 1 replaces it
     pool = ThreadPoolExecutor(2)
-    both = list(pool.map(Workers, configs(2)))
+    both = list(pool.map(Workers, tf_configs(2)))
 
     def call(function):
         def within_own_graph(workers):
@@ -253,7 +239,7 @@ def test_gather_and_broadcast_keep_every_bit(pair):
 
 
 def test_worker_that_never_comes_is_named():
-    config = configs(2)[0]
+    config = tf_configs(2)[0]
     [address] = json.loads(config)['cluster']['worker']
     with pytest.raises(SystemExit, match='No answer within 1 s from worker 0 .%s'
                        % address):
