@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,14 @@ from golden import golden, to_tensorflow
 @pytest.fixture(autouse=True)
 def new_graph():
     tf.reset_default_graph()
+
+
+@pytest.fixture(scope='module')
+def module_path(tmp_path_factory):
+    """A folder for what the tests of a module share; checkpoints would fill the disk."""
+    path = tmp_path_factory.mktemp('module')
+    yield path
+    shutil.rmtree(str(path))
 
 
 @pytest.fixture(scope='session')

@@ -5,8 +5,10 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -95,8 +97,8 @@ def wait_for(process, text):
 
 
 @pytest.fixture(scope='module', autouse=True)
-def train_list(tmp_path_factory):
-    path = tmp_path_factory.mktemp('lists') / 'train.txt'
+def train_list(module_path):
+    path = module_path / 'train.txt'
     with open(os.path.join(ROOT, 'images', 'train.txt')) as file:
         path.write_text(''.join(os.path.join(ROOT, 'images', line)
                                 for line in file.readlines()[7:128]))
@@ -104,17 +106,17 @@ def train_list(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def single(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('single')
-    status, output = finetune(str(folder), '--batch_size=24', *JOB)
-    assert status == 0, output
-    return final(folder), output
+def single():
+    with tempfile.TemporaryDirectory() as folder:
+        status, output = finetune(folder, '--batch_size=24', *JOB)
+        assert status == 0, output
+        return final(folder), output
 
 
 @pytest.fixture(scope='module')
-def two(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('two')
-    return train(folder, 2, '--export_path=%s' % (folder / 'served'))
+def two():
+    with tempfile.TemporaryDirectory() as folder:
+        return train(Path(folder), 2, '--export_path=%s/served' % folder)
 
 
 def assert_close(found, expected):

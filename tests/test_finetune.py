@@ -43,9 +43,9 @@ def summaries(folder, run):
 
 
 @pytest.fixture(scope='module')
-def run(tmp_path_factory, golden_file):
+def run(module_path, golden_file):
     """Three epochs of one step each on fc8, from the golden weights."""
-    folder = str(tmp_path_factory.mktemp('run'))
+    folder = str(module_path)
     status, output = finetune(
         folder, '--weights_path=' + golden_file, '--train_file=images/test.txt',
         "--train_layers=['fc8']", '--num_epochs=3', '--batch_size=27',

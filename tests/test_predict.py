@@ -33,16 +33,15 @@ def rows(folder):
 
 
 @pytest.fixture(scope='module')
-def trained(tmp_path_factory):
+def trained(module_path):
     """A folder of checkpoints, trained on the sample with names and a test list."""
-    folder = tmp_path_factory.mktemp('trained')
-    (folder / 'classes.txt').write_text('brick\nlawn, grass\ngravel\n')
+    (module_path / 'classes.txt').write_text('brick\nlawn, grass\ngravel\n')
     status, output = finetune(
-        str(folder), '--weights_path=None', '--num_epochs=2', '--batch_size=32',
-        '--test_file=images/test.txt', '--classes_file=%s' % (folder / 'classes.txt'),
-        '--export_path=%s' % (folder / 'served' / '1'))
+        str(module_path), '--weights_path=None', '--num_epochs=2', '--batch_size=32',
+        '--test_file=images/test.txt', '--classes_file=%s' % (module_path / 'classes.txt'),
+        '--export_path=%s' % (module_path / 'served' / '1'))
     assert status == 0, output
-    return str(folder / 'new' / 'checkpoints'), output
+    return str(module_path / 'new' / 'checkpoints'), output
 
 
 @pytest.fixture(scope='module')

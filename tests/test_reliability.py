@@ -47,8 +47,8 @@ def final(folder):
 
 
 @pytest.fixture(scope='module')
-def uninterrupted(tmp_path_factory):
-    folder = str(tmp_path_factory.mktemp('uninterrupted'))
+def uninterrupted(module_path):
+    folder = str(module_path)
     run(folder)
     return folder
 

@@ -22,8 +22,8 @@ def same(left, right):
 
 
 @pytest.fixture(scope='module')
-def caffemodel(tmp_path_factory):
-    path = str(tmp_path_factory.mktemp('caffe') / 'golden.caffemodel')
+def caffemodel(module_path):
+    path = str(module_path / 'golden.caffemodel')
     write_caffemodel(path, golden()[1], old=True)
     return path
 
