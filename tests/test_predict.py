@@ -38,7 +38,8 @@ def trained(module_path):
     (module_path / 'classes.txt').write_text('brick\nlawn, grass\ngravel\n')
     status, output = finetune(
         str(module_path), '--weights_path=None', '--num_epochs=2', '--batch_size=32',
-        '--test_file=images/test.txt', '--classes_file=%s' % (module_path / 'classes.txt'),
+        '--test_file=images/test.txt',
+        '--classes_file=%s' % (module_path / 'classes.txt'),
         '--export_path=%s' % (module_path / 'served' / '1'))
     assert status == 0, output
     return str(module_path / 'new' / 'checkpoints'), output
