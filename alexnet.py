@@ -456,6 +456,7 @@ def choose_checkpoint(folder, resume):
         resume: True: the newest one; False: none; or a path.
 
     Raises:
+        FileNotFoundError: resume is the path of no checkpoint.
         SystemExit: newer checkpoints in the folder would be overwritten.
     """
     checkpoints = list_checkpoints(folder)
@@ -467,6 +468,8 @@ def choose_checkpoint(folder, resume):
         checkpoint = checkpoints[-1]
     elif resume and resume is not True:
         checkpoint = resume
+        if not os.path.exists(checkpoint + '.index'):
+            raise FileNotFoundError('%s: no such checkpoint' % checkpoint)
     if checkpoints and checkpoint != checkpoints[-1]:
         sys.exit('%s holds checkpoints of an earlier run. Go on from them with '
                  '--resume=True, or choose another checkpoint_path and filewriter_path.'
@@ -487,11 +490,8 @@ def restore_checkpoint(session, saver, path):
     """Restore all variables of the graph.
 
     Raises:
-        FileNotFoundError: there is no such checkpoint.
         ValueError: a variable is missing in it or has another shape; names each.
     """
-    if not os.path.exists(path + '.index'):
-        raise FileNotFoundError('%s: no such checkpoint' % path)
     found = tf.train.load_checkpoint(path).get_variable_to_shape_map()
     faults = ['%s: expected shape %s, found %s'
               % (variable.op.name, variable.shape.as_list(),

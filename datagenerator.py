@@ -6,6 +6,7 @@ import argparse
 import ast
 import glob
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -21,8 +22,9 @@ from tqdm import tqdm
 
 IMAGENET_MEAN = [104, 117, 124]  # blue, green, red
 MAX_FAULTS = 20
-PICTURE_ENDINGS = ('.jpg', '.jpeg', '.jpe', '.png', '.bmp', '.gif', '.tif', '.tiff',
-                   '.webp', '.ppm', '.pgm', '.jp2', '.avif')
+PICTURE_ENDINGS = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.bmp', '.dib', '.gif',
+                   '.tif', '.tiff', '.webp', '.pbm', '.pgm', '.ppm', '.pnm', '.jp2',
+                   '.avif')
 
 
 def load_image(path, size=(227, 227), mean=IMAGENET_MEAN):
@@ -209,15 +211,15 @@ class ImageDataGenerator:
     def find_bad_images(self):
         """Decode this shard's pictures, at an eighth of the size where that is faster.
 
-        The result is remembered in a dot file beside the list, until the list or the
-        size or time of a picture changes.
+        Which are good is remembered in a dot file beside the list, until one of its
+        paths, or the size or time of a picture changes.
 
         Returns:
             {sample number: error message} of those that cannot be decoded.
         """
         folder, name = os.path.split(self.class_list)
         rank, size = self.shard
-        samples = range(rank, self.data_size, size)
+        samples = list(range(rank, self.data_size, size))
         memory = os.path.join(folder, '.%s%s.checked' % (
             name, '.%d-of-%d' % (rank + 1, size) if size > 1 else ''))
         state = hashlib.sha1()
@@ -229,13 +231,13 @@ class ImageDataGenerator:
         if os.path.exists(memory):
             with open(memory) as file:
                 remembered = file.read()
-            if remembered.startswith('{"state": "%s"' % state):
-                return {int(sample): fault
-                        for sample, fault in json.loads(remembered)['bad'].items()}
+            if remembered.startswith('{"state": "%s", "bad": [' % state):
+                # Their permissions, say, may have been mended since.
+                samples = json.loads(remembered)['bad']
 
         bad = {}
         bar = tqdm(total=len(samples), unit=' pictures', desc='Checking ' + name,
-                   disable=True if rank else None)
+                   disable=True if rank or not samples else None)
         for start in range(0, len(samples), 1000):
             part = samples[start:start + 1000]
             faults = self._pool.map(find_fault, [self.paths[i] for i in part])
@@ -246,7 +248,7 @@ class ImageDataGenerator:
         bar.close()
         if os.access(folder or '.', os.W_OK):
             with open(memory + '.part', 'w') as file:
-                json.dump({'state': state, 'bad': bad}, file)
+                json.dump({'state': state, 'bad': list(bad)}, file)
             os.replace(memory + '.part', memory)
         return bad
 
@@ -275,7 +277,7 @@ def check_images(generators, on_bad_image, gather=lambda array: array):
 
     Args:
         on_bad_image: 'stop' raises an error, 'skip' drops and lists the bad pictures.
-        gather: function that adds up the arrays of all workers.
+        gather: that of Workers, where there are several.
 
     Raises:
         ValueError: there are bad pictures and on_bad_image is 'stop'; names them all.
@@ -301,20 +303,21 @@ def check_images(generators, on_bad_image, gather=lambda array: array):
         print('Skipped: ' + report)
 
 
-def list_warnings(train, val):
-    """Return warnings about the samples of two generators, as a list of text."""
+def list_warnings(generators):
+    """Return warnings about the samples of generators, as a list of text."""
     warnings = []
-    line_of = {os.path.realpath(path): line
-               for path, line in zip(train.paths, train.line_numbers)}
-    shared = [(path, line_of[os.path.realpath(path)], line)
-              for path, line in zip(val.paths, val.line_numbers)
-              if os.path.realpath(path) in line_of]
-    if shared:
-        warnings.append(
-            '%d pictures of %s are also in %s, so validation is too optimistic; the '
-            'first is %s (lines %d and %d)'
-            % ((len(shared), val.class_list, train.class_list) + shared[0]))
-    for generator in (train, val):
+    for one, other in itertools.combinations(generators, 2):
+        line_of = {os.path.realpath(path): line
+                   for path, line in zip(one.paths, one.line_numbers)}
+        shared = [(path, line_of[os.path.realpath(path)], line)
+                  for path, line in zip(other.paths, other.line_numbers)
+                  if os.path.realpath(path) in line_of]
+        if shared:
+            warnings.append(
+                '%d pictures of %s are also in %s, so its accuracy is too optimistic; '
+                'the first is %s (lines %d and %d)'
+                % ((len(shared), other.class_list, one.class_list) + shared[0]))
+    for generator in generators:
         counts = np.bincount(generator.labels, minlength=generator.nb_classes)
         empty = np.flatnonzero(counts == 0)
         if len(empty):
@@ -479,14 +482,30 @@ def find_pictures(place):
             found = [os.path.join(os.path.dirname(place), line.strip())
                      for line in file if line.strip() and not line.startswith('#')]
     elif os.path.isdir(place):
-        found = sorted(os.path.join(root, name) for root, _, files in os.walk(place)
-                       for name in files if is_picture(name))
+        found = sorted(path for path in walk(place)
+                       if is_picture(os.path.basename(path)))
     else:
         found = [place] if os.path.isfile(place) else sorted(
             glob.glob(place, recursive=True))
     if not found:
         raise FileNotFoundError('%s: no pictures there' % place)
     return found
+
+
+def walk(folder):
+    """Yield the files below a folder, also through links; nothing that is hidden.
+
+    Raises:
+        OSError: a folder cannot be read, or links lead in circles.
+    """
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith('.'):
+                continue
+            if entry.is_dir():
+                yield from walk(entry.path)
+            else:
+                yield entry.path
 
 
 def has_labels(list_path):
@@ -497,7 +516,7 @@ def has_labels(list_path):
 
 def is_picture(name):
     """Tell whether a file name looks like a picture's."""
-    return name.lower().endswith(PICTURE_ENDINGS) and not name.startswith('.')
+    return name.lower().endswith(PICTURE_ENDINGS)
 
 
 def read_class_names(path, nb_classes):
@@ -505,23 +524,28 @@ def read_class_names(path, nb_classes):
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it has not nb_classes lines, or is not UTF-8.
+        ValueError: it has not nb_classes lines, or one is blank, or it is not UTF-8.
     """
     with open(path, 'rb') as file:
-        names = file.read().decode('utf-8-sig').split('\n')
-    names = [name.strip() for name in names if name.strip()]
+        names = file.read().decode('utf-8-sig').rstrip().split('\n')
+    names = [name.strip() for name in names]
+    if '' in names:
+        raise ValueError('%s, line %d: no name' % (path, names.index('') + 1))
     if len(names) != nb_classes:
         raise ValueError('%s: names %d classes, but num_classes is %d'
                          % (path, len(names), nb_classes))
     return names
 
 
-def read_list(list_path, nb_classes):
+def read_list(list_path, nb_classes, check_files=True):
     """Read a list file of pictures and labels.
 
     A line is "path label", split at its last white space; the label is an integer in
     0..nb_classes - 1, and a relative path is relative to the list's folder. Blank lines
     and lines that start with # are skipped. UTF-8, with or without byte order mark.
+
+    Args:
+        check_files: a file that does not exist is a fault.
 
     Returns:
         paths (list of str), labels (int32 array), line numbers from 1 (int32 array).
@@ -553,7 +577,7 @@ def read_list(list_path, nb_classes):
             if first_label != label:
                 faults.append('line %d: label %d, but label %d in an earlier line: %s'
                               % (line_number, label, first_label, path))
-            if '\0' in path or not os.path.isfile(path):
+            if '\0' in path or check_files and not os.path.isfile(path):
                 faults.append('line %d: no such file: %.500s' % (line_number, path))
     if not paths and not faults:
         faults.append('no samples in it')
@@ -648,7 +672,9 @@ def find_classes(folder):
     what stands before the first point of its name, as in cat.0.jpg.
 
     Raises:
-        ValueError: a picture has no class, or there are fewer than two classes.
+        OSError: a folder cannot be read.
+        ValueError: a picture has no class, or a name that cannot stand in a list, or
+            there are fewer than two classes.
     """
     classes = {}
     for path in find_pictures(folder):
@@ -657,6 +683,10 @@ def find_classes(folder):
             raise ValueError('%s: lies in no subfolder that tells its class, and is '
                              'not named like cat.0.jpg either' % path)
         class_name = inside[0] if len(inside) > 1 else inside[0].split('.')[0]
+        if ('\n' in path or path.encode(errors='ignore').decode() != path
+                or not class_name.strip()):
+            raise ValueError('%r: is not UTF-8, has several lines, or has a class '
+                             'without a name, so it cannot stand in a list' % path)
         classes.setdefault(class_name, []).append(path)
     if len(classes) < 2:
         raise ValueError('%s: pictures of %d classes found, at least 2 are needed'
@@ -709,29 +739,35 @@ def main():
     args = parser.parse_args()
     names = ['train', 'val', 'test']
     outs = [os.path.join(args.out, name + '.txt') for name in names + ['classes']]
-    if min(args.split) < 0 or args.split[0] == 0:
-        sys.exit('--split: the shares must not be negative, nor that of training 0')
+    if not all(0 <= share < math.inf for share in args.split) or not args.split[0]:
+        sys.exit('--split: the shares must be 0 or more, and that of training not 0')
     try:
         classes = find_classes(args.folder)
         existing = [path for path in outs if os.path.exists(path)]
         if existing and not args.force:
             sys.exit('%s would be overwritten; --force does so' % ', '.join(existing))
         lists = split_classes(classes, args.split, args.seed)
+        os.makedirs(args.out, exist_ok=True)
+        for path, samples in zip(outs, lists):
+            with open(path, 'w', encoding='utf-8') as file:
+                for picture, label in samples:
+                    # ./ since a line that starts with # is a comment
+                    picture = os.path.relpath(picture, args.out)
+                    file.write('./%s %d\n' % (picture, label))
+        with open(outs[-1], 'w', encoding='utf-8') as file:
+            file.writelines(name + '\n' for name in sorted(classes))
     except (OSError, ValueError) as error:
         sys.exit(str(error))
 
-    os.makedirs(args.out, exist_ok=True)
-    for path, samples in zip(outs, lists):
-        with open(path, 'w', encoding='utf-8') as file:
-            for picture, label in samples:
-                # ./ since a line that starts with # is a comment
-                file.write('./%s %d\n' % (os.path.relpath(picture, args.out), label))
-    with open(outs[-1], 'w', encoding='utf-8') as file:
-        file.writelines(name + '\n' for name in sorted(classes))
     print('%-20s %7s %7s %7s %7s' % tuple(['class', 'label'] + names))
+    counts = np.array([np.bincount([label for _, label in samples],
+                                   minlength=len(classes)) for samples in lists])
     for label, name in enumerate(sorted(classes)):
-        print('%-20s %7d %7d %7d %7d' % tuple([name, label] + [
-            sum(1 for sample in samples if sample[1] == label) for samples in lists]))
+        print('%-20s %7d %7d %7d %7d' % ((name, label) + tuple(counts[:, label])))
+    for name, share, found in zip(names, args.split, counts):
+        missing = np.array(sorted(classes))[found == 0]
+        if share and len(missing):
+            print('Warning: %s.txt has no picture of %s' % (name, ', '.join(missing)))
 
 
 if __name__ == '__main__':

@@ -16,6 +16,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import socket
 import sys
 import threading
@@ -182,11 +183,12 @@ class Workers:
         try:
             yield
         except NETWORK_ERRORS as error:
-            if self.size > 1:
-                sys.stderr.write('%s: %s\n' % (self._name(self.tasks[self.rank]),
-                                               error.message.split('\n')[0]))
-                time.sleep(0.8 * self._timeout)
-            raise
+            if self.size == 1:
+                raise
+            reason = '%s: %s' % (self._name(self.tasks[self.rank]), reason_of(error))
+            sys.stderr.write(reason + '\n')
+            time.sleep(0.8 * self._timeout)
+            raise RuntimeError(reason) from error
 
     def _start_server(self):
         jobs = {}
@@ -250,6 +252,12 @@ class Workers:
         return '%s %d (%s)' % task
 
 
+def reason_of(error):
+    """Return what matters of TensorFlow's error: one line of dozens."""
+    # It stands between a stack trace and the name of the node.
+    return re.search(r'([^\n]+)\n\s*\[\[', str(error) + '\n[[').group(1)
+
+
 def probe(address):
     """Return 'alive', 'gone' or 'silent' for the gRPC server at host:port."""
     port = int(address.rpartition(':')[2])
@@ -295,13 +303,12 @@ def read_tf_config(text):
     if not tasks:
         return [('worker', 0, '')], 0
     for job, index, address in tasks:
-        port = address.rpartition(':')[2] if isinstance(address, str) else ''
-        check(port.isdigit() and 0 < int(port) < 65536 and len(address) > len(port) + 1,
+        is_address = re.fullmatch(r'[^/\s]+:[0-9]{1,5}', str(address))
+        check(is_address and 0 < int(address.rpartition(':')[2]) < 65536,
               '%s %d: %r is not host:port' % (job, index, address))
     check(len({address for _, _, address in tasks}) == len(tasks),
           'an address occurs twice; workers on one host need different ports')
-    check(tasks[0][0] == 'worker' or tasks[1:2] == [] or tasks[1][0] == 'worker',
-          'there is more than one chief')
+    check(len(cluster.get('chief', [])) <= 1, 'there is more than one chief')
     task = config.get('task')
     check(isinstance(task, dict), '"task" is not an object')
     places = [place for place, (job, index, _) in enumerate(tasks)

@@ -6,7 +6,6 @@ Edit the variables below, or give them on the command line:
 import glob
 import math
 import os
-import re
 import signal
 import sys
 import time
@@ -20,7 +19,7 @@ from alexnet import (AlexNet, DEFAULT_WEIGHTS, check_layers, choose_checkpoint,
 from datagenerator import (FeatureCache, ImageDataGenerator, check_images,
                            check_settings, list_warnings, read_class_names,
                            read_command_line)
-from distributed import Workers
+from distributed import Workers, reason_of
 from predict import (draw_confusions, draw_filters, draw_mistakes, export_model,
                      write_projector)
 import tensorflow.compat.v1 as tf
@@ -90,6 +89,8 @@ best_path = os.path.join(checkpoint_path, 'model_best.ckpt')
 if workers.is_chief:
     os.makedirs(checkpoint_path, exist_ok=True)
     os.makedirs(filewriter_path, exist_ok=True)
+    if export_path:
+        os.makedirs(os.path.dirname(os.path.abspath(export_path)), exist_ok=True)
     checkpoint, checkpoints = choose_checkpoint(checkpoint_path, resume)
 goes_on = workers.any(checkpoint)
 
@@ -124,7 +125,7 @@ run_settings['training pictures'] = train_generator.data_size
 if workers.is_chief:
     if checkpoint:
         warn_of_changes(os.path.dirname(checkpoint), train_layers, run_settings)
-    for warning in list_warnings(train_generator, val_generator):
+    for warning in list_warnings(generators):
         print('Warning: ' + warning)
 
 tf.set_random_seed(seed)
@@ -180,14 +181,14 @@ tf.summary.scalar('accuracy', accuracy)
 summary = tf.summary.merge_all()
 
 
-def cached(generator):
+def cached(generator, stores=cache_features):
     """Return batches of what enters the first trained layer, in the same order."""
     if model.frozen is x:
         return generator
     share = generator.data_size / (train_generator.data_size + val_generator.data_size)
     return FeatureCache(
         generator, lambda images: session.run(model.frozen, {x: images, keep_prob: 1.}),
-        int(cache_limit * 1e9 * share), cache_dir, cache_features)
+        int(cache_limit * 1e9 * share), cache_dir, stores)
 
 
 def evaluate(batches):
@@ -238,10 +239,8 @@ def save(name, is_best=False):
     except (tf.errors.OpError, OSError) as error:
         for part in glob.glob(glob.escape(path) + '*'):
             os.remove(part)
-        # TensorFlow puts the reason between a stack trace and the name of the node.
-        reason = re.search(r'([^\n]+)\n\s*\[\[', str(error) + '\n[[').group(1)
         sys.exit('%s could not be saved: %s\nThe last checkpoint is %s.'
-                 % (path, reason, checkpoint or 'none yet'))
+                 % (path, reason_of(error), checkpoint or 'none yet'))
 
 
 def check_finite(what, is_finite):
@@ -324,7 +323,8 @@ with workers.session() as session, workers.patience():
                    desc='Epoch %d/%d' % (epoch, num_epochs))
         while done < train_generator.data_size:
             if workers.any(stop_requests):
-                checkpoint = save('model_step%d.ckpt' % step)
+                if done or epoch == first_epoch:
+                    checkpoint = save('model_step%d.ckpt' % step)
                 print('\nStopped after step %d of epoch %d; saved %s.\nGo on with the '
                       'same command and --resume=True.' % (step, epoch, checkpoint))
                 leave(128 + (stop_requests or [signal.SIGTERM])[0])
@@ -366,7 +366,7 @@ with workers.session() as session, workers.patience():
               % (epoch, num_epochs, val_loss, val_accuracy,
                  ' (the commonest class alone: %.4f)' % majority if epoch == 1 else '',
                  images_per_second, 100 * waited / seconds))
-        if len(set(classes)) == 1:
+        if len(set(classes)) == 1 < len(set(val_labels)):
             print('Warning: all predictions are class %s' % class_names[classes[0]])
         if workers.is_chief:
             write_images(val_writer, step, {
@@ -385,7 +385,7 @@ with workers.session() as session, workers.patience():
         if workers.is_chief:
             restore_checkpoint(session, saver, best_path)
         workers.broadcast(session)
-        test_losses, classes = evaluate(cached(generators[-1]))
+        test_losses, classes = evaluate(cached(generators[-1], stores=False))
         print('Test: loss %.4f, accuracy %.4f, of the best checkpoint' % (
             test_losses.mean(), (classes == generators[-1].labels).mean()))
     workers.finish()

@@ -9,6 +9,7 @@ import math
 import os
 import shutil
 import sys
+import warnings
 
 import cv2
 import numpy as np
@@ -67,7 +68,8 @@ def find_class_names(weights_path):
 
 def write_predictions(paths, probabilities, best, class_names):
     """Write the top classes of each picture as a table."""
-    with open(predictions_file, 'w', newline='', encoding='utf-8') as file:
+    with open(predictions_file, 'w', newline='', encoding='utf-8',
+              errors='surrogateescape') as file:
         writer = csv.writer(file)
         writer.writerow(['path'] + [
             '%s_%d' % (column, rank + 1) for rank in range(best.shape[1])
@@ -104,7 +106,7 @@ def draw_confusions(labels, predicted, class_names):
     matrix = np.zeros((num_classes, num_classes), int)
     np.add.at(matrix, (labels, predicted), 1)
     size = max(4, min(20, 1.5 + 0.5 * num_classes))
-    figure = Figure((size, size))
+    figure = Figure((size, size), tight_layout=True)
     axes = figure.add_subplot()
     axes.imshow(matrix / np.maximum(matrix.sum(1, keepdims=True), 1), 'Blues', vmin=0,
                 vmax=1)
@@ -118,7 +120,6 @@ def draw_confusions(labels, predicted, class_names):
             share = matrix[true, found] / matrix[true].sum()
             axes.text(found, true, matrix[true, found], ha='center', va='center',
                       color='white' if share > 0.5 else 'black')
-    figure.tight_layout()
     return render(figure, '.png')
 
 
@@ -137,7 +138,7 @@ def draw_mistakes(paths, labels, predicted, losses, class_names):
                 row, column = divmod(place, 4)
                 mosaic[row, 38:265, column, 6:233] = (image + IMAGENET_MEAN)[:, :, ::-1]
                 figure.text(0.006 + column / 4, 0.995 - row / 4,
-                            'true: %.20s\npredicted: %.20s' % (
+                            'true: %s\npredicted: %s' % (
                                 class_names[labels[sample]],
                                 class_names[predicted[sample]]), va='top')
     figure.figimage(mosaic.reshape(1080, 960, 3))
@@ -145,8 +146,8 @@ def draw_mistakes(paths, labels, predicted, losses, class_names):
 
 
 def as_plain_text(names):
-    """Keep matplotlib from reading names with dollar signs as formulas."""
-    return [name.replace('$', r'\$') for name in names]
+    """Shorten names, and keep matplotlib from reading dollar signs as formulas."""
+    return [name[:24].replace('$', r'\$') for name in names]
 
 
 def draw_filters(weights):
@@ -164,7 +165,9 @@ def draw_filters(weights):
 def render(figure, ending):
     """Return a figure as the bytes of a picture file."""
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()
+    with warnings.catch_warnings():  # letters that its font lacks come out as boxes
+        warnings.simplefilter('ignore', UserWarning)
+        canvas.draw()
     pixels = np.asarray(canvas.buffer_rgba())[:, :, 2::-1]
     return cv2.imencode(ending, pixels)[1].tobytes()
 
@@ -284,6 +287,7 @@ def export_model(weights_path, class_names, folder):
 
 
 if __name__ == '__main__':
+    sys.stdout.reconfigure(errors='backslashreplace')  # names that are not UTF-8
     globals().update(read_command_line(globals(), [
         argument for argument in sys.argv[1:] if argument.startswith('--')]))
     places = [argument for argument in sys.argv[1:] if not argument.startswith('--')]
@@ -306,8 +310,11 @@ if __name__ == '__main__':
     places = places or [pictures]
     labels = None
     if len(places) == 1 and has_labels(places[0]):
-        paths, labels, _ = read_list(places[0], num_classes)
+        paths, labels, _ = read_list(places[0], num_classes, check_files=False)
     else:
+        for place in places:
+            if has_labels(place):
+                sys.exit('%s: a list with labels goes alone' % place)
         paths = [path for place in places for path in find_pictures(place)]
 
     x = tf.placeholder(tf.float32, [None, 227, 227, 3])
@@ -335,7 +342,8 @@ if __name__ == '__main__':
     values = np.concatenate(values)
 
     if layer:
-        np.savez(features_file, features=values, paths=paths)
+        with open(features_file, 'wb') as file:
+            np.savez(file, features=values, paths=paths)
         print('Wrote %s: %s of %d pictures, shape %s'
               % (features_file, layer, len(paths), values.shape))
         sys.exit()

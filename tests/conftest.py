@@ -14,7 +14,7 @@ def new_graph():
 
 @pytest.fixture(scope='module')
 def module_path(tmp_path_factory):
-    """A folder that the tests of a module share; its checkpoints would fill the disk."""
+    """A folder for the tests of a module; its checkpoints would fill the disk."""
     path = tmp_path_factory.mktemp('module')
     yield path
     shutil.rmtree(str(path))

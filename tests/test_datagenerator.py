@@ -4,7 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from datagenerator import ImageDataGenerator, load_image, read_command_line
+import datagenerator
+from datagenerator import (ImageDataGenerator, load_image, read_class_names,
+                          read_command_line)
 from golden import HERE
 
 MEAN = np.float32([104, 117, 124])
@@ -195,6 +197,37 @@ def test_bytes_that_are_no_utf8_are_named(tmp_path):
     path.write_bytes(b'caf\xe9.png 0\n')
     with pytest.raises(ValueError, match='list.txt(.|\n)*line 1: .*0xe9'):
         ImageDataGenerator(str(path))
+
+
+def test_class_names_are_one_to_a_line(tmp_path):
+    path = write_list(tmp_path, '\ufeffcat\r\n grey dog \r\ncat\r\n\r\n')
+    assert read_class_names(path, 3) == ['cat', 'grey dog', 'cat']
+    with pytest.raises(ValueError, match='list.txt: names 3 classes, but num_classes'):
+        read_class_names(path, 2)
+    with pytest.raises(ValueError, match='list.txt, line 2: no name'):
+        read_class_names(write_list(tmp_path, 'cat\n \ndog\n'), 3)
+
+
+def test_good_pictures_are_remembered_and_bad_ones_are_not(tmp_path, monkeypatch):
+    names, _ = colours(tmp_path, 3)
+    generator = ImageDataGenerator(write_list(tmp_path, ''.join(
+        name + ' 0\n' for name in names)))
+    asked = []
+
+    def refuse(path):
+        asked.append(path)
+        return 'no permission' if path.endswith('1.png') else None
+    monkeypatch.setattr(datagenerator, 'find_fault', refuse)
+    for paths in (generator.paths, [generator.paths[1]]):
+        assert generator.find_bad_images() == {1: 'no permission'}
+        assert sorted(asked) == paths
+        asked.clear()
+    monkeypatch.undo()
+    assert generator.find_bad_images() == {}
+    monkeypatch.setattr(datagenerator, 'find_fault', refuse)
+    assert generator.find_bad_images() == {} and not asked
+    os.utime(generator.paths[0])
+    assert generator.find_bad_images() == {1: 'no permission'} and len(asked) == 3
 
 
 def test_decoding_error_reaches_the_caller_with_list_line_and_path(tmp_path):

@@ -260,6 +260,18 @@ def test_peer_that_is_back_at_once_is_lost_all_the_same(monkeypatch, capsys):
     assert 'lost worker 1 (host:2222), which is gone' in capsys.readouterr().err
 
 
+def test_network_error_leaves_the_watch_its_time_but_once(monkeypatch, capsys):
+    workers, slept = Workers(peer_timeout=100), []
+    workers.size = 2
+    monkeypatch.setattr(distributed.time, 'sleep', slept.append)
+    with pytest.raises(RuntimeError, match='worker 0 .*: Socket closed$'):
+        with workers.patience(), workers.patience():
+            raise tf.errors.UnavailableError(
+                None, None, 'Graph execution error:\n\nmany\nlines\nSocket closed\n'
+                '\t [[{{node mean}}]] [Op:mean]')
+    assert slept == [80] and 'Socket closed\n' in capsys.readouterr().err
+
+
 def test_parts_make_up_the_batches_of_one_process():
     def generator(shard):
         return ImageDataGenerator(
@@ -339,6 +351,8 @@ def test_tasks_are_read_with_the_chief_first():
     ('{"cluster": {"worker": [":1"]}}', "worker 0: ':1' is not host:port"),
     ('{"cluster": {"worker": ["a:70000"]}}', "worker 0: 'a:70000' is not host:port"),
     ('{"cluster": {"worker": [7]}}', 'worker 0: 7 is not host:port'),
+    ('{"cluster": {"worker": ["a:\u00b2"]}}', "worker 0: 'a:\u00b2' is not host:port"),
+    ('{"cluster": {"worker": ["http://a:1"]}}', "worker 0: 'http://a:1' is"),
     ('{"cluster": {"worker": ["a:1", "a:1"]}}', 'an address occurs twice'),
     ('{"cluster": {"chief": ["a:1", "b:1"]}}', 'there is more than one chief'),
     ('{"cluster": {"worker": ["a:1"]}}', '"task" is not an object'),

@@ -15,7 +15,7 @@ def make(folder, names):
         name, _, content = name.partition('=')
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes((content or name).encode())
+        path.write_bytes(os.fsencode(content or name))
 
 
 def command(*arguments, **kwargs):
@@ -39,7 +39,9 @@ def read(out):
 def test_folder_of_folders_is_split_by_class(tmp_path):
     photos, out = tmp_path / 'my photos', tmp_path / 'lists'
     make(photos, ['cat/%d.jpg' % i for i in range(40)] +
-         ['dog/deep/%d.PNG' % i for i in range(20)] + ['dog/notes.txt', 'cat/.x.jpg'])
+         ['dog/notes.txt', 'cat/.x.jpg', '.trash/cat/1.jpg'] +
+         ['../elsewhere/deep/%d.PNG' % i for i in range(20)])
+    (photos / 'dog' / 'linked').symlink_to(tmp_path / 'elsewhere')
     status, output = command(photos, '--out', out)
     assert status == 0, output
     assert (out / 'classes.txt').read_text() == 'cat\ndog\n'
@@ -92,12 +94,37 @@ def test_same_seed_same_lists_and_nothing_is_overwritten(tmp_path):
 @pytest.mark.parametrize('names, complaint', [
     (['a/1.jpg'], 'pictures of 1 classes found'),
     ([], 'no pictures there'),
-    (['a/1.jpg', 'b/1.jpg', 'lonely.jpg'], 'lonely.jpg: lies in no subfolder')])
-def test_folders_without_classes_are_errors(tmp_path, names, complaint):
+    (['a/1.jpg', 'b/1.jpg', 'lonely.jpg'], 'lonely.jpg: lies in no subfolder'),
+    (['a/1.jpg', 'b\nc/1.jpg'], r"b\nc/1.jpg': is not UTF-8, has several lines"),
+    (['a/1.jpg', ' /1.jpg'], 'has a class without a name'),
+    (['a/1.jpg', 'b/\udce9.jpg'], r"b/\udce9.jpg': is not UTF-8"),
+    (['a/1.jpg', 'b/1.jpg', 'train.txt/x'], "Is a directory: '")])
+def test_folders_that_give_no_lists_are_errors(tmp_path, names, complaint):
     make(tmp_path, names)
-    status, output = command(tmp_path, '--out', tmp_path)
+    status, output = command(tmp_path, '--out', tmp_path, '--force')
     assert status == 1 and complaint in output and 'Traceback' not in output
-    assert not (tmp_path / 'train.txt').exists()
+    assert not (tmp_path / 'train.txt').is_file()
+
+
+def test_links_in_a_circle_are_an_error(tmp_path):
+    make(tmp_path, ['a/1.jpg', 'b/1.jpg'])
+    (tmp_path / 'a' / 'up').symlink_to(tmp_path)
+    status, output = command(tmp_path, '--out', tmp_path)
+    assert status == 1 and 'Too many levels of symbolic links' in output
+
+
+@pytest.mark.parametrize('split', [(-1, 1, 1), (0, 1, 1), ('nan', 1, 1), (1, 'inf', 1)])
+def test_wrong_shares_are_errors(tmp_path, split):
+    status, output = command(tmp_path, '--split', *split)
+    assert status == 1 and '--split: the shares must be 0 or more' in output
+
+
+def test_list_without_a_picture_of_a_class_is_pointed_out(tmp_path):
+    make(tmp_path, ['%s.%d.jpg' % (name, i) for name, count in [
+        ('few', 4), ('many', 40)] for i in range(count)])
+    status, output = command(tmp_path, '--out', tmp_path)
+    assert status == 0 and 'Warning: val.txt has no picture of few\n' in output
+    assert output.count('Warning') == 1
 
 
 def test_help_tells_the_settings_of_a_script():

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 
 import cv2
 import numpy as np
@@ -28,7 +29,8 @@ def predict(folder, *arguments):
 
 
 def rows(folder):
-    with open(str(folder / 'predictions.csv'), newline='') as file:
+    with open(str(folder / 'predictions.csv'), newline='', encoding='utf-8',
+              errors='surrogateescape') as file:
         return list(csv.DictReader(file))
 
 
@@ -103,21 +105,23 @@ def test_files_folders_and_patterns_are_found_and_bad_ones_reported(tmp_path, tr
         shutil.copy(os.path.join(bricks, 'test_01.jpg'), str(tmp_path / name))
     (tmp_path / 'photos' / 'bad.png').write_bytes(b'no picture')
     (tmp_path / 'photos' / 'notes.txt').write_text('no picture either')
+    shutil.copy(str(tmp_path / 'x1.jpg'), os.fsencode(str(tmp_path / 'x\udce9.jpg')))
     status, output = predict(tmp_path, 'single.jpg', 'photos', 'x*.jpg', '--top_k=1',
                              '--batch_size=2', '--checkpoint=' + trained[0])
     assert status == 0, output
     assert '1 pictures cannot be read:\n  photos/bad.png: not a picture' in output
     assert [row['path'] for row in rows(tmp_path)] == [
-        'single.jpg', 'photos/1.jpg', 'photos/deep/2.JPG', 'x1.jpg', 'x2.jpg']
+        'single.jpg', 'photos/1.jpg', 'photos/deep/2.JPG', 'x1.jpg', 'x2.jpg',
+        'x\udce9.jpg']
     assert 'Accuracy' not in output and 'class_2' not in rows(tmp_path)[0]
 
 
 def test_activations_of_a_layer_are_written(tmp_path, trained, expected):
     paths, _, _, fc7 = expected
-    status, output = predict(tmp_path, TEST, '--layer=fc7', '--checkpoint=' +
-                             trained[0] + '/model_best.ckpt')
+    status, output = predict(tmp_path, TEST, '--layer=fc7', '--features_file=fc7',
+                             '--checkpoint=' + trained[0] + '/model_best.ckpt')
     assert status == 0, output
-    with np.load(str(tmp_path / 'features.npz')) as found:
+    with np.load(str(tmp_path / 'fc7')) as found:
         assert list(found['paths']) == paths
         np.testing.assert_allclose(found['features'], fc7, atol=1e-4)
 
@@ -183,8 +187,7 @@ def test_checkpoint_is_exported_afterwards(tmp_path, trained):
     assert "export_path is 'served', must be a folder that does not exist" in output
 
 
-def test_list_without_labels_is_classified_and_its_missing_files_reported(tmp_path,
-                                                                          trained):
+def test_lists_are_classified_and_their_missing_files_reported(tmp_path, trained):
     for name in ['a b.jpg', 'c.jpg']:
         shutil.copy(os.path.join(ROOT, 'images', 'cat.jpg'), str(tmp_path / name))
     (tmp_path / 'list.txt').write_text('# mine\nc.jpg\ngone.jpg\n\na b.jpg\n')
@@ -193,6 +196,11 @@ def test_list_without_labels_is_classified_and_its_missing_files_reported(tmp_pa
     assert [row['path'] for row in rows(tmp_path)] == ['c.jpg', 'a b.jpg']
     assert '1 pictures cannot be read' in output and 'gone.jpg' in output
     assert 'Accuracy' not in output
+    (tmp_path / 'list.txt').write_text('c.jpg 1\ngone.jpg 0\n')
+    status, output = predict(tmp_path, 'list.txt', '--checkpoint=' + trained[0])
+    assert status == 0, output
+    assert '1 pictures cannot be read' in output and 'gone.jpg' in output
+    assert 'of 1 pictures' in output
 
 
 def test_names_of_another_network_are_not_used(tmp_path, golden_file):
@@ -229,6 +237,16 @@ def test_confusion_matrix_has_true_classes_in_rows():
     assert draw_confusions([0], [0], ['$5_$10', 'b']).startswith(b'\x89PNG')
 
 
+def test_long_names_leave_room_for_the_confusion_matrix():
+    def size(names):
+        picture = draw_confusions([0], [0], names)
+        pixels = cv2.imdecode(np.frombuffer(picture, np.uint8), 1)
+        return (pixels.min(2) < 200).any(0).sum()
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert size(['x' * 500, '\u732b']) > 0.5 * size(['a', 'b'])
+
+
 def test_projector_page_takes_an_even_selection(tmp_path):
     class Batches:
         data_size = 1200
@@ -251,6 +269,7 @@ def test_projector_page_takes_an_even_selection(tmp_path):
 
 @pytest.mark.parametrize('arguments, complaint', [
     (['none*.jpg'], 'none*.jpg: no pictures there'),
+    ([TEST, 'x.jpg'], 'test.txt: a list with labels goes alone'),
     (['--checkpoint=.'], '.: no checkpoints there'),
     (['--checkpoint=none.ckpt'], 'none.ckpt: no such weight file'),
     (['--layer=fc9'], "layer is 'fc9', must be None or one of"),

@@ -251,10 +251,12 @@ def test_damaged_checkpoint_is_a_clear_error(tmp_path, uninterrupted):
     assert 'model_epoch1.ckpt: cannot read global_step; damaged' in output
 
 
-def test_unwritable_folder_is_an_error_at_once(tmp_path):
-    (tmp_path / 'new').write_text('a file, not a folder')
-    status, output = finetune(str(tmp_path), *JOB)
-    assert status == 1 and str(tmp_path / 'new') in output
+@pytest.mark.parametrize('name', ['new', 'served'])
+def test_unwritable_folder_is_an_error_at_once(tmp_path, name):
+    (tmp_path / name).write_text('a file, not a folder')
+    status, output = finetune(str(tmp_path), '--export_path=%s/served/1' % tmp_path,
+                              *JOB)
+    assert status == 1 and str(tmp_path / name) in output and 'layer' not in output
 
 
 @pytest.fixture
