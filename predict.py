@@ -147,7 +147,7 @@ def draw_mistakes(paths, labels, predicted, losses, class_names):
 
 def as_plain_text(names):
     """Shorten names, and keep matplotlib from reading dollar signs as formulas."""
-    return [name[:24].replace('$', r'\$') for name in names]
+    return [name[:20].replace('$', r'\$') for name in names]
 
 
 def draw_filters(weights):
