@@ -519,7 +519,7 @@ def write_model_file(folder, class_names, train_layers, settings):
     os.replace(path + '.part', path)
 
 
-def warn_of_changes(folder, train_layers, settings):
+def warn_of_changes(folder, class_names, train_layers, settings):
     """Compare a run that goes on with the model.json beside its checkpoint.
 
     Raises:
@@ -533,10 +533,11 @@ def warn_of_changes(folder, train_layers, settings):
     if sorted(earlier['train_layers']) != sorted(train_layers):
         raise ValueError('%s: train_layers was %s, now it is %s'
                          % (path, earlier['train_layers'], train_layers))
-    for name, value in settings.items():
-        if earlier['settings'].get(name, value) != value:
-            print('Warning: %s was %r in the run that goes on, now it is %r'
-                  % (name, earlier['settings'][name], value))
+    before = dict(earlier['settings'], class_names=earlier['class_names'])
+    for name, value in dict(settings, class_names=class_names).items():
+        if before.get(name, value) != value:
+            print('Warning: %s was %.200r in the run that goes on, now it is %.200r'
+                  % (name, before[name], value))
 
 
 def copy_checkpoint(source, target):

@@ -488,7 +488,7 @@ def find_pictures(place):
         found = [place] if os.path.isfile(place) else sorted(
             glob.glob(place, recursive=True))
     if not found:
-        raise FileNotFoundError('%s: no pictures there' % place)
+        raise FileNotFoundError('%s: does not exist, or no pictures there' % place)
     return found
 
 
@@ -570,13 +570,13 @@ def read_list(list_path, nb_classes, check_files=True):
             paths.append(path)
             labels.append(label)
             line_numbers.append(line_number)
-            first_label = label_of.setdefault(os.path.normpath(path), label)
             if not 0 <= label < nb_classes:
                 faults.append('line %d: label %d is not in 0..%d'
                               % (line_number, label, nb_classes - 1))
-            if first_label != label:
+            elif label_of.setdefault(os.path.normpath(path), label) != label:
                 faults.append('line %d: label %d, but label %d in an earlier line: %s'
-                              % (line_number, label, first_label, path))
+                              % (line_number, label,
+                                 label_of[os.path.normpath(path)], path))
             if '\0' in path or check_files and not os.path.isfile(path):
                 faults.append('line %d: no such file: %.500s' % (line_number, path))
     if not paths and not faults:
@@ -611,7 +611,7 @@ def read_command_line(variables, arguments):
     Args:
         variables: the script's globals(); its settings are the lower-case names in it
             that hold plain values.
-        arguments: list of str; with --help in it, the settings are printed.
+        arguments: list of str; with --help or -h in it, the settings are printed.
 
     Raises:
         SystemExit: after --help.
@@ -620,7 +620,7 @@ def read_command_line(variables, arguments):
     settings = {name: value for name, value in variables.items()
                 if name.islower() and not name.startswith('_')
                 and type(value) in (str, int, float, bool, list, type(None))}
-    if '--help' in arguments:
+    if '--help' in arguments or '-h' in arguments:
         print(variables['__doc__'])
         print('\n'.join('--%s=%s' % setting for setting in settings.items()))
         sys.exit()
@@ -734,7 +734,8 @@ def main():
     parser.add_argument('--split', nargs=3, type=float, default=[70, 15, 15],
                         metavar=('TRAIN', 'VAL', 'TEST'), help='default: 70 15 15')
     parser.add_argument('--seed', type=int, default=0, help='of the random split')
-    parser.add_argument('--out', default='.', help='folder of the lists; default: this')
+    parser.add_argument('--out', default='.', help='folder of the lists; default: '
+                        'the current one')
     parser.add_argument('--force', action='store_true', help='overwrite lists')
     args = parser.parse_args()
     names = ['train', 'val', 'test']

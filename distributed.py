@@ -144,7 +144,7 @@ class Workers:
         for rank, place in np.argwhere(sums != sums[0]):
             name = list(settings)[place]
             self.finish()
-            raise ValueError('%s differs between %s and %s; here it is %.200r' % (
+            raise ValueError('%s differs between %s and %s; here it is %.60r' % (
                 name, self._name(self.tasks[0]), self._name(self.tasks[rank]),
                 settings[name]))
 
@@ -205,8 +205,8 @@ class Workers:
         try:
             self._server = tf.train.Server(jobs, job, index, config=self._config)
         except tf.errors.OpError as error:
-            raise ValueError('TF_CONFIG: the server at %s does not start: %s'
-                             % (address, error.message))
+            raise ValueError('TF_CONFIG: the server at %s does not start; is its port '
+                             'in use? %s' % (address, error.message))
         self._target = self._server.target
 
     def _all_reduce(self, tensor):
@@ -218,6 +218,7 @@ class Workers:
                 subdiv_offsets=[0])
 
     def _wait_for(self, peers):
+        print('Waiting for %d workers' % len(peers), flush=True)
         start = time.time()
         while peers:
             peers = [peer for peer in peers if probe(peer[2]) != 'alive']
@@ -255,7 +256,8 @@ class Workers:
 def reason_of(error):
     """Return what matters of TensorFlow's error: one line of dozens."""
     # It stands between a stack trace and the name of the node.
-    return re.search(r'([^\n]+)\n\s*\[\[', str(error) + '\n[[').group(1)
+    return re.search(r'([^\n]+)\n(The error could be .*\n)?\s*\[\[',
+                     str(error) + '\n[[').group(1)
 
 
 def probe(address):

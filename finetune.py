@@ -72,6 +72,7 @@ check_settings(globals(), [
     ('display_step', display_step >= 1, '1 or more'),
     ('train_layers', len(train_layers) >= 1, 'at least one layer'),
     ('on_bad_image', on_bad_image in ('stop', 'skip'), "'stop' or 'skip'"),
+    ('cache_dir', cache_dir is None or os.path.isdir(cache_dir), 'None or a folder'),
     ('peer_timeout', peer_timeout >= 10, '10 or more'),
     ('export_path', not export_path or not os.path.exists(export_path),
      'a folder that does not exist yet')])
@@ -82,8 +83,8 @@ workers.check_equal({name: globals()[name] for name in [
     'batch_size', 'dropout_rate', 'train_layers', 'skip_layers', 'seed']})
 batch_size *= workers.size
 run_settings = {name: globals()[name] for name in [
-    'train_file', 'horizontal_flip', 'learning_rate', 'dropout_rate', 'seed',
-    'batch_size']}
+    'train_file', 'val_file', 'horizontal_flip', 'learning_rate', 'dropout_rate',
+    'seed', 'batch_size']}
 checkpoint = None  # the newest one, as far as the run has come
 best_path = os.path.join(checkpoint_path, 'model_best.ckpt')
 if workers.is_chief:
@@ -93,16 +94,6 @@ if workers.is_chief:
         os.makedirs(os.path.dirname(os.path.abspath(export_path)), exist_ok=True)
     checkpoint, checkpoints = choose_checkpoint(checkpoint_path, resume)
 goes_on = workers.any(checkpoint)
-
-if (weights_path == 'DEFAULT' and not goes_on and workers.size == 1
-        and not os.path.exists(DEFAULT_WEIGHTS)):
-    try:
-        fetch_weights()
-    except OSError as error:
-        if train_file != 'images/train.txt':
-            raise
-        print('%s\nThe sample starts from its own pictures instead.' % error)
-        weights_path = None
 
 shard = (workers.rank, workers.size)
 train_generator = ImageDataGenerator(
@@ -117,16 +108,29 @@ class_names = (read_class_names(classes_file, num_classes) if classes_file
                else [str(label) for label in range(num_classes)])
 workers.check_equal({
     'weights_path = None': weights_path is None,
-    'the labels in the lists': [one.labels.tolist() for one in generators],
-    'the names of the pictures in the lists': [
+    'the list of labels': [one.labels.tolist() for one in generators],
+    'the list of picture names': [
         [os.path.basename(path) for path in one.paths] for one in generators]})
 check_images(generators, on_bad_image, workers.gather)
 run_settings['training pictures'] = train_generator.data_size
 if workers.is_chief:
     if checkpoint:
-        warn_of_changes(os.path.dirname(checkpoint), train_layers, run_settings)
+        warn_of_changes(os.path.dirname(checkpoint), class_names, train_layers,
+                        run_settings)
+    elif glob.glob(glob.escape(filewriter_path) + '/*/events*'):
+        print('Warning: %s holds the curves of an earlier run, too' % filewriter_path)
     for warning in list_warnings(generators):
         print('Warning: ' + warning)
+
+if (weights_path == 'DEFAULT' and not goes_on and workers.size == 1
+        and not os.path.exists(DEFAULT_WEIGHTS)):
+    try:
+        fetch_weights()
+    except OSError as error:
+        if train_file != 'images/train.txt':
+            raise
+        print('%s\nThe sample starts from its own pictures instead.' % error)
+        weights_path = None
 
 tf.set_random_seed(seed)
 x = tf.placeholder(tf.float32, [None, 227, 227, 3], 'x')
@@ -239,7 +243,7 @@ def save(name, is_best=False):
     except (tf.errors.OpError, OSError) as error:
         for part in glob.glob(glob.escape(path) + '*'):
             os.remove(part)
-        sys.exit('%s could not be saved: %s\nThe last checkpoint is %s.'
+        sys.exit('%s could not be saved: %s\nThe last checkpoint: %s.'
                  % (path, reason_of(error), checkpoint or 'none yet'))
 
 
@@ -247,7 +251,7 @@ def check_finite(what, is_finite):
     """Stop the run, before anything is spoilt, unless this is finite."""
     if not is_finite:
         leave('The %s is no longer finite in epoch %d, step %d, with learning_rate %g. '
-              'The last good checkpoint is %s.\nUsual causes: a learning rate that is '
+              'The last good checkpoint: %s.\nUsual causes: a learning rate that is '
               'too high (try a tenth of it), or a wrong weights_path.'
               % (what, epoch, step, learning_rate, checkpoint or 'none yet'))
 
@@ -263,6 +267,8 @@ def leave(status):
 def request_stop(number, frame):
     """Ask the loop to save and stop; a second signal ends the process at once."""
     stop_requests.append(number)
+    # print could be in the midst of its work.
+    os.write(2, b'\nStopping after this step, or the validation; once more: at once.\n')
     signal.signal(number, signal.SIG_DFL)
 
 
@@ -299,7 +305,9 @@ with workers.session() as session, workers.patience():
                 copy_checkpoint(best_source, best_path)
             if not os.path.exists(best_path + '.index'):
                 best_accuracy = -1.
-        write_model_file(checkpoint_path, class_names, train_layers, run_settings)
+        if epoch <= num_epochs or not os.path.exists(
+                os.path.join(checkpoint_path, 'model.json')):
+            write_model_file(checkpoint_path, class_names, train_layers, run_settings)
         train_writer = tf.summary.FileWriter(os.path.join(filewriter_path, 'train'),
                                              session.graph)
         val_writer = tf.summary.FileWriter(os.path.join(filewriter_path, 'validation'))
@@ -325,8 +333,9 @@ with workers.session() as session, workers.patience():
             if workers.any(stop_requests):
                 if done or epoch == first_epoch:
                     checkpoint = save('model_step%d.ckpt' % step)
-                print('\nStopped after step %d of epoch %d; saved %s.\nGo on with the '
-                      'same command and --resume=True.' % (step, epoch, checkpoint))
+                print('\nStopped in epoch %d, before step %d; saved %s.\nGo on with '
+                      'the same command and --resume=True.'
+                      % (epoch, step + 1, checkpoint))
                 leave(128 + (stop_requests or [signal.SIGTERM])[0])
             features, labels = train_batches.next_batch(batch_size)
             step += 1
@@ -390,7 +399,8 @@ with workers.session() as session, workers.patience():
             test_losses.mean(), (classes == generators[-1].labels).mean()))
     workers.finish()
 
-print('Best:       %s, validation accuracy %.4f' % (best_path, best_accuracy))
+print('Best:       %s, of epoch %d, validation accuracy %.4f'
+      % (best_path, best_epoch, best_accuracy))
 print('Curves:     tensorboard --logdir %s' % filewriter_path)
 print('Checkpoint: %s' % checkpoint)
 if export_path and workers.is_chief:

@@ -39,9 +39,16 @@ features_file = 'features.npz'  # for a layer: arrays features and paths
 def find_weights(checkpoint):
     """Return the path of the best checkpoint in a folder, else of the newest one.
 
+    The path of a checkpoint or a weight file itself is returned as it is.
+
     Raises:
         FileNotFoundError: there is none.
     """
+    if not os.path.isdir(checkpoint):
+        if os.path.exists(checkpoint) or os.path.exists(checkpoint + '.index'):
+            return checkpoint
+        raise FileNotFoundError('%s: no such checkpoint; finetune.py writes them'
+                                % checkpoint)
     best = os.path.join(checkpoint, 'model_best.ckpt')
     found = [best] if os.path.exists(best + '.index') else list_checkpoints(checkpoint)
     if not found:
@@ -289,8 +296,8 @@ def export_model(weights_path, class_names, folder):
 if __name__ == '__main__':
     sys.stdout.reconfigure(errors='backslashreplace')  # names that are not UTF-8
     globals().update(read_command_line(globals(), [
-        argument for argument in sys.argv[1:] if argument.startswith('--')]))
-    places = [argument for argument in sys.argv[1:] if not argument.startswith('--')]
+        argument for argument in sys.argv[1:] if argument.startswith('-')]))
+    places = [argument for argument in sys.argv[1:] if not argument.startswith('-')]
     check_settings(globals(), [
         ('top_k', top_k >= 1, '1 or more'),
         ('batch_size', batch_size >= 1, '1 or more'),
@@ -298,7 +305,7 @@ if __name__ == '__main__':
         ('export_path', not export_path or not os.path.exists(export_path),
          'a folder that does not exist yet')])
 
-    weights_path = find_weights(checkpoint) if os.path.isdir(checkpoint) else checkpoint
+    weights_path = find_weights(checkpoint)
     print('Network: %s' % weights_path)
     class_names = find_class_names(weights_path)
     num_classes = len(class_names)

@@ -172,7 +172,7 @@ def test_stop_of_any_worker_stops_all_and_another_number_goes_on(tmp_path, singl
     processes[1].send_signal(signal.SIGTERM)
     statuses, outputs, errors = finish(processes)
     assert statuses == [128 + signal.SIGTERM] * 2, (outputs, errors)
-    assert 'of epoch 2; saved' in outputs[0]
+    assert 'Stopped in epoch 2, before step' in outputs[0]
     status, output = finetune(str(tmp_path), '--batch_size=24', '--resume=True', *JOB)
     assert status == 0, output
     assert 'Warning' not in output
@@ -268,7 +268,8 @@ def test_network_error_leaves_the_watch_its_time_but_once(monkeypatch, capsys):
         with workers.patience(), workers.patience():
             raise tf.errors.UnavailableError(
                 None, None, 'Graph execution error:\n\nmany\nlines\nSocket closed\n'
-                '\t [[{{node mean}}]] [Op:mean]')
+                'The error could be from a previous operation. Restart your program to '
+                'reset.\n\t [[{{node mean}}]] [Op:mean]')
     assert slept == [80] and 'Socket closed\n' in capsys.readouterr().err
 
 

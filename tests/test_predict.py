@@ -271,7 +271,7 @@ def test_projector_page_takes_an_even_selection(tmp_path):
     (['none*.jpg'], 'none*.jpg: no pictures there'),
     ([TEST, 'x.jpg'], 'test.txt: a list with labels goes alone'),
     (['--checkpoint=.'], '.: no checkpoints there'),
-    (['--checkpoint=none.ckpt'], 'none.ckpt: no such weight file'),
+    (['--checkpoint=none.ckpt'], 'none.ckpt: no such checkpoint'),
     (['--layer=fc9'], "layer is 'fc9', must be None or one of"),
     (['--top=3'], "'--top=3' is not an option")])
 def test_wrong_settings_are_errors(tmp_path, trained, arguments, complaint):

@@ -2,6 +2,7 @@
 import glob
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -66,8 +67,9 @@ def test_interrupted_run_goes_on_exactly(tmp_path):
             if wanted in line:
                 process.send_signal(number)
         assert process.wait() == 128 + number, output
-        assert 'of epoch %d; saved %s/new/checkpoints/model_step' % (
-            epoch, folder) in output
+        assert re.search('Stopped in epoch %d, before step [0-9]+; saved %s/new/'
+                         'checkpoints/model_step' % (epoch, folder), output), output
+        assert 'Stopping after this step' in output
         assert 'Go on with the same command and --resume=True' in output
     output = run(folder, '--batch_size=2', '--resume=True')
     assert 'Going on from %s/new/checkpoints/model_step' % folder in output
@@ -117,9 +119,12 @@ def test_killed_at_any_moment_it_goes_on_exactly(tmp_path):
 def test_finished_run_is_left_as_it_is(uninterrupted):
     before = final(uninterrupted)
     output = run(uninterrupted, '--resume=True')
-    assert 'Epoch' not in output and 'Warning: seed' not in output
-    assert 'Warning: seed was 0 in the run that goes on, now it is 1' in run(
-        uninterrupted, '--resume=True', '--seed=1')
+    assert 'Epoch' not in output and 'in the run that goes on' not in output
+    for _ in range(2):  # the warnings stay true, since nothing was trained with these
+        output = run(uninterrupted, '--resume=True', '--seed=1',
+                     '--classes_file=images/classes.txt')
+        assert 'Warning: seed was 0 in the run that goes on, now it is 1' in output
+        assert "Warning: class_names was ['0', '1', '2'] in the run" in output
     assert same(final(uninterrupted), before)
 
 
@@ -193,7 +198,7 @@ def test_infinite_loss_stops_the_run_and_poisons_nothing(tmp_path):
     assert status == 1
     assert 'is no longer finite in epoch 1' in output
     assert 'with learning_rate 1e+38' in output
-    assert 'The last good checkpoint is none yet' in output
+    assert 'The last good checkpoint: none yet' in output
     assert 'Traceback' not in output
     assert list_checkpoints(str(tmp_path / 'new' / 'checkpoints')) == []
     assert all(np.isfinite(value) for _, _, value in summaries(str(tmp_path), 'train')
@@ -215,7 +220,7 @@ def test_full_disk_is_a_clear_error_and_leaves_earlier_checkpoints(tmp_path,
             resource.RLIMIT_FSIZE, (10 ** 8, 10 ** 8)))
     assert process.returncode == 1, process.stdout
     assert 'model_epoch2.ckpt could not be saved' in process.stdout
-    assert 'The last checkpoint is %s.' % earlier in process.stdout
+    assert 'The last checkpoint: %s.' % earlier in process.stdout
     assert 'Traceback' not in process.stdout
     assert list_checkpoints(folder + '/new/checkpoints') == [earlier]
     assert same(tensors(earlier),
