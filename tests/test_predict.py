@@ -268,7 +268,7 @@ def test_projector_page_takes_an_even_selection(tmp_path):
 
 
 @pytest.mark.parametrize('arguments, complaint', [
-    (['none*.jpg'], 'none*.jpg: no pictures there'),
+    (['none*.jpg'], 'none*.jpg: does not exist, or no pictures there'),
     ([TEST, 'x.jpg'], 'test.txt: a list with labels goes alone'),
     (['--checkpoint=.'], '.: no checkpoints there'),
     (['--checkpoint=none.ckpt'], 'none.ckpt: no such checkpoint'),
