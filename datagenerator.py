@@ -246,7 +246,7 @@ class ImageDataGenerator:
                 if fault:
                     bad[sample] = fault
         bar.close()
-        if os.access(folder or '.', os.W_OK):
+        if samples and os.access(folder or '.', os.W_OK):
             with open(memory + '.part', 'w') as file:
                 json.dump({'state': state, 'bad': list(bad)}, file)
             os.replace(memory + '.part', memory)
@@ -306,12 +306,13 @@ def check_images(generators, on_bad_image, gather=lambda array: array):
 def list_warnings(generators):
     """Return warnings about the samples of generators, as a list of text."""
     warnings = []
-    for one, other in itertools.combinations(generators, 2):
-        line_of = {os.path.realpath(path): line
-                   for path, line in zip(one.paths, one.line_numbers)}
-        shared = [(path, line_of[os.path.realpath(path)], line)
-                  for path, line in zip(other.paths, other.line_numbers)
-                  if os.path.realpath(path) in line_of]
+    resolved = [(generator, [os.path.realpath(path) for path in generator.paths])
+                for generator in generators]
+    for (one, one_paths), (other, other_paths) in itertools.combinations(resolved, 2):
+        line_of = dict(zip(one_paths, one.line_numbers))
+        shared = [(path, line_of[real_path], line) for path, real_path, line
+                  in zip(other.paths, other_paths, other.line_numbers)
+                  if real_path in line_of]
         if shared:
             warnings.append(
                 '%d pictures of %s are also in %s, so its accuracy is too optimistic; '
@@ -744,6 +745,7 @@ def main():
         sys.exit('--split: the shares must be 0 or more, and that of training not 0')
     try:
         classes = find_classes(args.folder)
+        class_names = sorted(classes)
         existing = [path for path in outs if os.path.exists(path)]
         if existing and not args.force:
             sys.exit('%s would be overwritten; --force does so' % ', '.join(existing))
@@ -756,17 +758,17 @@ def main():
                     picture = os.path.relpath(picture, args.out)
                     file.write('./%s %d\n' % (picture, label))
         with open(outs[-1], 'w', encoding='utf-8') as file:
-            file.writelines(name + '\n' for name in sorted(classes))
+            file.writelines(name + '\n' for name in class_names)
     except (OSError, ValueError) as error:
         sys.exit(str(error))
 
     print('%-20s %7s %7s %7s %7s' % tuple(['class', 'label'] + names))
     counts = np.array([np.bincount([label for _, label in samples],
-                                   minlength=len(classes)) for samples in lists])
-    for label, name in enumerate(sorted(classes)):
+                                   minlength=len(class_names)) for samples in lists])
+    for label, name in enumerate(class_names):
         print('%-20s %7d %7d %7d %7d' % ((name, label) + tuple(counts[:, label])))
     for name, share, found in zip(names, args.split, counts):
-        missing = np.array(sorted(classes))[found == 0]
+        missing = np.array(class_names)[found == 0]
         if share and len(missing):
             print('Warning: %s.txt has no picture of %s' % (name, ', '.join(missing)))
 

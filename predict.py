@@ -315,13 +315,13 @@ if __name__ == '__main__':
         sys.exit()
 
     places = places or [pictures]
+    labelled = [place for place in places if has_labels(place)]
     labels = None
-    if len(places) == 1 and has_labels(places[0]):
-        paths, labels, _ = read_list(places[0], num_classes, check_files=False)
+    if labelled and len(places) > 1:
+        sys.exit('%s: a list with labels goes alone' % labelled[0])
+    if labelled:
+        paths, labels, _ = read_list(labelled[0], num_classes, check_files=False)
     else:
-        for place in places:
-            if has_labels(place):
-                sys.exit('%s: a list with labels goes alone' % place)
         paths = [path for place in places for path in find_pictures(place)]
 
     x = tf.placeholder(tf.float32, [None, 227, 227, 3])
