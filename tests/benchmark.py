@@ -19,8 +19,6 @@ import time
 
 import numpy as np
 
-from cluster import tf_configs
-
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
@@ -51,8 +49,10 @@ def make_lists(folder):
 
 def make_weights(args):
     """Save weights that are initialised from the training pictures."""
-    from alexnet import AlexNet, save_weights, tf
+    from alexnet import AlexNet
     from datagenerator import ImageDataGenerator
+    from machinery.tf1 import tf
+    from machinery.weights import save_weights
     generator = ImageDataGenerator(args.train, shuffle=True, nb_classes=args.classes)
     tf.set_random_seed(0)
     x = tf.placeholder(tf.float32, [None, 227, 227, 3])
@@ -66,8 +66,9 @@ def make_weights(args):
 def tutorial(args):
     """The tutorial's loop: decode, train, a second pass for the summary, each step."""
     import cv2
-    from alexnet import AlexNet, tf
-    from datagenerator import read_list
+    from alexnet import AlexNet
+    from machinery.lists import read_list
+    from machinery.tf1 import tf
 
     def batches(list_path, shuffle, epoch=0):
         paths, labels, _ = read_list(list_path, args.classes)
@@ -174,7 +175,8 @@ def keras(args):
 
 def speed(args):
     """Print images/s and GFLOP/s of the pass to fc6, and of a matrix product."""
-    from alexnet import AlexNet, tf
+    from alexnet import AlexNet
+    from machinery.tf1 import tf
     x = tf.placeholder(tf.float32, [None, 227, 227, 3])
     model = AlexNet(x, 1., 2, ['fc8'], None, ['fc7', 'fc8'])
     a = tf.Variable(tf.random.uniform([4096, 4096]))
@@ -205,15 +207,17 @@ def speed(args):
 
 def worker(args):
     """As one of several workers, print what steps with and without the mean take."""
-    from alexnet import LAYERS, AlexNet, tf
-    from distributed import Workers
+    from alexnet import LAYERS, AlexNet
+    from machinery.cluster import find_tasks
+    from machinery.tf1 import tf
+    from machinery.workers import Workers
 
     def bytes_received():
         with open('/proc/net/dev') as file:
             [line] = [line for line in file if line.strip().startswith('lo:')]
         return int(line.split(':')[1].split()[0])
 
-    workers = Workers(os.environ['TF_CONFIG'])
+    workers = Workers(*find_tasks())
     steps = 6
     print('%d workers on one machine, batches of %d each; bytes and times of a step of '
           'each worker' % (workers.size, args.batch))
@@ -232,10 +236,9 @@ def worker(args):
             optimizer = tf.train.GradientDescentOptimizer(1e-9)
             alone = optimizer.apply_gradients(zip(gradients, variables))
             together = optimizer.apply_gradients(zip(
-                workers.mean(gradients, tf.cast(tf.shape(model.fc8)[0], tf.float32)),
-                variables))
-            shape = [args.batch] + model.frozen.shape.as_list()[1:]
-            feed = {model.frozen: np.random.RandomState(0).rand(*shape)}
+                workers.mean(gradients), variables))
+            shape = [args.batch] + model.bottleneck.shape.as_list()[1:]
+            feed = {model.bottleneck: np.random.RandomState(0).rand(*shape)}
             session.run(tf.global_variables_initializer())
             seconds = []
             for train_op in (alone, together):
@@ -260,6 +263,7 @@ def worker(args):
 
 def run_workers(size, arguments):
     """Run so many workers on this machine."""
+    from helpers import tf_configs
     processes = [subprocess.Popen(
         [sys.executable, __file__, '--part', 'worker'] + arguments,
         env=dict(os.environ, TF_CONFIG=config)) for config in tf_configs(size)]

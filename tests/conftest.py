@@ -1,10 +1,15 @@
+import os
 import shutil
 
 import numpy as np
 import pytest
 
-from alexnet import tf
-from golden import golden, to_tensorflow
+from helpers import ROOT, golden, to_tensorflow
+from machinery.tf1 import tf
+
+# No download leaves this machine. Processes that are forked from a server import ours.
+os.environ.update(http_proxy='http://127.0.0.1:9', https_proxy='http://127.0.0.1:9',
+                  no_proxy='127.0.0.1', PYTHONPATH=ROOT + os.pathsep + ROOT + '/tests')
 
 
 @pytest.fixture(autouse=True)

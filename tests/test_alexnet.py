@@ -1,26 +1,21 @@
 import os
-import pickle
 
 import numpy as np
 import pytest
 
-from alexnet import (AlexNet, LAYERS, conv, dropout, dropout_seeds, lrn, read_weights,
-                     tf)
+from alexnet import (AlexNet, LAYERS, conv, dropout, dropout_seeds, lrn,
+                     pretrained_shapes)
 from datagenerator import load_image
-from golden import HERE, golden
-
-IMAGES = os.path.join(os.path.dirname(HERE), 'images')
+from helpers import ROOT, golden, same
+from machinery.settings import InputError
+from machinery.tf1 import session_config, tf
+from machinery.weights import read_weights, save_weights
 
 
 def build(num_classes=1000, skip_layer=(), weights_path=None, **kwargs):
     x = tf.placeholder(tf.float32, [None, 227, 227, 3])
     return AlexNet(x, tf.placeholder(tf.float32, []), num_classes, list(skip_layer),
                    weights_path, **kwargs)
-
-
-def save(path, layers):
-    np.save(str(path), layers)
-    return str(path)
 
 
 def test_activations_are_those_of_caffe(golden_file):
@@ -31,7 +26,7 @@ def test_activations_are_those_of_caffe(golden_file):
         model.load_initial_weights(session)
         outputs = session.run(
             [getattr(model, name) for name in names + ['norm1', 'pool1', 'pool2']],
-            {model.x: images, model.keep_prob: 1.})
+            {model.X: images, model.KEEP_PROB: 1.})
     for name, output in zip(names, outputs):
         error = np.abs(output - expected[name]).max()
         assert error <= 2e-6 * np.abs(expected[name]).max(), name
@@ -52,8 +47,8 @@ def test_grouped_convolution_is_two_convolutions_side_by_side():
     image = rng.standard_normal((2, 9, 9, 8)).astype(np.float32)
     filters = rng.standard_normal((3, 3, 4, 6)).astype(np.float32)
     biases = rng.standard_normal(6).astype(np.float32)
-    grouped = conv(tf.constant(image), 3, 6, 1, 'grouped', groups=2)
-    halves = [conv(tf.constant(image[..., 4 * i:4 * i + 4]), 3, 3, 1, 'half%d' % i)
+    grouped = conv(tf.constant(image), 3, 3, 6, 1, 1, 'grouped', groups=2)
+    halves = [conv(tf.constant(image[..., 4 * i:4 * i + 4]), 3, 3, 3, 1, 1, 'half%d' % i)
               for i in range(2)]
     with tf.Session() as session:
         weights = tf.trainable_variables()
@@ -95,19 +90,6 @@ def test_dropout_keeps_the_share_and_the_mean():
         assert (session.run(dropout(ones, 1.)) == 1).all()
 
 
-def test_part_of_a_batch_gets_its_part_of_the_dropout_mask():
-    rows = tf.placeholder_with_default(np.zeros(0, np.int32), [None])
-    x = tf.placeholder(tf.float32, [None, 50])
-    output = dropout(x, 0.5, seed=dropout_seeds([5, 1])[0], rows=[rows, 20])
-    with tf.Session() as session:
-        whole = session.run(output, {x: np.ones((20, 50))})
-        part = session.run(output, {x: np.ones((3, 50)), rows: [17, 2, 9]})
-        first = session.run(output, {x: np.ones((3, 50))})
-        assert len(session.run(output, {x: np.ones((30, 50))})) == 30
-    assert len(np.unique(whole, axis=0)) == 20
-    assert (part == whole[[17, 2, 9]]).all() and (first == whole[:3]).all()
-
-
 def test_loading_adds_no_operation_and_leaves_skipped_layers(golden_file):
     model = build(num_classes=5, skip_layer=['fc8'], weights_path=golden_file)
     with tf.Session() as session:
@@ -116,52 +98,36 @@ def test_loading_adds_no_operation_and_leaves_skipped_layers(golden_file):
         tf.get_default_graph().finalize()
         model.load_initial_weights(session)
         expected = read_weights(golden_file)
-        for name in LAYERS[:-1]:
-            for value, wanted in zip(session.run(model.variables[name]),
-                                     expected[name]):
-                assert (value == wanted).all()
-        for value, wanted in zip(session.run(model.variables['fc8']), fresh):
-            assert (value == wanted).all()
-
-
-@pytest.mark.parametrize('writer', ['python2_numpy1', 'python3_numpy1',
-                                    'python3_numpy2'])
-def test_weights_of_every_writer_are_read(writer):
-    layers = read_weights(os.path.join(HERE, 'data', writer + '.npy'))
-    assert set(layers) == {'conv1', 'fc8'}
-    assert (layers['conv1'][0] == np.arange(6).reshape(2, 3)).all()  # a list
-    assert (layers['conv1'][1] == np.arange(3)).all()
-    assert (layers['fc8'][0] == np.ones((2, 2))).all()  # a dict
-    assert (layers['fc8'][1] == np.zeros(2)).all()
-
-
-@pytest.mark.parametrize('kind', ['<f4', '>f4', '>f8', '<f2'])
-def test_every_byte_order_and_width_is_read(tmp_path, kind):
-    array = np.arange(600).reshape(20, 30).astype(kind)
-    path = save(tmp_path / 'kind.npy', {'fc8': [array, np.asfortranarray(array)]})
-    weights, biases = read_weights(path)['fc8']
-    assert (weights == array).all() and (biases == array).all()
+        assert same({name: session.run(model.variables[name]) for name in LAYERS},
+                    dict(expected, fc8=fresh))
 
 
 def test_unknown_layer_is_an_error_that_lists_the_layers():
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(InputError) as error:
         build(skip_layer=['fc8', 'fc9'])
     assert 'fc9' in str(error.value)
     assert all(name in str(error.value) for name in LAYERS)
     for names in ['fc8', ['fc8', 'fc8']]:
-        with pytest.raises(ValueError, match="'fc8'"):
+        with pytest.raises(InputError, match="'fc8'"):
             AlexNet(None, None, 2, names)
 
 
-def test_input_of_another_size_is_an_error():
-    x = tf.placeholder(tf.float32, [None, 224, 224, 3])
-    with pytest.raises(ValueError, match='224, 224, 3.*227, 227, 3'):
+@pytest.mark.parametrize('size', [226, 259])
+def test_input_of_another_size_is_an_error(size):
+    x = tf.placeholder(tf.float32, [None, size, size, 3])
+    with pytest.raises(InputError, match='%d, %d, 3.*227, 227, 3' % (size, size)):
         AlexNet(x, 1., 2, [])
+
+
+def test_outputs_have_the_names_of_the_tutorial():
+    build()
+    for name in LAYERS:
+        tf.get_default_graph().get_tensor_by_name('%s/%s:0' % (name, name))
 
 
 def test_missing_weight_file_is_named_with_the_ways_out(tmp_path):
     model = build(weights_path=str(tmp_path / 'none.npy'))
-    with pytest.raises(FileNotFoundError, match='none.npy.*weights_path = None'):
+    with pytest.raises(InputError, match='none.npy.*weights_path = None'):
         model.load_initial_weights(None)
 
 
@@ -173,12 +139,13 @@ def test_misfits_are_all_named_and_nothing_is_assigned(tmp_path):
     del layers['conv4']
     layers['fc8'][0] = np.zeros((4096, 1000), np.float32)
     layers['fc9'] = layers['conv1']
-    path = save(tmp_path / 'misfit.npy', layers)
+    path = str(tmp_path / 'misfit.npy')
+    save_weights(layers, path)
     model = build(num_classes=3, weights_path=path)
     with tf.Session() as session:
         session.run(tf.global_variables_initializer())
         before = session.run(model.variables['conv1'])
-        with pytest.raises(ValueError) as error:
+        with pytest.raises(InputError) as error:
             model.load_initial_weights(session)
         after = session.run(model.variables['conv1'])
     message = str(error.value)
@@ -189,60 +156,8 @@ def test_misfits_are_all_named_and_nothing_is_assigned(tmp_path):
     assert all((old == new).all() for old, new in zip(before, after))
 
 
-class Attack:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return open, (self.path, 'w')
-
-
-@pytest.mark.parametrize('protocol', [0, 2, 3, 4])
-def test_pickle_that_runs_code_is_refused_and_runs_nothing(tmp_path, protocol):
-    target = str(tmp_path / 'owned')
-    path = str(tmp_path / 'attack.npy')
-    header = {'descr': '|O', 'fortran_order': False, 'shape': ()}
-    with open(path, 'wb') as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        pickle.dump({'conv1': Attack(target)}, file, protocol)
-    with pytest.raises(ValueError, match='attack.npy.*refused to load'):
-        read_weights(path)
-    assert not os.path.exists(target)
-
-
-@pytest.mark.parametrize('name, content, complaint', [
-    ('empty', b'', 'not a readable weight file'),
-    ('text', b'<html>404</html>', 'not a readable weight file'),
-])
-def test_foreign_files_are_refused(tmp_path, name, content, complaint):
-    path = tmp_path / name
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match='%s: %s' % (name, complaint)):
-        read_weights(str(path))
-
-
-def test_other_contents_are_refused(tmp_path):
-    with pytest.raises(ValueError, match='array.npy.*not a dictionary'):
-        read_weights(save(tmp_path / 'array.npy', np.zeros(3)))
-    with pytest.raises(ValueError, match='list.npy.*not a dictionary'):
-        read_weights(save(tmp_path / 'list.npy', np.array([{}], object)))
-    with pytest.raises(ValueError, match='pair.npy: .*fc8: expected'):
-        read_weights(save(tmp_path / 'pair.npy', {'fc8': [np.zeros(3)]}))
-    with pytest.raises(ValueError, match='text.npy: .*fc8: expected'):
-        read_weights(save(tmp_path / 'text.npy', {'fc8': ['a', 'b']}))
-    with pytest.raises(ValueError, match='objects.npy: .*expected arrays of floats'):
-        read_weights(save(tmp_path / 'objects.npy', {'fc8': [
-            np.array([None], object), np.zeros(3)]}))
-    whole = save(tmp_path / 'whole.npy', {'fc8': [np.zeros((99, 99)), np.zeros(99)]})
-    cut = tmp_path / 'cut.npy'
-    with open(whole, 'rb') as file:
-        cut.write_bytes(file.read()[:-999])
-    with pytest.raises(ValueError, match='cut.npy: not a readable weight file'):
-        read_weights(str(cut))
-
-
 def sample_images():
-    return np.stack([load_image(os.path.join(IMAGES, 'textures', name,
+    return np.stack([load_image(os.path.join(ROOT, 'images', 'textures', name,
                                              'train_%02d.jpg' % number))
                      for name in ['brick', 'grass', 'gravel']
                      for number in range(1, 9)])
@@ -255,8 +170,9 @@ def test_data_initialisation_gives_mean_0_and_variance_1():
         session.run(tf.global_variables_initializer())
         model.initialize_from_data(session, images)
         for name in LAYERS:
-            output = tf.get_default_graph().get_tensor_by_name(name + '/BiasAdd:0')
-            values = session.run(output, {model.x: images, model.keep_prob: 1.})
+            output = getattr(model, name)
+            output = output.op.inputs[0] if output.op.type == 'Relu' else output
+            values = session.run(output, {model.X: images, model.KEEP_PROB: 1.})
             values = values.reshape(-1, values.shape[-1]).astype(np.float64)
             np.testing.assert_allclose(values.mean(0), 0, atol=1e-3)
             np.testing.assert_allclose(values.var(0), 1, atol=1e-3)
@@ -267,5 +183,29 @@ def test_data_initialisation_needs_images_that_differ():
     images = np.repeat(sample_images()[:1], 2, axis=0)
     with tf.Session() as session:
         session.run(tf.global_variables_initializer())
-        with pytest.raises(ValueError, match='fc6: .* all 2 images'):
+        with pytest.raises(InputError, match='fc6: .* all 2 images'):
             model.initialize_from_data(session, images)
+
+
+@pytest.mark.parametrize('layer', ['conv2', 'conv3', 'fc6'])
+def test_step_asks_for_nothing_but_the_bottleneck(layer):
+    x = tf.placeholder(tf.float32, [None, 227, 227, 3])
+    layers = LAYERS[LAYERS.index(layer):]
+    model = AlexNet(x, 0.5, 2, layers, None, layers)
+    variables = [variable for name in layers for variable in model.variables[name]]
+    optimizer = tf.train.GradientDescentOptimizer(0.1)
+    train_op = optimizer.minimize(tf.reduce_mean(model.fc8 ** 2), var_list=variables)
+    with tf.Session(config=session_config()) as session:
+        session.run(tf.global_variables_initializer())
+        before = session.run(variables[0])
+        session.run(train_op, {
+            model.bottleneck: np.ones([3] + model.bottleneck.shape.as_list()[1:])})
+        assert (session.run(variables[0]) != before).any()
+
+
+@pytest.mark.parametrize('layer, tensor', list(zip(LAYERS, [
+    'X', 'pool1', 'pool2', 'conv3', 'conv4', 'flat5', 'fc6', 'fc7'])))
+def test_bottleneck_is_what_enters_the_first_trained_layer(layer, tensor):
+    model = AlexNet(tf.placeholder(tf.float32, [None, 227, 227, 3]), 1., 2, ['fc8'],
+                    train_layers=['fc8', layer] if layer != 'fc8' else ['fc8'])
+    assert model.bottleneck is getattr(model, tensor)

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 import datagenerator
-from alexnet import LAYERS, AlexNet, tf
-from datagenerator import FeatureCache, ImageDataGenerator
-from distributed import Workers
-from golden import HERE
-from test_finetune import checkpoint, finetune
+from datagenerator import ImageDataGenerator
+from helpers import ROOT, finetune, tensors
+from machinery import cache as cache_module
+from machinery.cache import FeatureCache
+from machinery.settings import InputError
+from machinery.tf1 import tf
 
-TRAIN = os.path.join(os.path.dirname(HERE), 'images', 'train.txt')
+TRAIN = os.path.join(ROOT, 'images', 'train.txt')
 ROW = 8 * 8 * 3 * 4  # bytes of a row of features below
 DATA = 135 * ROW
 
@@ -58,7 +59,7 @@ def test_features_are_right_and_computed_once(tmp_path, decoded, memory):
         cache.reset_pointer(epoch)
         plain.reset_pointer(epoch)
         for _ in range(3):
-            keys |= {(sample, plain.mirrored[sample])
+            keys |= {(sample, plain.variants[sample])
                      for sample in plain.order[plain.pointer:plain.pointer + 50]}
             images, labels = plain.next_batch(50)
             features, same_labels = cache.next_batch(50)
@@ -78,9 +79,25 @@ def test_disabled_cache_computes_every_time(tmp_path, decoded):
     assert forward.calls == 9 and len(decoded) == 3 * 135
 
 
+def test_samples_without_a_variant_are_computed_every_time():
+    """As a user's own random change of pictures."""
+    class Jitter(ImageDataGenerator):
+        def reset_pointer(self, *args):
+            super().reset_pointer(*args)
+            self.variants[::2] = -1
+
+    forward = Forward()
+    cache = FeatureCache(Jitter(TRAIN, nb_classes=3, scale_size=(8, 8)), forward, DATA)
+    for epoch in range(3):
+        cache.reset_pointer(epoch)
+        for _ in range(3):
+            cache.next_batch(50)
+    assert forward.rows == 135 + 68 + 68
+
+
 @pytest.mark.skipif(not os.path.exists('/dev/full'), reason='no /dev/full here')
 def test_full_disk_costs_time_but_no_features(monkeypatch, capsys):
-    monkeypatch.setattr(datagenerator.tempfile, 'TemporaryFile',
+    monkeypatch.setattr(cache_module.tempfile, 'TemporaryFile',
                         lambda **kwargs: open('/dev/full', 'r+b', buffering=0))
     forward, plain = Forward(), pictures()
     cache = FeatureCache(pictures(), forward, 60 * ROW)
@@ -99,7 +116,7 @@ def test_decoding_error_reaches_the_caller(tmp_path):
     (tmp_path / 'bad.png').write_bytes(b'no picture')
     (tmp_path / 'list.txt').write_text('bad.png 0\n')
     cache = FeatureCache(ImageDataGenerator(str(tmp_path / 'list.txt')), Forward(), 0)
-    with pytest.raises(ValueError, match='list.txt, line 1: .*bad.png: not a picture'):
+    with pytest.raises(InputError, match='list.txt, line 1: .*bad.png: not a picture'):
         cache.next_batch(50)
 
 
@@ -107,9 +124,10 @@ def resident(code, *arguments):
     """Run code in a process of its own; return the numbers that it prints."""
     output = subprocess.check_output(
         [sys.executable, '-c', 'import resource, sys\nimport numpy as np\n'
-         'from datagenerator import *\npeak = lambda: 1024 * resource.getrusage('
+         'from datagenerator import ImageDataGenerator\n'
+         'from machinery.cache import FeatureCache\npeak = lambda: 1024 * resource.getrusage('
          'resource.RUSAGE_SELF).ru_maxrss\n' + code] + list(arguments),
-        cwd=os.path.dirname(HERE))
+        cwd=ROOT)
     return [int(number) for number in output.split()]
 
 
@@ -147,12 +165,6 @@ print(peak())
     assert after - before < 200 * 1000000
 
 
-def weights(folder, epoch):
-    reader = checkpoint(folder, epoch)
-    return {name: reader.get_tensor(name)
-            for name in reader.get_variable_to_shape_map()}
-
-
 @pytest.mark.parametrize('layers', ["['fc8','fc7']"])
 def test_cached_and_uncached_training_end_in_the_same_weights(tmp_path, layers):
     found = []
@@ -163,37 +175,13 @@ def test_cached_and_uncached_training_end_in_the_same_weights(tmp_path, layers):
             '--train_file=images/val.txt', '--val_file=images/test.txt',
             '--num_epochs=3', '--batch_size=32', '--weights_path=None')
         assert status == 0, output
-        found.append(weights(folder, 3))
+        found.append(tensors(folder + '/new/checkpoints/model_epoch3.ckpt'))
     cached, uncached = found
     assert set(cached) == set(uncached)
     for name in cached:
+        [one], [other] = cached[name], uncached[name]
         if tf.__version__.startswith('1.'):
-            np.testing.assert_allclose(
-                cached[name], uncached[name], err_msg=name,
-                atol=1e-6 * np.abs(uncached[name]).max())
+            np.testing.assert_allclose(one, other, err_msg=name,
+                                       atol=1e-6 * np.abs(other).max())
         else:
-            assert (cached[name] == uncached[name]).all(), name
-
-
-@pytest.mark.parametrize('layer', ['conv2', 'conv3', 'fc6'])
-def test_step_asks_for_nothing_but_the_frozen_features(layer):
-    x = tf.placeholder(tf.float32, [None, 227, 227, 3])
-    layers = LAYERS[LAYERS.index(layer):]
-    model = AlexNet(x, 0.5, 2, layers, None, layers)
-    variables = [variable for name in layers for variable in model.variables[name]]
-    optimizer = tf.train.GradientDescentOptimizer(0.1)
-    train_op = optimizer.minimize(tf.reduce_mean(model.fc8 ** 2), var_list=variables)
-    with Workers().session() as session:
-        session.run(tf.global_variables_initializer())
-        before = session.run(variables[0])
-        session.run(train_op, {
-            model.frozen: np.ones([3] + model.frozen.shape.as_list()[1:])})
-        assert (session.run(variables[0]) != before).any()
-
-
-@pytest.mark.parametrize('layer, tensor', list(zip(LAYERS, [
-    'x', 'pool1', 'pool2', 'conv3', 'conv4', 'flat5', 'fc6', 'fc7'])))
-def test_frozen_is_what_enters_the_first_trained_layer(layer, tensor):
-    model = AlexNet(tf.placeholder(tf.float32, [None, 227, 227, 3]), 1., 2, ['fc8'],
-                    train_layers=['fc8', layer] if layer != 'fc8' else ['fc8'])
-    assert model.frozen is getattr(model, tensor)
+            assert (one == other).all(), name

@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 
 import datagenerator
-from datagenerator import (ImageDataGenerator, load_image, read_class_names,
-                          read_command_line)
-from golden import HERE
+from datagenerator import IMAGENET_MEAN, ImageDataGenerator, examine_pictures, load_image
+from helpers import ROOT
+from machinery.settings import InputError
+from machinery.workers import Workers
 
-MEAN = np.float32([104, 117, 124])
-TRAIN = os.path.join(os.path.dirname(HERE), 'images', 'train.txt')
+MEAN = np.float32(IMAGENET_MEAN)
+TRAIN = os.path.join(ROOT, 'images', 'train.txt')
 
 
 def colours(tmp_path, count, size=8):
@@ -26,13 +27,6 @@ def write_list(tmp_path, text, encoding='utf-8'):
     path = tmp_path / 'list.txt'
     path.write_bytes(text.encode(encoding))
     return str(path)
-
-
-def faults(tmp_path, text, **kwargs):
-    with pytest.raises(ValueError) as error:
-        ImageDataGenerator(write_list(tmp_path, text), **kwargs)
-    assert 'list.txt' in str(error.value)
-    return str(error.value)
 
 
 def picture():
@@ -75,9 +69,9 @@ def test_bad_pictures_are_errors_that_name_the_path(tmp_path):
                                      ('text.jpg', b'no picture', 'not a picture'),
                                      ('cut.jpg', whole[:-99], 'not a picture')]:
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(ValueError, match='%s: %s' % (name, complaint)):
+        with pytest.raises(InputError, match='%s: %s' % (name, complaint)):
             load_image(str(tmp_path / name))
-    with pytest.raises(FileNotFoundError, match='none.jpg'):
+    with pytest.raises(InputError, match='none.jpg: No such file'):
         load_image(str(tmp_path / 'none.jpg'))
 
 
@@ -138,76 +132,6 @@ def test_about_half_the_pictures_are_mirrored_and_all_without_shuffling_in_order
     assert 45 < sum(mirrored) < 90
 
 
-def test_list_syntax(tmp_path):
-    colours(tmp_path, 1)
-    (tmp_path / 'with space').mkdir()
-    for name in ['my photo.png', 'ümläut.png', os.path.join('with space', 'a.png')]:
-        (tmp_path / name).write_bytes((tmp_path / '0.png').read_bytes())
-    text = ('# a comment\r\n0.png 0\r\n\r\n  my photo.png \t 1 \nümläut.png 1\n'
-            'with space/a.png 0\n%s 1' % (tmp_path / 'my photo.png'))
-    for encoding in ['utf-8', 'utf-8-sig']:
-        generator = ImageDataGenerator(write_list(tmp_path, text, encoding))
-        assert [os.path.relpath(path, str(tmp_path)) for path in generator.paths] == [
-            '0.png', 'my photo.png', 'ümläut.png', 'with space/a.png', 'my photo.png']
-        assert list(generator.labels) == [0, 1, 1, 0, 1]
-        assert list(generator.line_numbers) == [2, 4, 5, 6, 7]
-        assert generator.next_batch(9)[0].shape == (5, 227, 227, 3)
-
-
-def test_all_faults_of_a_list_are_reported_together(tmp_path):
-    colours(tmp_path, 2)
-    message = faults(tmp_path, '0.png 0\nnone.png 0\n1.png\n1.png one\n1.png 2\n'
-                               '1.png -1\n1.png 0.5\n./0.png 1\nnone.png 7\n')
-    for expected in ['line 2: no such file: ' + str(tmp_path / 'none.png'),
-                     "line 3: no label behind '1.png'",
-                     "line 4: label 'one' is not an integer",
-                     'line 5: label 2 is not in 0..1',
-                     'line 6: label -1 is not in 0..1',
-                     "line 7: label '0.5' is not an integer",
-                     'line 8: label 1, but label 0 in an earlier line: '
-                     + os.path.join(str(tmp_path), './0.png'),
-                     'line 9: label 7 is not in 0..1',
-                     'line 9: no such file: ' + str(tmp_path / 'none.png')]:
-        assert expected in message
-    assert 'line 1:' not in message and 'start at 0' not in message
-
-
-def test_list_of_labels_from_1_gets_a_hint(tmp_path):
-    colours(tmp_path, 2)
-    message = faults(tmp_path, '0.png 1\n1.png 2\n')
-    assert 'line 2: label 2 is not in 0..1' in message
-    assert 'labels run 1..2, but labels start at 0' in message
-
-
-def test_empty_and_missing_lists_are_errors(tmp_path):
-    assert 'no samples' in faults(tmp_path, '')
-    assert 'no samples' in faults(tmp_path, '# nothing\n\n')
-    with pytest.raises(FileNotFoundError, match='none.txt'):
-        ImageDataGenerator(str(tmp_path / 'none.txt'))
-
-
-def test_many_faults_are_cut_at_20(tmp_path):
-    message = faults(tmp_path, 'none.png 0\n' * 50)
-    assert 'line 20:' in message and 'line 21:' not in message
-    assert 'and 30 more' in message
-
-
-def test_bytes_that_are_no_utf8_are_named(tmp_path):
-    path = tmp_path / 'list.txt'
-    path.write_bytes(b'caf\xe9.png 0\n')
-    with pytest.raises(ValueError, match='list.txt(.|\n)*line 1: .*0xe9'):
-        ImageDataGenerator(str(path))
-
-
-def test_class_names_are_one_to_a_line(tmp_path):
-    path = write_list(tmp_path, '\ufeffcat\r\n grey dog \r\ncat\r\n\r\n')
-    assert read_class_names(path, 3) == ['cat', 'grey dog', 'cat']
-    with pytest.raises(ValueError, match='list.txt: names 3 classes, but num_classes'):
-        read_class_names(path, 2)
-    with pytest.raises(ValueError, match='list.txt, line 2: no name'):
-        read_class_names(write_list(tmp_path, 'cat\n \ndog\n'), 3)
-
-
 def test_good_pictures_are_remembered_and_bad_ones_are_not(tmp_path, monkeypatch):
     names, _ = colours(tmp_path, 3)
     generator = ImageDataGenerator(write_list(tmp_path, ''.join(
@@ -219,15 +143,15 @@ def test_good_pictures_are_remembered_and_bad_ones_are_not(tmp_path, monkeypatch
         return 'no permission' if path.endswith('1.png') else None
     monkeypatch.setattr(datagenerator, 'find_fault', refuse)
     for paths in (generator.paths, [generator.paths[1]]):
-        assert generator.find_bad_images() == {1: 'no permission'}
+        assert generator.find_bad_pictures() == {1: 'no permission'}
         assert sorted(asked) == paths
         asked.clear()
     monkeypatch.undo()
-    assert generator.find_bad_images() == {}
+    assert generator.find_bad_pictures() == {}
     monkeypatch.setattr(datagenerator, 'find_fault', refuse)
-    assert generator.find_bad_images() == {} and not asked
+    assert generator.find_bad_pictures() == {} and not asked
     os.utime(generator.paths[0])
-    assert generator.find_bad_images() == {1: 'no permission'} and len(asked) == 3
+    assert generator.find_bad_pictures() == {1: 'no permission'} and len(asked) == 3
 
 
 def test_decoding_error_reaches_the_caller_with_list_line_and_path(tmp_path):
@@ -236,44 +160,49 @@ def test_decoding_error_reaches_the_caller_with_list_line_and_path(tmp_path):
     generator = ImageDataGenerator(
         write_list(tmp_path, '\n'.join(name + ' 0' for name in names)))
     assert len(generator.next_batch(3)[0]) == 3
-    with pytest.raises(ValueError, match='list.txt, line 5: .*4.png: not a picture'):
+    with pytest.raises(InputError, match='list.txt, line 5: .*4.png: not a picture'):
         generator.next_batch(3)
 
 
-SETTINGS = {'train_file': 'a.txt', 'num_epochs': 10, 'learning_rate': 0.1,
-            'horizontal_flip': True, 'train_layers': ['fc8'], 'skip_layers': None,
-            'weights_path': 'DEFAULT', 'os': os, '_hidden': 1, 'CONSTANT': 2}
+def test_bad_pictures_are_refused_or_dropped_by_name(tmp_path, capsys):
+    names, _ = colours(tmp_path, 4)
+    (tmp_path / '2.png').write_bytes(b'no picture')
+    path = write_list(tmp_path, ''.join(name + ' 0\n' for name in names))
+    data = ImageDataGenerator(path)
+    with pytest.raises(InputError) as error:
+        examine_pictures([data], 'stop', Workers())
+    assert str(error.value).startswith(
+        'Cannot read 1 picture:\n  %s, line 3: %s: not a picture'
+        % (path, tmp_path / '2.png'))
+    assert "choose on_bad_image = 'skip'" in str(error.value) and data.data_size == 4
+    examine_pictures([data], 'skip', Workers())
+    assert data.data_size == 3 and list(data.line_numbers) == [1, 2, 4]
+    assert capsys.readouterr().out.startswith('Cannot read 1 picture:\n')
+    for name in names:
+        (tmp_path / name).write_bytes(b'no picture')
+    with pytest.raises(InputError, match='list.txt: no picture is left'):
+        examine_pictures([data], 'skip', Workers())
 
 
-@pytest.mark.parametrize('argument, changed', [
-    ('--num_epochs=3', {'num_epochs': 3}),
-    ('--learning_rate=1e-3', {'learning_rate': 0.001}),
-    ('--learning_rate=1', {'learning_rate': 1}),
-    ('--horizontal_flip=False', {'horizontal_flip': False}),
-    ("--train_layers=['fc7', 'fc8']", {'train_layers': ['fc7', 'fc8']}),
-    ('--skip_layers=[]', {'skip_layers': []}),
-    ('--train_file=my photos/b=1.txt', {'train_file': 'my photos/b=1.txt'}),
-    ("--train_file='b.txt'", {'train_file': 'b.txt'}),
-    ('--train_file=12', {'train_file': '12'}),
-    ('--train_file=None', {'train_file': 'None'}),
-    ('--skip_layers=None', {'skip_layers': None}),
-    ('--weights_path=None', {'weights_path': None}),
-    ('--weights_path=w.npy', {'weights_path': 'w.npy'}),
-])
-def test_settings_are_read_as_literals(argument, changed):
-    assert read_command_line(SETTINGS, [argument]) == changed
-
-
-@pytest.mark.parametrize('argument', [
-    '--epochs=3', 'num_epochs=3', '--num_epochs', '--num_epochs=', '--num_epochs=3.5',
-    '--num_epochs=many', '--num_epochs=True', '--horizontal_flip=1',
-    '--train_layers=fc8',
-    "--train_layers='fc8'", '--learning_rate=None', '--os=1', '--_hidden=2',
-    '--CONSTANT=3', "--num_epochs=__import__('os').getpid()",
-])
-def test_wrong_settings_are_errors_that_list_the_names(argument):
-    with pytest.raises(ValueError) as error:
-        read_command_line(SETTINGS, [argument])
-    assert argument in str(error.value)
-    assert 'train_file, num_epochs, learning_rate' in str(error.value)
-    assert 'CONSTANT,' not in str(error.value)
+def test_shards_make_up_the_list():
+    """Of 135 samples, two workers get 68 in training, one sample twice, 67 or 68 else."""
+    def shards(shuffle):
+        return [ImageDataGenerator(TRAIN, nb_classes=3, shuffle=shuffle, seed=rank,
+                                   scale_size=(8, 8), shard=(rank, 2))
+                for rank in range(2)]
+    for epoch in range(3):
+        orders = []
+        for data in shards(True):
+            data.reset_pointer(epoch)
+            images, labels = data.next_batch(100)
+            assert len(images) == data.data_size == 68
+            assert (labels.argmax(1) == data.labels[data.order]).all()
+            assert (images[5] == load_image(data.paths[data.order[5]], (8, 8))).all()
+            orders.append(data.order)
+        seen = np.bincount(np.concatenate(orders))
+        assert len(seen) == 135 and sorted(seen)[:-1] == [1] * 134 and seen.max() == 2
+        assert (np.argsort(orders[0]) != np.argsort(orders[1])).any()
+    assert [data.order.tolist() for data in shards(False)] == [
+        list(range(0, 135, 2)), list(range(1, 135, 2))]
+    with pytest.raises(InputError, match='135 pictures are too few for 136 workers'):
+        ImageDataGenerator(TRAIN, nb_classes=3, shard=(0, 136))

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from alexnet import read_weights
 from datagenerator import read_command_line, read_list
-from golden import write_caffemodel
+from helpers import write_caffemodel
+from machinery.settings import InputError
+from machinery.weights import read_weights
 from test_datagenerator import SETTINGS
 
 LAYERS = {'conv1': [np.ones((7, 2, 11, 11), np.float32), np.ones(7, np.float32)],
@@ -34,7 +35,7 @@ def folder(tmp_path_factory):
 def result_or_named_error(call, name):
     try:
         return call()
-    except (ValueError, OSError) as error:
+    except InputError as error:
         assert name in str(error)
 
 

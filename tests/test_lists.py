@@ -1,16 +1,16 @@
-"""python datagenerator.py: from a folder of pictures to lists."""
+"""Lists of pictures, written by python datagenerator.py or by hand; their faults."""
 import os
-import subprocess
-import sys
+from types import SimpleNamespace
 
 import pytest
 
-from datagenerator import read_list
-from golden import HERE
+from helpers import run_program
+from machinery.lists import list_warnings, read_class_names, read_list
+from machinery.settings import InputError
 
 
 def make(folder, names):
-    """Write files, whose content is the name, or the text behind a =, and list them."""
+    """Write files; the content is the name, or what stands after a =."""
     for name in names:
         name, _, content = name.partition('=')
         path = folder / name
@@ -18,22 +18,34 @@ def make(folder, names):
         path.write_bytes(os.fsencode(content or name))
 
 
-def command(*arguments, **kwargs):
-    process = subprocess.run(
-        [sys.executable, os.path.join(os.path.dirname(HERE), 'datagenerator.py')] +
-        [str(argument) for argument in arguments], stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, universal_newlines=True, **kwargs)
-    return process.returncode, process.stdout
+def write_lists(*arguments):
+    return run_program('datagenerator.py', *arguments)
 
 
-def read(out):
+def read_lists(out):
     """Return {list: [(path, label)]} with the real paths."""
-    found = {}
+    samples = {}
     for name in ('train', 'val', 'test'):
         paths, labels, _ = read_list(str(out / (name + '.txt')), 9)
-        found[name] = [(os.path.realpath(path), label)
-                       for path, label in zip(paths, labels)]
-    return found
+        samples[name] = [(os.path.realpath(path), label)
+                         for path, label in zip(paths, labels)]
+    return samples
+
+
+def write(tmp_path, text, name='list.txt', encoding='utf-8'):
+    path = tmp_path / name
+    path.write_bytes(text.encode(encoding))
+    return str(path)
+
+
+def fault(tmp_path, text, num_classes=2):
+    """Return the message about a list, without its first line, which names the list."""
+    path = write(tmp_path, text)
+    with pytest.raises(InputError) as error:
+        read_list(path, num_classes)
+    first, *faults = str(error.value).split('\n  ')
+    assert first == path + ':'
+    return faults
 
 
 def test_folder_of_folders_is_split_by_class(tmp_path):
@@ -42,17 +54,17 @@ def test_folder_of_folders_is_split_by_class(tmp_path):
          ['dog/notes.txt', 'cat/.x.jpg', '.trash/cat/1.jpg'] +
          ['../elsewhere/deep/%d.PNG' % i for i in range(20)])
     (photos / 'dog' / 'linked').symlink_to(tmp_path / 'elsewhere')
-    status, output = command(photos, '--out', out)
+    status, output = write_lists(photos, '--out', out)
     assert status == 0, output
     assert (out / 'classes.txt').read_text() == 'cat\ndog\n'
-    found = read(out)
-    counts = {name: [[label for _, label in samples].count(label) for label in (0, 1)]
-              for name, samples in found.items()}
-    assert counts == {'train': [28, 14], 'val': [6, 3], 'test': [6, 3]}
+    samples = read_lists(out)
+    assert {name: [[label for _, label in pairs].count(label) for label in (0, 1)]
+            for name, pairs in samples.items()} == {
+                'train': [28, 14], 'val': [6, 3], 'test': [6, 3]}
     assert [line.split() for line in output.splitlines()] == [
         ['class', 'label', 'train', 'val', 'test'], ['cat', '0', '28', '6', '6'],
         ['dog', '1', '14', '3', '3']]
-    everything = sum(found.values(), [])
+    everything = sum(samples.values(), [])
     assert len(set(everything)) == 60
     assert all(('cat' in path) == (label == 0) for path, label in everything)
 
@@ -60,77 +72,174 @@ def test_folder_of_folders_is_split_by_class(tmp_path):
 def test_names_like_kaggles_tell_the_class(tmp_path):
     make(tmp_path, ['%s.%d.jpg' % (name, i) for name in ('cat', 'dog')
                     for i in range(10)] + ['#odd name.7.jpg'])
-    status, output = command(tmp_path, '--split', 50, 50, 0, '--out', tmp_path)
+    status, output = write_lists(tmp_path, '--split', 50, 50, 0, '--out', tmp_path)
     assert status == 0, output
     assert (tmp_path / 'classes.txt').read_text() == '#odd name\ncat\ndog\n'
-    with pytest.raises(ValueError, match='no samples'):  # of test.txt
-        read(tmp_path)
+    assert (tmp_path / 'test.txt').read_text() == ''
     lines = (tmp_path / 'train.txt').read_text() + (tmp_path / 'val.txt').read_text()
-    assert lines.count('\n') == 21 and './#odd name.7.jpg 0' in lines
+    assert lines.count('\n') == 21 and './#odd name.7.jpg 0\n' in lines
 
 
-def test_equal_pictures_never_land_in_two_lists(tmp_path):
+def test_identical_pictures_go_to_the_same_list(tmp_path):
     make(tmp_path, ['%s/%d.jpg=content %d' % (name, i, i % 7)
                     for name in ('a', 'b') for i in range(50)])
-    assert command(tmp_path, '--out', tmp_path)[0] == 0
+    assert write_lists(tmp_path, '--out', tmp_path)[0] == 0
     contents = [{open(path, 'rb').read() for path, _ in samples}
-                for samples in read(tmp_path).values()]
+                for samples in read_lists(tmp_path).values()]
     assert sum(map(len, contents)) == len(set.union(*contents)) == 7
 
 
-def test_same_seed_same_lists_and_nothing_is_overwritten(tmp_path):
+def test_lists_depend_on_the_seed_and_are_not_overwritten(tmp_path, monkeypatch):
     make(tmp_path, ['%s/%d.jpg' % (name, i) for name in ('a', 'b') for i in range(50)])
-    assert command('.', cwd=str(tmp_path))[0] == 0
-    first = (tmp_path / 'train.txt').read_text()
-    status, output = command('.', '--seed', 1, cwd=str(tmp_path))
-    assert status == 1 and 'train.txt' in output and '--force' in output
-    assert (tmp_path / 'train.txt').read_text() == first
-    assert command('.', '--force', cwd=str(tmp_path))[0] == 0
-    assert (tmp_path / 'train.txt').read_text() == first
-    assert command('.', '--force', '--seed', 1, cwd=str(tmp_path))[0] == 0
-    assert (tmp_path / 'train.txt').read_text() != first
+    monkeypatch.chdir(tmp_path)
+    train = tmp_path / 'train.txt'
+    assert write_lists('.')[0] == 0
+    first = train.read_text()
+    status, output = write_lists('.', '--seed', 1)
+    assert status == 2 and 'train.txt' in output and '--force' in output
+    assert train.read_text() == first
+    assert write_lists('.', '--force')[0] == 0 and train.read_text() == first
+    assert write_lists('.', '--force', '--seed', 1)[0] == 0
+    assert train.read_text() != first
 
 
 @pytest.mark.parametrize('names, complaint', [
-    (['a/1.jpg'], 'pictures of 1 classes found'),
+    (['a/1.jpg'], 'all pictures are of one class, a; at least 2 classes are needed'),
     ([], 'no pictures there'),
-    (['a/1.jpg', 'b/1.jpg', 'lonely.jpg'], 'lonely.jpg: lies in no subfolder'),
-    (['a/1.jpg', 'b\nc/1.jpg'], r"b\nc/1.jpg': is not UTF-8, has several lines"),
+    (['a/1.jpg', 'b/1.jpg', 'lonely.jpg'], 'lonely.jpg: is neither in a subfolder'),
+    (['a/1.jpg', 'b\nc/1.jpg'], r"b\nc/1.jpg': cannot stand in a list"),
     (['a/1.jpg', ' /1.jpg'], 'has a class without a name'),
-    (['a/1.jpg', 'b/\udce9.jpg'], r"b/\udce9.jpg': is not UTF-8"),
-    (['a/1.jpg', 'b/1.jpg', 'train.txt/x'], "Is a directory: '")])
-def test_folders_that_give_no_lists_are_errors(tmp_path, names, complaint):
+    (['a/1.jpg', 'b/\udce9.jpg'], r"b/\udce9.jpg': cannot stand in a list"),
+    (['a/1.jpg', 'b/1.jpg', 'train.txt/x'], 'train.txt: Is a directory\n')])
+def test_folders_that_give_no_lists_are_named(tmp_path, names, complaint):
     make(tmp_path, names)
-    status, output = command(tmp_path, '--out', tmp_path, '--force')
-    assert status == 1 and complaint in output and 'Traceback' not in output
+    status, output = write_lists(tmp_path, '--out', tmp_path, '--force')
+    assert status == 2 and complaint in output and output.count('\n') == 1
     assert not (tmp_path / 'train.txt').is_file()
 
 
-def test_links_in_a_circle_are_an_error(tmp_path):
+def test_links_in_a_circle_and_dangling_ones_are_named(tmp_path):
     make(tmp_path, ['a/1.jpg', 'b/1.jpg'])
+    link = tmp_path / 'a' / '2.jpg'
+    link.symlink_to(tmp_path / 'gone')
+    assert write_lists(tmp_path, '--out', tmp_path) == (
+        2, '%s: No such file or directory\n' % link)
     (tmp_path / 'a' / 'up').symlink_to(tmp_path)
-    status, output = command(tmp_path, '--out', tmp_path)
-    assert status == 1 and 'Too many levels of symbolic links' in output
+    status, output = write_lists(tmp_path, '--out', tmp_path)
+    assert status == 2 and output.startswith(str(tmp_path / 'a' / 'up' / 'a' / 'up'))
+    assert output.endswith(': Too many levels of symbolic links\n')
 
 
-@pytest.mark.parametrize('split', [(-1, 1, 1), (0, 1, 1), ('nan', 1, 1), (1, 'inf', 1)])
-def test_wrong_shares_are_errors(tmp_path, split):
-    status, output = command(tmp_path, '--split', *split)
-    assert status == 1 and '--split: the shares must be 0 or more' in output
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    make(tmp_path, ['a/1.jpg', 'b/1.jpg', 'file'])
+    assert write_lists(tmp_path, '--out', tmp_path / 'file' / 'lists') == (
+        2, '%s: Not a directory\n' % (tmp_path / 'file' / 'lists'))
+
+
+@pytest.mark.parametrize('arguments, complaint', [
+    (['--split', -1, 1, 1], '--split: the shares must be 0 or more'),
+    (['--split', 0, 1, 1], 'that of training above 0'),
+    (['--split', 'nan', 1, 1], '--split: the shares must be 0 or more'),
+    (['--split', 1, 'nan', 1], '--split: the shares must be 0 or more'),
+    (['--split', 1, 'inf', 1], '--split: the shares must be 0 or more'),
+    (['--split', 1, 'x', 1], "--split: invalid float value: 'x'"),
+    (['--split', 1, 1], '--split: expected 3 arguments'),
+    (['--seed', -1], "--seed: '-1' is not an integer in 0..4294967295")])
+def test_wrong_options_are_named(tmp_path, arguments, complaint):
+    status, output = write_lists(tmp_path, *arguments)
+    assert status == 2 and complaint in output and output.count('\n') == 1
 
 
 def test_list_without_a_picture_of_a_class_is_pointed_out(tmp_path):
     make(tmp_path, ['%s.%d.jpg' % (name, i) for name, count in [
         ('few', 4), ('many', 40)] for i in range(count)])
-    status, output = command(tmp_path, '--out', tmp_path)
+    status, output = write_lists(tmp_path, '--out', tmp_path)
     assert status == 0 and 'Warning: val.txt has no picture of few\n' in output
     assert output.count('Warning') == 1
 
 
-def test_help_tells_the_settings_of_a_script():
-    for script in ['finetune.py', 'predict.py']:
-        output = subprocess.check_output(
-            [sys.executable, os.path.join(os.path.dirname(HERE), script), '--help'],
-            universal_newlines=True)
-        assert '--batch_size=' in output and 'or give them' in output
-        assert '--best_path' not in output and '--places' not in output
+def test_list_syntax(tmp_path):
+    names = ['0.png', 'my photo.png', 'ümläut.png', 'with space/a.png']
+    make(tmp_path, names)
+    text = ('# a comment\r\n0.png 0\r\n\r\n  my photo.png \t 1 \nümläut.png 1\n'
+            'with space/a.png 0\n%s 1' % (tmp_path / 'my photo.png'))
+    for encoding in ['utf-8', 'utf-8-sig']:
+        paths, labels, line_numbers = read_list(
+            write(tmp_path, text, encoding=encoding), 2)
+        assert paths == [str(tmp_path / name) for name in names + ['my photo.png']]
+        assert labels.tolist() == [0, 1, 1, 0, 1]
+        assert line_numbers.tolist() == [2, 4, 5, 6, 7]
+        assert labels.dtype == line_numbers.dtype == 'int32'
+
+
+def test_all_faults_of_a_list_are_reported_together(tmp_path):
+    make(tmp_path, ['0.png', '1.png'])
+    assert fault(tmp_path, '0.png 0\nnone.png 0\n1.png\n1.png one\n1.png 2\n'
+                           '1.png -1\n1.png 0.5\n./0.png 1\nnone.png 7\n') == [
+        'line 2: no such file: %s/none.png' % tmp_path,
+        "line 3: no label after '1.png'",
+        "line 4: label 'one' is not an integer",
+        'line 5: label 2 is not in 0..1',
+        'line 6: label -1 is not in 0..1',
+        "line 7: label '0.5' is not an integer",
+        'line 8: label 1, but label 0 in an earlier line: %s/./0.png' % tmp_path,
+        'line 9: label 7 is not in 0..1',
+        'line 9: no such file: %s/none.png' % tmp_path]
+
+
+def test_labels_that_start_at_1_get_a_hint_at_the_end(tmp_path):
+    make(tmp_path, ['0.png', '1.png'])
+    hint = 'the labels run 1..2, but labels start at 0'
+    assert fault(tmp_path, '0.png 1\n1.png 2\n') == [
+        'line 2: label 2 is not in 0..1', hint]
+    assert fault(tmp_path, '0.png 1\n' + '1.png 2\n' * 22)[-2:] == ['and 2 more', hint]
+
+
+def test_faults_beyond_20_are_counted(tmp_path):
+    faults = fault(tmp_path, 'none.png 0\n' * 50)
+    assert len(faults) == 21 and faults[-2].startswith('line 20: ')
+    assert faults[-1] == 'and 30 more'
+
+
+def test_empty_missing_and_foreign_lists_are_named(tmp_path):
+    assert fault(tmp_path, '') == fault(tmp_path, '# x\n\n') == ['no samples in it']
+    with pytest.raises(InputError, match='none.txt: No such file or directory'):
+        read_list(str(tmp_path / 'none.txt'), 2)
+    path = write(tmp_path, 'café.png 0\n', encoding='latin-1')
+    with pytest.raises(InputError, match='list.txt:\n  line 1: .*0xe9'):
+        read_list(path, 2)
+
+
+def test_class_names_are_one_to_a_line(tmp_path):
+    path = write(tmp_path, '\ufeffcat\r\n grey dog \r\ncat\r\n\r\n')
+    assert read_class_names(path, 3) == ['cat', 'grey dog', 'cat']
+    assert read_class_names(None, 3) == ['0', '1', '2']
+    with pytest.raises(InputError, match='list.txt: expected names of num_classes = 2 '
+                                         'classes, found 3'):
+        read_class_names(path, 2)
+    with pytest.raises(InputError, match='list.txt, line 2: no name'):
+        read_class_names(write(tmp_path, 'cat\n \ndog\n'), 3)
+    with pytest.raises(InputError, match='list.txt: .*0xe9'):
+        read_class_names(write(tmp_path, 'café\nchat\n', encoding='latin-1'), 2)
+    with pytest.raises(InputError, match='none.txt: No such file or directory'):
+        read_class_names(str(tmp_path / 'none.txt'), 2)
+
+
+def test_shared_pictures_and_missing_classes_are_warned_about(tmp_path):
+    make(tmp_path, ['0.png', '1.png'])
+    (tmp_path / 'link.png').symlink_to(tmp_path / '0.png')
+
+    def warnings(**texts):
+        lists = []
+        for name, text in sorted(texts.items()):
+            path = write(tmp_path, text, name)
+            paths, labels, line_numbers = read_list(path, 3)
+            lists.append(SimpleNamespace(class_list=name, nb_classes=3, paths=paths,
+                                         labels=labels, line_numbers=line_numbers))
+        return list_warnings(lists)
+    assert warnings(a='0.png 0\n0.png 0\n', b='1.png 1\nlink.png 2\n') == [
+        '1 picture of b is also in a, so its accuracy is too optimistic; the first is '
+        '%s/link.png (lines 2 and 2)' % tmp_path,
+        'a has no sample of classes 1, 2', 'b has no sample of class 0']
+    assert warnings(a='0.png 0\n1.png 1\n', b='1.png 2\n0.png 2\n')[0].startswith(
+        '2 pictures of b are also in a, ')

@@ -3,10 +3,8 @@ import os
 import nbclient
 import nbformat
 
-from golden import HERE
-from test_finetune import OFFLINE
+from helpers import ROOT
 
-ROOT = os.path.dirname(HERE)
 NOTEBOOK = os.path.join(ROOT, 'validate_alexnet_on_imagenet.ipynb')
 
 
@@ -28,8 +26,7 @@ def check(notebook):
         assert 'NO PRETRAINED WEIGHTS' in text
 
 
-def test_notebook_runs_from_top_to_bottom(monkeypatch):
-    monkeypatch.setattr(os, 'environ', OFFLINE)
+def test_notebook_runs_from_top_to_bottom():
     notebook = nbformat.read(NOTEBOOK, 4)
     nbclient.NotebookClient(notebook, timeout=300, resources={
         'metadata': {'path': ROOT}}).execute()

@@ -6,41 +6,25 @@ import re
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import cv2
 import numpy as np
 import pytest
 
-from alexnet import copy_checkpoint, list_checkpoints, tf
-from test_finetune import OFFLINE, ROOT, finetune, summaries
-from test_weights import same
+from helpers import ROOT, Program, finetune, outputs_in, same, summaries, tensors
+from machinery.checkpoints import copy_checkpoint, list_checkpoints
+from machinery.tf1 import tf
 
 JOB = ['--train_file=images/test.txt', '--val_file=images/test.txt', '--num_epochs=3',
        '--batch_size=8', "--train_layers=['fc8']", '--weights_path=None',
        '--learning_rate=0.01', '--display_step=3']  # 4 steps in an epoch
 
 
-def start(folder, *arguments):
-    return subprocess.Popen(
-        [sys.executable, 'finetune.py', '--filewriter_path=%s/log' % folder,
-         '--checkpoint_path=%s/new/checkpoints' % folder] + JOB + list(arguments),
-        cwd=ROOT, env=dict(OFFLINE, PYTHONUNBUFFERED='1'), stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, universal_newlines=True)
-
-
 def run(folder, *arguments):
     status, output = finetune(folder, *(JOB + list(arguments)))
     assert status == 0, output
     return output
-
-
-def tensors(path):
-    reader = tf.train.load_checkpoint(path)
-    return {name: [reader.get_tensor(name)]
-            for name in reader.get_variable_to_shape_map()}
 
 
 def final(folder):
@@ -54,25 +38,23 @@ def uninterrupted(module_path):
     return folder
 
 
-def test_interrupted_run_goes_on_exactly(tmp_path):
+def test_interrupted_run_resumes_exactly(tmp_path):
     """Stop by SIGINT in the first epoch and by SIGTERM in the second, then finish."""
     reference, folder = str(tmp_path / 'a'), str(tmp_path / 'b')
     run(reference, '--batch_size=2')
     for number, epoch, wanted in [(signal.SIGINT, 1, 'step 3:'),
                                   (signal.SIGTERM, 2, 'step 18:')]:
-        process = start(folder, '--batch_size=2', '--resume=True')
-        output = ''
-        for line in process.stdout:
-            output += line
-            if wanted in line:
-                process.send_signal(number)
-        assert process.wait() == 128 + number, output
+        status, output = finetune(
+            folder, *JOB, '--batch_size=2', '--resume=True',
+            react=lambda text: os.kill(os.getpid(), number) if wanted in text else None)
+        assert status == 128 + number, output
         assert re.search('Stopped in epoch %d, before step [0-9]+; saved %s/new/'
-                         'checkpoints/model_step' % (epoch, folder), output), output
-        assert 'Stopping after this step' in output
-        assert 'Go on with the same command and --resume=True' in output
+                         'checkpoints/model_epoch%d_step' % (epoch, folder, epoch),
+                         output), output
+        assert 'To go on, give the same command and --resume=True' in output
+        assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
     output = run(folder, '--batch_size=2', '--resume=True')
-    assert 'Going on from %s/new/checkpoints/model_step' % folder in output
+    assert 'Resuming from %s/new/checkpoints/model_epoch2_step' % folder in output
     assert same(final(folder), final(reference))
     epochs = [step for step, tag, _ in event_steps(folder) if tag == 'accuracy']
     assert epochs == [14, 28, 42]
@@ -91,27 +73,31 @@ def event_steps(folder):
     return found
 
 
-def test_killed_at_any_moment_it_goes_on_exactly(tmp_path):
+def test_killed_at_any_moment_it_resumes_exactly(tmp_path):
     """kill -9 at 20 random moments: in the start, between steps, while saving."""
     def results():
         return [tensors('%s/new/checkpoints/%s' % (tmp_path, name))
                 for name in ('model_epoch12.ckpt', 'model_best.ckpt')]
 
-    run(str(tmp_path), '--num_epochs=12')
+    job = JOB + ['--num_epochs=12', '--resume=True']
+    status, output = finetune(tmp_path, *job)
+    assert status == 0, output
     uninterrupted = results()
     shutil.rmtree(str(tmp_path / 'new'))
     moments = random.Random(0)
     for attempt in range(20):
-        process = start(str(tmp_path), '--num_epochs=12', '--resume=True')
+        program = Program('finetune.py', *outputs_in(tmp_path), *job)
         if attempt % 5 == 0:
-            time.sleep(moments.uniform(1, 5))
+            time.sleep(moments.uniform(0, 3))
         else:
-            while not process.stdout.readline().startswith(('fc8', 'Going on')):
-                assert process.poll() is None
+            while not program.stdout.readline().startswith(('fc8', 'Resuming')):
+                pass
             time.sleep(moments.uniform(0, 2))
-        process.kill()
-        process.communicate()
-    run(str(tmp_path), '--num_epochs=12', '--resume=True')
+        program.send_signal(signal.SIGKILL)
+        status, _ = program.wait()
+        assert status == -signal.SIGKILL
+    status, output = finetune(tmp_path, *job)
+    assert status == 0, output
     assert all(same(*pair) for pair in zip(results(), uninterrupted))
     assert not glob.glob('%s/new/checkpoints/*tempstate*' % tmp_path)
 
@@ -119,11 +105,11 @@ def test_killed_at_any_moment_it_goes_on_exactly(tmp_path):
 def test_finished_run_is_left_as_it_is(uninterrupted):
     before = final(uninterrupted)
     output = run(uninterrupted, '--resume=True')
-    assert 'Epoch' not in output and 'in the run that goes on' not in output
+    assert 'Epoch' not in output and 'in the run being resumed' not in output
     for _ in range(2):  # the warnings stay true, since nothing was trained with these
         output = run(uninterrupted, '--resume=True', '--seed=1',
                      '--classes_file=images/classes.txt')
-        assert 'Warning: seed was 0 in the run that goes on, now it is 1' in output
+        assert 'Warning: seed was 0 in the run being resumed, now it is 1' in output
         assert "Warning: class_names was ['0', '1', '2'] in the run" in output
     assert same(final(uninterrupted), before)
 
@@ -142,7 +128,7 @@ def test_best_checkpoint_is_that_of_the_best_epoch(uninterrupted):
 
 def test_earlier_checkpoints_are_not_overwritten(uninterrupted):
     status, output = finetune(uninterrupted, *JOB)
-    assert status == 1
+    assert status == 2
     assert '--resume=True' in output and 'another checkpoint_path' in output
 
 
@@ -153,14 +139,14 @@ def test_earlier_checkpoints_are_not_overwritten(uninterrupted):
 def test_checkpoint_of_another_configuration_is_refused(uninterrupted, arguments,
                                                         complaint):
     status, output = finetune(uninterrupted, *(JOB + arguments + ['--resume=True']))
-    assert status == 1 and complaint in output
+    assert status == 2 and complaint in output
 
 
 def test_another_batch_size_goes_on_with_a_warning(tmp_path, uninterrupted):
     """4 steps of 8 in the first epoch; then 3 of 9 in each of the two others."""
     path = uninterrupted + '/new/checkpoints/model_epoch1.ckpt'
     output = run(str(tmp_path), '--resume=' + path, '--batch_size=9')
-    assert 'Warning: batch_size was 8 in the run that goes on, now it is 9' in output
+    assert 'Warning: batch_size was 8 in the run being resumed, now it is 9' in output
     assert final(str(tmp_path))['global_step'] == [4 + 3 + 3]
 
 
@@ -168,7 +154,7 @@ def test_longer_list_goes_on_with_whole_epochs_and_a_warning(tmp_path, uninterru
     """27 pictures in the first epoch; then all 54 of another list in each."""
     path = uninterrupted + '/new/checkpoints/model_epoch1.ckpt'
     output = run(str(tmp_path), '--resume=' + path, '--train_file=images/val.txt')
-    assert 'Warning: training pictures was 27 in the run that goes on, now' in output
+    assert 'Warning: training pictures was 27 in the run being resumed, now' in output
     assert final(str(tmp_path))['global_step'] == [4 + 7 + 7]
 
 
@@ -179,14 +165,14 @@ def test_resume_takes_a_path(tmp_path, uninterrupted):
     assert same(tensors(str(tmp_path) + '/new/checkpoints/model_best.ckpt'),
                 tensors(uninterrupted + '/new/checkpoints/model_best.ckpt'))
     status, output = finetune(str(tmp_path / 'x'), *(JOB + ['--resume=none.ckpt']))
-    assert status == 1 and 'none.ckpt: no such checkpoint' in output
+    assert status == 2 and 'none.ckpt: no such checkpoint' in output
 
 
 def test_resume_destroys_no_checkpoint(tmp_path, uninterrupted):
     folder = uninterrupted + '/new/checkpoints/'
     status, output = finetune(uninterrupted, *(JOB + [
         '--resume=' + folder + 'model_epoch2.ckpt']))
-    assert status == 1 and 'holds checkpoints of an earlier run' in output
+    assert status == 2 and 'holds checkpoints of an earlier run' in output
     copy_checkpoint(folder + 'model_best.ckpt', folder + 'model_best.ckpt')
     assert same(tensors(folder + 'model_best.ckpt'), tensors(
         folder + 'model_epoch%d.ckpt' % best_epoch(uninterrupted)))
@@ -205,6 +191,10 @@ def test_infinite_loss_stops_the_run_and_poisons_nothing(tmp_path):
                if value is not None)
 
 
+def limit_files():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10 ** 8, 10 ** 8))
+
+
 def test_full_disk_is_a_clear_error_and_leaves_earlier_checkpoints(tmp_path,
                                                                    uninterrupted):
     """A limit on the size of files stands for the full disk."""
@@ -212,16 +202,13 @@ def test_full_disk_is_a_clear_error_and_leaves_earlier_checkpoints(tmp_path,
     os.makedirs(folder + '/new/checkpoints')
     earlier = folder + '/new/checkpoints/model_epoch1.ckpt'
     copy_checkpoint(uninterrupted + '/new/checkpoints/model_epoch1.ckpt', earlier)
-    process = subprocess.run(
-        [sys.executable, 'finetune.py', '--filewriter_path=%s/log' % folder,
-         '--checkpoint_path=%s/new/checkpoints' % folder, '--resume=True'] + JOB,
-        cwd=ROOT, env=OFFLINE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        universal_newlines=True, preexec_fn=lambda: resource.setrlimit(
-            resource.RLIMIT_FSIZE, (10 ** 8, 10 ** 8)))
-    assert process.returncode == 1, process.stdout
-    assert 'model_epoch2.ckpt could not be saved' in process.stdout
-    assert 'The last checkpoint: %s.' % earlier in process.stdout
-    assert 'Traceback' not in process.stdout
+    program = Program(
+        'finetune.py', *outputs_in(folder), *JOB, '--resume=True', setup=limit_files)
+    status, output = program.wait()
+    assert status == 1, output
+    assert 'model_epoch2.ckpt could not be saved' in output
+    assert 'The last checkpoint: %s.' % earlier in output
+    assert 'Traceback' not in output
     assert list_checkpoints(folder + '/new/checkpoints') == [earlier]
     assert same(tensors(earlier),
                 tensors(uninterrupted + '/new/checkpoints/model_epoch1.ckpt'))
@@ -241,19 +228,20 @@ def test_best_checkpoint_alone_is_protected_and_can_go_on(tmp_path, uninterrupte
     best = str(folder / 'model_best.ckpt')
     copy_checkpoint(uninterrupted + '/new/checkpoints/model_best.ckpt', best)
     status, output = finetune(str(tmp_path), *JOB)
-    assert status == 1 and 'holds checkpoints of an earlier run' in output
-    assert 'Going on from %s' % best in run(str(tmp_path), '--resume=True',
+    assert status == 2 and 'holds checkpoints of an earlier run' in output
+    assert 'Resuming from %s' % best in run(str(tmp_path), '--resume=True',
                                             '--num_epochs=4')
     assert tensors(str(folder / 'model_epoch4.ckpt'))['global_step'] == [16]
 
 
-def test_damaged_checkpoint_is_a_clear_error(tmp_path, uninterrupted):
+def test_damaged_checkpoint_is_a_clear_error(tmp_path):
     folder = tmp_path / 'new' / 'checkpoints'
     folder.mkdir(parents=True)
     (folder / 'model_epoch1.ckpt.index').write_bytes(b'')
     status, output = finetune(str(tmp_path), '--resume=True', *JOB)
-    assert status == 1
-    assert 'model_epoch1.ckpt: cannot read global_step; damaged' in output
+    assert status == 2
+    assert output.startswith('%s/model_epoch1.ckpt: ' % folder)
+    assert 'damaged, or not made by finetune.py' in output
 
 
 @pytest.mark.parametrize('name', ['new', 'served'])
@@ -261,7 +249,8 @@ def test_unwritable_folder_is_an_error_at_once(tmp_path, name):
     (tmp_path / name).write_text('a file, not a folder')
     status, output = finetune(str(tmp_path), '--export_path=%s/served/1' % tmp_path,
                               *JOB)
-    assert status == 1 and str(tmp_path / name) in output and 'layer' not in output
+    assert status == 2 and output.count('\n') == 1
+    assert "'%s/" % (tmp_path / name) in output and 'can be made' in output
 
 
 @pytest.fixture
@@ -284,8 +273,8 @@ def lists(tmp_path):
 
 def test_all_bad_pictures_are_told_before_the_first_step(tmp_path, lists):
     status, output = finetune(str(tmp_path / 'out'), *(JOB + lists))
-    assert status == 1
-    assert '2 pictures cannot be read' in output
+    assert status == 2
+    assert 'Cannot read 2 pictures:' in output
     assert 'train.txt, line 6: %s: not a picture' % (tmp_path / '5.jpg') in output
     assert 'val.txt, line 10: %s: not a picture' % (tmp_path / '21.jpg') in output
     assert "on_bad_image = 'skip'" in output and 'Epoch' not in output
@@ -293,10 +282,10 @@ def test_all_bad_pictures_are_told_before_the_first_step(tmp_path, lists):
 
 def test_bad_pictures_are_skipped_on_demand_and_warnings_are_given(tmp_path, lists):
     output = run(str(tmp_path / 'out'), '--on_bad_image=skip', *lists)
-    assert 'Skipped: 2 pictures cannot be read' in output
+    assert 'Cannot read 2 pictures:' in output
     assert '4 pictures of %s are also in' % (tmp_path / 'val.txt') in output
-    assert 'train.txt has no sample of the classes 2\n' in output
-    assert '(the commonest class alone: 0.5' in output
+    assert 'train.txt has no sample of class 2\n' in output
+    assert '(always predicting the most common class: 0.5' in output
     for name in ('train', 'val'):
         assert (tmp_path / ('.%s.txt.checked' % name)).exists()
 

@@ -1,31 +1,37 @@
-"""Weights from a download, from Caffe's files and from checkpoints."""
+"""Weights from a download, from Caffe's files, from .npy files and checkpoints."""
+import hashlib
 import http.server
 import os
 import pickle
-import subprocess
-import sys
+import resource
+import struct
 import threading
 import time
 
 import numpy as np
 import pytest
 
-import alexnet
-from alexnet import LAYERS, check_pretrained, fetch_weights, read_weights, tf
-from golden import HERE, golden, write_caffemodel
-from test_alexnet import Attack, build
+from helpers import HERE, golden, run_program, same, to_tensorflow, write_caffemodel
+from machinery import download
+from machinery.download import fetch_if_missing, fetch_weights
+from machinery.settings import InputError
+from machinery.tf1 import tf
+from machinery.weights import check_weights, num_classes_of, read_weights
+
+RNG = np.random.RandomState(0)
+# A network of few weights, as Caffe has them, and as TensorFlow does.
+CAFFE = {name: [RNG.standard_normal(shape).astype(np.float32),
+                RNG.standard_normal(shape[0]).astype(np.float32)]
+         for name, shape in [('conv1', (4, 3, 5, 5)), ('fc6', (7, 9216)),
+                             ('fc7', (6, 7)), ('fc8', (3, 6))]}
+WEIGHTS = to_tensorflow(CAFFE)
+SHAPES = {name: pair[0].shape for name, pair in WEIGHTS.items()}
+TINY = os.path.join(HERE, 'data', 'tiny.caffemodel')
 
 
-def same(left, right):
-    return set(left) == set(right) and all(
-        np.array_equal(a, b) for name in left for a, b in zip(left[name], right[name]))
-
-
-@pytest.fixture(scope='module')
-def caffemodel(module_path):
-    path = str(module_path / 'golden.caffemodel')
-    write_caffemodel(path, golden()[1], old=True)
-    return path
+def save(path, layers):
+    np.save(str(path), layers)
+    return str(path)
 
 
 @pytest.mark.parametrize('name', ['tiny', 'tiny_v1'])
@@ -40,89 +46,216 @@ def test_files_of_real_caffe_are_read(name):
     assert same(read_weights(path), expected)
 
 
-def test_full_caffemodels_are_read(caffemodel, golden_file, tmp_path):
-    expected = read_weights(golden_file)
-    assert same(read_weights(caffemodel), expected)
-    path = str(tmp_path / 'new.caffemodel')
-    write_caffemodel(path, golden()[1], old=False)
-    assert same(read_weights(path), expected)
+@pytest.mark.parametrize('old', [False, True])
+def test_all_kinds_of_layers_of_caffe_are_read(tmp_path, old):
+    path = str(tmp_path / 'a.caffemodel')
+    write_caffemodel(path, CAFFE, old)
+    assert same(read_weights(path), WEIGHTS)
+    assert num_classes_of(path) == 3
 
 
-def test_caffemodel_as_weights_path_gives_the_activations_of_caffe(caffemodel):
-    expected, _, images = golden()
-    model = build(weights_path=caffemodel)
-    with tf.Session() as session:
-        model.load_initial_weights(session)
-        output = session.run(model.fc8, {model.x: images, model.keep_prob: 1.})
-    error = np.abs(output - expected['fc8']).max()
-    assert error <= 2e-6 * np.abs(expected['fc8']).max()
+def test_full_caffemodel_is_read(module_path):
+    path = str(module_path / 'golden.caffemodel')
+    weights = golden()[1]
+    write_caffemodel(path, weights, old=True)
+    assert same(read_weights(path), to_tensorflow(weights))
 
 
-def test_damaged_caffemodels_are_clear_errors(tmp_path):
-    with open(os.path.join(HERE, 'data', 'tiny.caffemodel'), 'rb') as file:
-        whole = file.read()
-    for number, content in enumerate([
-            b'', whole[:-1000], whole[:100], b'<html>404</html>', bytes(999),
-            np.random.RandomState(0).bytes(999)]):
-        path = tmp_path / ('%d.caffemodel' % number)
-        path.write_bytes(content)
-        with pytest.raises(ValueError, match='%d.caffemodel: not a' % number):
-            read_weights(str(path))
+@pytest.mark.parametrize('spoil', [
+    lambda whole: b'', lambda whole: whole[:-1000], lambda whole: whole[:100],
+    lambda whole: b'<html>404</html>', lambda whole: bytes(999),
+    lambda whole: np.random.RandomState(0).bytes(999)])
+def test_damaged_caffemodels_are_clear_errors(tmp_path, spoil):
+    with open(TINY, 'rb') as file:
+        content = spoil(file.read())
+    path = tmp_path / 'a.caffemodel'
+    path.write_bytes(content)
+    with pytest.raises(InputError, match='a.caffemodel: damaged, or not a caffemodel'):
+        read_weights(str(path))
 
 
-def command(*arguments):
-    process = subprocess.run(
-        [sys.executable, os.path.join(os.path.dirname(HERE), 'alexnet.py')] +
-        list(arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        universal_newlines=True)
-    return process.returncode, process.stdout
+@pytest.mark.parametrize('writer', ['python2_numpy1', 'python3_numpy1',
+                                    'python3_numpy2'])
+def test_weights_of_every_writer_are_read(writer):
+    path = os.path.join(HERE, 'data', writer + '.npy')
+    assert same(read_weights(path), {
+        'conv1': [np.arange(6).reshape(2, 3), np.arange(3)],  # a list
+        'fc8': [np.ones((2, 2)), np.zeros(2)]})  # a dict
+    assert num_classes_of(path) == 2
 
 
-def test_command_line_converts_and_never_overwrites(caffemodel, golden_file, tmp_path):
-    out = str(tmp_path / 'out.npy')
-    assert command(caffemodel, out) == (0, 'Wrote %s\n' % out)
-    assert same(read_weights(out), read_weights(golden_file))
-    assert os.listdir(str(tmp_path)) == ['out.npy']
-    status, output = command(caffemodel, out)
-    assert status == 1 and output.startswith('%s is already there' % out)
-    status, output = command(str(tmp_path / 'none.caffemodel'))
-    assert status == 1 and output.startswith(str(tmp_path / 'none.caffemodel: no such'))
+@pytest.mark.parametrize('kind', ['<f4', '>f4', '>f8', '<f2'])
+def test_every_byte_order_and_width_is_read(tmp_path, kind):
+    array = np.arange(600).reshape(20, 30).astype(kind)
+    path = save(tmp_path / 'kind.npy', {'fc8': [array, np.asfortranarray(array)]})
+    assert same(read_weights(path), {'fc8': [array, array]})
 
 
-def test_checkpoint_becomes_weights_for_the_next_training(tmp_path):
-    model = build(num_classes=3)
+def test_missing_weight_file_is_named_with_the_ways_out(tmp_path):
+    for call in [read_weights, num_classes_of]:
+        with pytest.raises(InputError, match='none.npy.*weights_path = None'):
+            call(str(tmp_path / 'none.npy'))
+
+
+@pytest.mark.parametrize('content', [b'', b'<html>404</html>'])
+def test_foreign_files_are_refused(tmp_path, content):
+    path = tmp_path / 'foreign'
+    path.write_bytes(content)
+    with pytest.raises(InputError, match='foreign: damaged, or not a weight file'):
+        read_weights(str(path))
+
+
+@pytest.mark.parametrize('content, complaint', [
+    (np.zeros(3), 'not a dictionary'),
+    (np.array([{}], object), 'not a dictionary'),
+    (np.array('text', object), 'damaged, or not a weight file'),
+    ({}, 'holds no layer'),
+    ({'fc8': [np.zeros(3)]}, 'fc8: expected'),
+    ({'fc8': ['a', 'b']}, 'fc8: expected'),
+    ({'fc8': {'weights': np.zeros(3)}}, 'fc8: expected'),
+    ({'fc8': [np.array([None], object), np.zeros(3)]}, 'expected arrays of floats')])
+def test_other_contents_are_refused(tmp_path, content, complaint):
+    with pytest.raises(InputError, match='other.npy: .*' + complaint):
+        read_weights(save(tmp_path / 'other.npy', content))
+
+
+def test_npy_file_that_was_cut_is_refused(tmp_path):
+    path = tmp_path / 'cut.npy'
+    save(path, WEIGHTS)
+    path.write_bytes(path.read_bytes()[:-999])
+    with pytest.raises(InputError, match='cut.npy: damaged'):
+        read_weights(str(path))
+
+
+@pytest.mark.parametrize('pickled', [
+    b'\x80\x02}r' + struct.pack('<I', 1 << 28),  # number in the memo
+    b'}p%d\n' % (1 << 28),
+    b'\x80\x05\x96' + struct.pack('<Q', 1 << 32),  # bytearray
+    b'\x80\x04\x8e' + struct.pack('<Q', 1 << 32),  # bytes
+    b'\x80\x04\x8d' + struct.pack('<Q', 1 << 32),  # text
+    b'\x80\x04\x95' + struct.pack('<Q', 1 << 32)])  # frame
+def test_a_size_that_a_pickle_claims_takes_no_memory(tmp_path, pickled):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError, match='large.npy: damaged'):
+        read_weights(save_pickle(tmp_path / 'large.npy', pickled + b'}.'))
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert (after - before) * 1024 < 1e8
+
+
+def save_pickle(path, content):
+    """Write an .npy file with this pickle."""
+    with open(str(path), 'wb') as file:
+        np.lib.format.write_array_header_1_0(
+            file, {'descr': '|O', 'fortran_order': False, 'shape': ()})
+        file.write(content)
+    return str(path)
+
+
+def test_all_misfits_are_named():
+    weights = dict(WEIGHTS, fc9=WEIGHTS['fc8'], fc8=WEIGHTS['fc7'])
+    del weights['conv1']
+    with pytest.raises(InputError) as error:
+        check_weights(weights, SHAPES, 'a.npy')
+    assert str(error.value) == (
+        'a.npy does not fit the network:\n'
+        '  fc9: not a layer of AlexNet\n'
+        '  conv1: missing\n'
+        '  fc8/weights: expected shape (6, 3), found (7, 6)\n'
+        '  fc8/biases: expected shape (3,), found (6,)')
+    del weights['fc9']
+    check_weights(weights, SHAPES, 'a.npy', skip=['conv1', 'fc8'])
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A checkpoint of WEIGHTS, and of what an optimizer remembers of them."""
+    variables = [tf.get_variable('%s/%s' % (name, kind), initializer=array)
+                 for name, pair in WEIGHTS.items()
+                 for kind, array in zip(['weights', 'biases'], pair)]
+    loss = tf.add_n([tf.reduce_sum(variable) for variable in variables])
+    tf.train.MomentumOptimizer(0.1, 0.9).minimize(
+        loss, tf.train.get_or_create_global_step())
     with tf.Session() as session:
         session.run(tf.global_variables_initializer())
-        checkpoint = tf.train.Saver().save(session, str(tmp_path / 'model_epoch1.ckpt'))
-        expected = session.run(model.variables)
-    assert command(checkpoint)[0] == 0
+        return tf.train.Saver().save(session, str(tmp_path / 'model_epoch1.ckpt'))
+
+
+def test_checkpoint_becomes_a_weight_file(checkpoint, tmp_path):
     out = str(tmp_path / 'model_epoch1.npy')
-    assert same(read_weights(out), expected)
-    tf.reset_default_graph()
-    model = build(num_classes=3, weights_path=out)
-    with tf.Session() as session:
-        model.load_initial_weights(session)
-        assert same(session.run(model.variables), expected)
+    assert run_program('alexnet.py', checkpoint) == (0, 'Wrote %s\n' % out)
+    assert same(read_weights(checkpoint), WEIGHTS) and same(read_weights(out), WEIGHTS)
+    assert num_classes_of(checkpoint) == num_classes_of(out) == 3
+
+
+def test_damaged_checkpoints_are_clear_errors(checkpoint):
+    complaint = 'model_epoch1.ckpt: damaged, or not made by finetune.py'
+    os.truncate(checkpoint + '.data-00000-of-00001', 1000)
+    with pytest.raises(InputError, match=complaint):
+        read_weights(checkpoint)
+    assert num_classes_of(checkpoint) == 3
+    os.truncate(checkpoint + '.index', 100)
+    for call in [read_weights, num_classes_of]:
+        with pytest.raises(InputError, match=complaint):
+            call(checkpoint)
+
+
+def test_weights_without_fc8_are_of_no_classes():
+    with pytest.raises(InputError, match='tiny.caffemodel: holds no layer fc8'):
+        num_classes_of(TINY)
+
+
+def test_command_line_converts_and_never_overwrites(tmp_path):
+    out = str(tmp_path / 'out.npy')
+    assert run_program('alexnet.py', TINY, out) == (0, 'Wrote %s\n' % out)
+    assert same(read_weights(out), read_weights(TINY))
+    assert os.listdir(str(tmp_path)) == ['out.npy']
+    assert run_program('alexnet.py', TINY, out) == (
+        2, out + ' is already there; to write it anew, remove it first\n')
+
+
+def test_command_line_tells_mistakes(tmp_path):
+    status, output = run_program('alexnet.py', tmp_path / 'none.caffemodel')
+    assert status == 2 and output.startswith(str(tmp_path / 'none.caffemodel: no such'))
+    assert run_program('alexnet.py', TINY, '--url=x') == (
+        2, '--url must be the only argument\n')
+    status, output = run_program('alexnet.py', TINY, tmp_path / 'none' / 'out.npy')
+    assert status == 2 and output.endswith('out.npy.part: No such file or directory\n')
+
+
+def test_command_line_fetches_what_is_not_there(tmp_path, monkeypatch):
+    path = tmp_path / 'weights.npy'
+    monkeypatch.setattr(download, 'DEFAULT_WEIGHTS', str(path))
+    status, output = run_program('alexnet.py', '--url=http://127.0.0.1:1/weights')
+    assert status == 2 and 'http://127.0.0.1:1/weights: <urlopen error' in output
+    path.write_bytes(b'')
+    status, output = run_program('alexnet.py')
+    assert status == 0 and output.startswith('%s is already there' % path)
 
 
 class Server:
-    """Serve one content; behaviour says how badly."""
+    """Serve content to one request after the other, each as badly as asked.
 
-    def __init__(self, content, behaviour=''):
+    Attributes:
+        ranges: the Range header of each request.
+        sent: the number of bytes sent.
+    """
+
+    def __init__(self, content, *behaviours):
         self.ranges, self.sent = [], 0
-        server = self
+        server, behaviours = self, list(behaviours)
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def log_message(self, *args):
                 pass
 
             def do_GET(self):
+                behaviour = behaviours.pop(0) if behaviours else 'good'
                 wanted = self.headers.get('Range')
                 server.ranges.append(wanted)
                 if behaviour == 'missing':
                     return self.send_error(404)
                 if behaviour == 'silent':
-                    return time.sleep(3)
+                    return time.sleep(1.5)
                 start = 0 if behaviour == 'no ranges' or not wanted else int(
                     wanted[len('bytes='):-1])
                 if start >= len(content):
@@ -135,7 +268,7 @@ class Server:
                 self.send_header('Content-Length', str(len(body)))
                 self.end_headers()
                 if behaviour == 'slow':
-                    for _ in range(30):
+                    for _ in range(15):
                         self.wfile.write(b'x')
                         time.sleep(0.1)
                     return
@@ -148,7 +281,8 @@ class Server:
         self.url = 'http://127.0.0.1:%d/weights' % self.http.server_port
 
     def __enter__(self):
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+        threading.Thread(target=self.http.serve_forever, args=[0.01],
+                         daemon=True).start()
         return self
 
     def __exit__(self, *error):
@@ -156,26 +290,21 @@ class Server:
         self.http.server_close()
 
 
-@pytest.fixture
-def content(golden_file):
-    with open(golden_file, 'rb') as file:
-        return file.read()
-
-
-@pytest.fixture(autouse=True)
-def no_proxy(monkeypatch):
-    monkeypatch.setenv('no_proxy', '127.0.0.1')
-    monkeypatch.setattr(alexnet, 'TIMEOUT', 1)
+@pytest.fixture(scope='module')
+def content(module_path):
+    save(module_path / 'content.npy', WEIGHTS)
+    return (module_path / 'content.npy').read_bytes()
 
 
 def fetch(folder, *sources):
     """Fetch into folder; return what is there afterwards: {name: content}."""
-    fetch_weights(str(folder / 'weights.npy'), list(sources))
+    fetch_weights(SHAPES, str(folder / 'weights.npy'), list(sources))
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def fetch_fails(folder, *sources):
-    with pytest.raises(OSError) as error:
+    """Return the message of a download that fails."""
+    with pytest.raises(InputError) as error:
         fetch(folder, *sources)
     for url, _ in sources:
         assert url in str(error.value)
@@ -190,107 +319,114 @@ def test_good_file_is_fetched(tmp_path, content):
 
 
 def test_next_source_is_tried_and_failures_are_told(tmp_path, content):
-    with Server(b'', 'missing') as bad, Server(content) as good:
+    with Server(b'', 'missing', 'missing') as bad, Server(content) as good:
         assert fetch(tmp_path, (bad.url, None), (good.url, None)) == {
             'weights.npy': content}
         (tmp_path / 'weights.npy').unlink()
         assert 'HTTP Error 404' in fetch_fails(tmp_path, (bad.url, None))
     assert 'refused' in fetch_fails(tmp_path, (bad.url, None))
+    assert 'unknown url type' in fetch_fails(tmp_path, ('weights', None))
     assert not list(tmp_path.iterdir())
 
 
 def test_cut_connection_is_resumed_at_once(tmp_path, content):
-    with Server(content, 'cuts') as server:
+    with Server(content, 'cuts', 'cuts') as server:
         assert fetch(tmp_path, (server.url, None)) == {'weights.npy': content}
     third = len(content) // 3
-    assert server.ranges == [None, 'bytes=%d-' % third, 'bytes=%d-' % (2 * third),
-                             'bytes=%d-' % (3 * third)]
+    assert server.ranges == [None, 'bytes=%d-' % third, 'bytes=%d-' % (2 * third)]
     assert server.sent == len(content)
 
 
-def test_earlier_download_is_resumed(tmp_path, content, monkeypatch):
-    with Server(content, 'cuts') as server:
-        with monkeypatch.context() as patch:
-            patch.setattr(alexnet, 'receive', interrupted(alexnet.receive))
-            with pytest.raises(KeyboardInterrupt):
-                fetch(tmp_path, (server.url, None))
+def test_earlier_download_is_resumed(tmp_path, content):
+    with Server(content, 'cuts', 'missing') as server:
+        assert '404' in fetch_fails(tmp_path, (server.url, None))
         [part] = tmp_path.iterdir()
         assert part.read_bytes() == content[:len(content) // 3]
         assert fetch(tmp_path, (server.url, None)) == {'weights.npy': content}
     assert server.sent == len(content)
 
 
-def interrupted(receive):
-    def stop(*args):
-        try:
-            receive(*args)
-        except OSError:
-            raise KeyboardInterrupt
-    return stop
-
-
 def test_server_without_ranges_starts_anew(tmp_path, content):
-    with Server(content, 'no ranges') as server:
-        url = server.url
-        part = '%s.%s.part' % (tmp_path / 'weights.npy',
-                               alexnet.hashlib.sha1(url.encode()).hexdigest()[:8])
-        with open(part, 'wb') as file:
-            file.write(b'something else')
-        assert fetch(tmp_path, (url, None)) == {'weights.npy': content}
-    assert server.ranges == ['bytes=14-']
+    with Server(content, 'cuts', 'no ranges') as server:
+        assert fetch(tmp_path, (server.url, None)) == {'weights.npy': content}
+    assert server.ranges == [None, 'bytes=%d-' % (len(content) // 3)]
 
 
 def test_complete_part_needs_no_more_bytes(tmp_path, content):
     with Server(content) as server:
-        part = '%s.%s.part' % (tmp_path / 'weights.npy', alexnet.hashlib.sha1(
-            server.url.encode()).hexdigest()[:8])
-        with open(part, 'wb') as file:
-            file.write(content)
+        sha1 = hashlib.sha1(server.url.encode()).hexdigest()
+        (tmp_path / ('weights.npy.%s.part' % sha1[:8])).write_bytes(content)
         assert fetch(tmp_path, (server.url, None)) == {'weights.npy': content}
     assert server.sent == 0
 
 
 @pytest.mark.parametrize('behaviour, complaint', [
     ('silent', 'timed out'), ('slow', 'bytes in 1 seconds')])
-def test_slow_servers_are_given_up(tmp_path, behaviour, complaint):
+def test_slow_servers_are_given_up(tmp_path, monkeypatch, behaviour, complaint):
+    monkeypatch.setattr(download, 'TIMEOUT', 1)
     with Server(b'x' * 1000000, behaviour) as server:
         start = time.time()
         assert complaint in fetch_fails(tmp_path, (server.url, None))
-        assert time.time() - start < 10
+        assert time.time() - start < 5
 
 
-def test_caffemodel_is_checked_and_converted(tmp_path, caffemodel, golden_file):
-    with open(caffemodel, 'rb') as file:
-        content = file.read()
-    sha1 = alexnet.hashlib.sha1(content).hexdigest()
-    with Server(content) as server:
+def test_caffemodel_is_checked_and_converted(tmp_path, module_path):
+    path = module_path / 'a.caffemodel'
+    write_caffemodel(str(path), CAFFE, old=True)
+    sha1 = hashlib.sha1(path.read_bytes()).hexdigest()
+    with Server(path.read_bytes()) as server:
         url = server.url + '.caffemodel'
         assert 'SHA-1 is %s, should be 9116a64c' % sha1 in fetch_fails(
             tmp_path, (url, '9116a64c0fbe4459d18f4bb6b56d647b63920377'))
         assert not list(tmp_path.iterdir())
         assert list(fetch(tmp_path, (url, sha1))) == ['weights.npy']
-    assert same(read_weights(str(tmp_path / 'weights.npy')), read_weights(golden_file))
+    assert same(read_weights(str(tmp_path / 'weights.npy')), WEIGHTS)
 
 
-def test_attacking_pickle_is_refused_and_runs_nothing(tmp_path):
-    target = str(tmp_path / 'owned')
-    np.save(str(tmp_path / 'attack.npy'), {'conv1': Attack(target)})
-    content = (tmp_path / 'attack.npy').read_bytes()
-    assert pickle.PROTO in content
-    (tmp_path / 'attack.npy').unlink()
-    with Server(content) as server:
+class Attack:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (self.path, 'w')
+
+
+@pytest.mark.parametrize('protocol', [0, 2, 3, 4])
+def test_pickle_that_runs_code_is_refused_and_runs_nothing(
+        tmp_path, module_path, protocol):
+    target = tmp_path / 'owned'
+    path = module_path / 'attack.npy'
+    save_pickle(path, pickle.dumps({'conv1': Attack(str(target))}, protocol))
+    with Server(path.read_bytes()) as server:
         assert 'refused to load' in fetch_fails(tmp_path, (server.url, None))
     assert not list(tmp_path.iterdir())
 
 
-def test_only_complete_finite_weights_pass(golden_file):
-    weights = read_weights(golden_file)
-    check_pretrained(weights, 'file')
-    weights['fc7'][1] = weights['fc7'][1].copy()
-    weights['fc7'][1][5] = np.nan
-    with pytest.raises(ValueError, match='file: fc7 holds numbers that are not finite'):
-        check_pretrained(weights, 'file')
-    for name in LAYERS[1:]:
-        del weights[name]
-    with pytest.raises(ValueError, match='conv2: missing'):
-        check_pretrained(weights, 'file')
+@pytest.mark.parametrize('change, complaint', [
+    ({'fc7': [np.full((7, 6), np.nan, np.float32), WEIGHTS['fc7'][1]]},
+     'fc7 holds numbers that are not finite'),
+    ({'fc8': WEIGHTS['fc7']}, 'fc8/weights: expected shape (6, 3), found (7, 6)')])
+def test_unfit_weights_are_not_kept(tmp_path, module_path, change, complaint):
+    path = module_path / 'unfit.npy'
+    save(path, dict(WEIGHTS, **change))
+    with Server(path.read_bytes()) as server:
+        assert complaint in fetch_fails(tmp_path, (server.url, None))
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_pretrained_weights_are_fetched(
+        tmp_path, monkeypatch, content, capsys):
+    default = tmp_path / 'weights.npy'
+    monkeypatch.setattr(download, 'DEFAULT_WEIGHTS', str(default))
+    with Server(content, 'missing', 'missing') as server:
+        monkeypatch.setattr(download, 'SOURCES', [(server.url, None)])
+        for path in [None, 'other.npy']:
+            assert fetch_if_missing(path, SHAPES, optional=False) == path
+        assert server.ranges == []
+        with pytest.raises(InputError, match='could not be fetched'):
+            fetch_if_missing('DEFAULT', SHAPES, optional=False)
+        assert fetch_if_missing('DEFAULT', SHAPES, optional=True) is None
+        assert 'starts from its own pictures instead.' in capsys.readouterr().out
+        for path in ['DEFAULT', str(default)]:
+            assert fetch_if_missing(path, SHAPES, optional=False) == path
+        assert default.read_bytes() == content and len(server.ranges) == 3

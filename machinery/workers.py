@@ -1,22 +1,15 @@
-"""Several machines, or several GPUs, that train one network together.
+"""Several machines, or several GPUs, that train one network together; and signals.
 
-Start the same command everywhere, each with TF_CONFIG in its environment: the cluster,
-which is the same for all, and the place of this process in it.
-
-    {"cluster": {"chief": ["host0:2222"], "worker": ["host1:2222", "host2:2222"]},
-     "task": {"type": "worker", "index": 0}}
-
-Each worker computes the gradients of its part of a batch, and TensorFlow's ring
-all-reduce (Patarasuk and Yuan, "Bandwidth Optimal All-reduce Algorithms for Clusters of
-Workstations", JPDC 2009) gives their mean to all. TensorFlow's servers ask for no
-password: use a private network only.
+Each worker trains on its own share of the samples, and TensorFlow's ring all-reduce
+(Patarasuk and Yuan, "Bandwidth Optimal All-reduce Algorithms for Clusters of
+Workstations", JPDC 2009) gives the mean of their gradients to all. TensorFlow's servers
+ask for no password: use a private network only.
 """
 import contextlib
 import hashlib
 import itertools
-import json
 import os
-import re
+import signal
 import socket
 import sys
 import threading
@@ -25,11 +18,9 @@ import zlib
 
 import numpy as np
 
-from alexnet import tf
-from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
+from machinery.settings import InputError
+from machinery.tf1 import reason_of, session_config, tf
 
-EXAMPLE = ('{"cluster": {"chief": ["host0:2222"], "worker": ["host1:2222"]}, '
-           '"task": {"type": "worker", "index": 0}}')
 LOST_A_PEER = 75  # exit status: try again, with resume
 NETWORK_ERRORS = (tf.errors.UnavailableError, tf.errors.DeadlineExceededError,
                   tf.errors.AbortedError, tf.errors.CancelledError,
@@ -39,31 +30,29 @@ NETWORK_ERRORS = (tf.errors.UnavailableError, tf.errors.DeadlineExceededError,
 class Workers:
     """All workers of a run, as one of them sees the others.
 
-    All must call mean, gather and what builds on it in the same order.
+    All must call mean, merge and what builds on them in the same order.
 
     Args:
-        tf_config: text of TF_CONFIG; None or without a cluster: there is one worker.
+        tasks, rank: as find_tasks gives them; by default, there is one worker.
         peer_timeout: seconds after which a worker that does not answer counts as lost.
             The process then ends with status 75, within that time.
 
     Attributes:
         size, rank: number of workers, and the place of this one among them.
+        shard: (rank, size).
         is_chief: whether this is worker 0, which alone prints and writes files.
 
     Raises:
-        ValueError: tf_config is malformed, or its port cannot be opened.
+        InputError: the port cannot be opened.
         SystemExit: other workers do not answer; names them.
     """
 
-    def __init__(self, tf_config=None, peer_timeout=120):
-        self.tasks, self.rank = read_tf_config(tf_config or '{}')
-        self.size = len(self.tasks)
+    def __init__(self, tasks=(None,), rank=0, peer_timeout=120):
+        self.tasks, self.rank, self.size = tasks, rank, len(tasks)
+        self.shard = (self.rank, self.size)
         self.is_chief = self.rank == 0
         self._timeout = peer_timeout
-        self._target, self._config = '', tf.ConfigProto()
-        # With it, TensorFlow 2.21 asks for x though the input of conv3 is fed.
-        self._config.graph_options.rewrite_options.dependency_optimization = (
-            RewriterConfig.OFF)
+        self._target, self._config = '', session_config()
         self._finished = threading.Event()
         self._keys = itertools.count(1)
         if self.size == 1:
@@ -78,40 +67,42 @@ class Workers:
 
         with tf.Graph().as_default() as graph:
             self._words = tf.placeholder(tf.int32, [None])
-            self._gathered = self._all_reduce(self._words)
+            self._merged = self._all_reduce(self._words)
         self._session = tf.Session(self._target, graph, self._config)
         try:
-            self._session.run(self._gathered, {self._words: [0]}, tf.RunOptions(
+            self._session.run(self._merged, {self._words: [0]}, tf.RunOptions(
                 timeout_in_ms=int(1000 * peer_timeout)))
         except tf.errors.OpError as error:
-            sys.exit('All workers answer, but TensorFlow cannot connect them. Have all '
-                     'the same version of it, and have all just been started, each '
+            sys.exit('All workers answer, but TensorFlow cannot connect them. Do all '
+                     'have the same version of it, and has each just been started, '
                      'once? %s' % error.message)
 
+    @contextlib.contextmanager
     def session(self):
-        """Return a tf.Session in which the tensors of mean can be run."""
-        return tf.Session(self._target, config=self._config)
+        """Give a tf.Session in which the tensors of mean can be run."""
+        with tf.Session(self._target, config=self._config) as session, self._naming():
+            yield session
 
-    def mean(self, tensors, count):
-        """Return the means over all samples, from those over the count samples here.
+    def mean(self, tensors):
+        """Return the mean over the workers of each of these tensors.
 
         Args:
-            tensors: float32 tensors of known shapes; where count is 0 they may be NaN.
-            count: scalar float32 tensor.
+            tensors: float32 tensors of known shapes.
         """
         if self.size == 1:
             return tensors
         with tf.name_scope('all_workers'):
-            sums = [tf.reshape(tf.math.multiply_no_nan(tensor, count), [-1])
-                    for tensor in tensors]
-            total = self._all_reduce(tf.concat(sums + [[count]], 0))
-            *parts, total_count = tf.split(total, [
-                tensor.shape.num_elements() for tensor in tensors] + [1])
-            return [tf.reshape(part / total_count, tensor.shape)
+            total = self._all_reduce(
+                tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], 0))
+            parts = tf.split(total / self.size, [
+                tensor.shape.num_elements() for tensor in tensors])
+            return [tf.reshape(part, tensor.shape)
                     for part, tensor in zip(parts, tensors)]
 
-    def gather(self, array):
-        """Return the sum of all workers' arrays, where only one is not zero, exactly.
+    def merge(self, array):
+        """Merge arrays in which each element is non-zero on at most one worker.
+
+        Keeps every bit.
 
         Args:
             array: numpy array of one shape for all, of a type of 4 or 8 bytes.
@@ -119,34 +110,43 @@ class Workers:
         if self.size == 1:
             return array
         words = np.ascontiguousarray(array).reshape(-1).view(np.int32)
-        with self.patience():
-            words = self._session.run(self._gathered, {self._words: words})
+        with self._naming():
+            words = self._session.run(self._merged, {self._words: words})
         return words.view(array.dtype).reshape(array.shape)
 
     def any(self, flag):
         """Tell whether any worker's flag is true."""
-        flags = np.zeros(self.size, np.int32)
-        flags[self.rank] = bool(flag)
-        return self.gather(flags).any()
+        return self._collect(bool(flag), np.int32).any()
 
-    def check_equal(self, settings):
-        """Raise a ValueError if not all workers have the values of the chief.
+    def interleave(self, share):
+        """Return the values of all samples, of which each worker has those of its shard.
 
         Args:
-            settings: {name: value}.
+            share: array of the values of samples i with i % size == rank, in order.
         """
-        if self.size == 1:
-            return
-        sums = np.zeros((self.size, len(settings)), np.int64)
-        sums[self.rank] = [zlib.crc32(repr(value).encode())
-                           for value in settings.values()]
-        sums = self.gather(sums)
-        for rank, place in np.argwhere(sums != sums[0]):
-            name = list(settings)[place]
+        whole = np.zeros(self._collect(len(share), np.int32).sum(), share.dtype)
+        whole[self.rank::self.size] = share
+        return self.merge(whole)
+
+    def check_equal(self, values):
+        """Raise an InputError if not all workers have the values of the chief.
+
+        Args:
+            values: {name: value}.
+        """
+        sums = self._collect([zlib.crc32(repr(value).encode())
+                              for value in values.values()], np.int64)
+        for rank, column in np.argwhere(sums != sums[0]):
+            name = list(values)[column]
             self.finish()
-            raise ValueError('%s differs between %s and %s; here it is %.60r' % (
+            raise InputError('%s differs between %s and %s; here it is %.60r' % (
                 name, self._name(self.tasks[0]), self._name(self.tasks[rank]),
-                settings[name]))
+                values[name]))
+
+    def check_settings(self, settings):
+        """Raise an InputError if settings differ; paths may, as folders of machines do."""
+        self.check_equal({name: value for name, value in settings.items()
+                          if not name.endswith(('_file', '_path', '_dir', 'resume'))})
 
     def broadcast(self, session):
         """Give the chief's variables to all, unless a digest tells that they are equal.
@@ -159,14 +159,12 @@ class Workers:
         digest = hashlib.sha1()
         for variable in variables:
             digest.update(np.ascontiguousarray(session.run(variable)))
-        digests = np.zeros((self.size, digest.digest_size), np.int32)
-        digests[self.rank] = list(digest.digest())
-        digests = self.gather(digests)
+        digests = self._collect(list(digest.digest()), np.int32)
         if (digests == digests[0]).all():
             return
         for variable in variables:
             value = np.asarray(session.run(variable))
-            value = self.gather(value if self.is_chief else np.zeros_like(value))
+            value = self.merge(value if self.is_chief else np.zeros_like(value))
             variable.load(value, session)
 
     def finish(self):
@@ -177,8 +175,21 @@ class Workers:
             time.sleep(1)  # a peer may still be reading the last piece
             self._server = None  # now, since TensorFlow 1.15 complains at the exit
 
+    def leave(self, status, message):
+        """End the process with all others; the chief prints the message."""
+        self.finish()
+        print(message, flush=True)  # other workers' standard output is closed
+        sys.exit(status)
+
+    def _collect(self, values, dtype):
+        """Return an array whose rows are the values of the workers."""
+        values = np.asarray(values, dtype)
+        rows = np.zeros((self.size,) + values.shape, dtype)
+        rows[self.rank] = values
+        return self.merge(rows)
+
     @contextlib.contextmanager
-    def patience(self):
+    def _naming(self):
         """Leave it to the watch to end the process, by name, where a peer is lost."""
         try:
             yield
@@ -205,7 +216,7 @@ class Workers:
         try:
             self._server = tf.train.Server(jobs, job, index, config=self._config)
         except tf.errors.OpError as error:
-            raise ValueError('TF_CONFIG: the server at %s does not start; is its port '
+            raise InputError('TF_CONFIG: the server at %s does not start; is its port '
                              'in use? %s' % (address, error.message))
         self._target = self._server.target
 
@@ -218,7 +229,7 @@ class Workers:
                 subdiv_offsets=[0])
 
     def _wait_for(self, peers):
-        print('Waiting for %d workers' % len(peers), flush=True)
+        print('Waiting for %d more workers' % len(peers), flush=True)
         start = time.time()
         while peers:
             peers = [peer for peer in peers if probe(peer[2]) != 'alive']
@@ -238,7 +249,7 @@ class Workers:
             if state == 'gone' or refusals:
                 refusals += 1
             # Those who leave since they have lost another one shall not be named: that
-            # one is found before they have been refused so often.
+            # one is noticed before they have been refused so often.
             if refusals == 5 or time.time() - heard > 0.6 * self._timeout:
                 sys.stdout.flush()
                 sys.stderr.write(
@@ -251,13 +262,6 @@ class Workers:
 
     def _name(self, task):
         return '%s %d (%s)' % task
-
-
-def reason_of(error):
-    """Return what matters of TensorFlow's error: one line of dozens."""
-    # It stands between a stack trace and the name of the node.
-    return re.search(r'([^\n]+)\n(The error could be .*\n)?\s*\[\[',
-                     str(error) + '\n[[').group(1)
 
 
 def probe(address):
@@ -278,42 +282,30 @@ def host_of(address):
     return address.rpartition(':')[0].strip('[]')
 
 
-def read_tf_config(text):
-    """Return the tasks of a TF_CONFIG, the chief first, and which of them this is.
+class StopSignals:
+    """Let SIGINT and SIGTERM ask the loop to save and stop; a second one ends at once.
 
-    A task is (job, index, address). Without a job "chief", worker 0 is the chief.
-
-    Raises:
-        ValueError: it is malformed.
+    Attributes:
+        received: the numbers of the signals so far.
     """
-    def check(is_right, fault):
-        if not is_right:
-            raise ValueError('TF_CONFIG: %s\n  expected, for example, %s\n'
-                             '  found %.500s' % (fault, EXAMPLE, text))
-    try:
-        config = json.loads(text)
-    except ValueError as error:
-        check(False, 'not JSON: %s' % error)
-    check(isinstance(config, dict), 'not a JSON object')
-    cluster = config.get('cluster') or {}
-    check(isinstance(cluster, dict), '"cluster" is not an object')
-    tasks = []
-    for job in sorted(cluster):
-        check(job in ('chief', 'worker'), 'there is no use for a job %r' % job)
-        check(isinstance(cluster[job], list), '%r is not a list' % job)
-        tasks += [(job, index, address) for index, address in enumerate(cluster[job])]
-    if not tasks:
-        return [('worker', 0, '')], 0
-    for job, index, address in tasks:
-        is_address = re.fullmatch(r'[^/\s]+:[0-9]{1,5}', str(address))
-        check(is_address and 0 < int(address.rpartition(':')[2]) < 65536,
-              '%s %d: %r is not host:port' % (job, index, address))
-    check(len({address for _, _, address in tasks}) == len(tasks),
-          'an address occurs twice; workers on one host need different ports')
-    check(len(cluster.get('chief', [])) <= 1, 'there is more than one chief')
-    task = config.get('task')
-    check(isinstance(task, dict), '"task" is not an object')
-    places = [place for place, (job, index, _) in enumerate(tasks)
-              if job == task.get('type') and str(index) == str(task.get('index'))]
-    check(places, '"task" is none of the cluster\'s')
-    return tasks, places[0]
+
+    def __enter__(self):
+        self.received = []
+        self._earlier = {number: signal.signal(number, self._receive)
+                         for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *error):
+        for number, handler in self._earlier.items():
+            signal.signal(number, handler)
+
+    @property
+    def status(self):
+        """Exit status of a process that such a signal ended, here or on a peer."""
+        return 128 + (self.received or [signal.SIGTERM])[0]
+
+    def _receive(self, number, frame):
+        self.received.append(number)
+        # print could be in the midst of its work.
+        os.write(2, b'\nStopping after this step, or the validation; once more: now.\n')
+        signal.signal(number, signal.SIG_DFL)

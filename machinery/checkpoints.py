@@ -1,0 +1,311 @@
+"""The checkpoints of a run: the newest five, the best, and model.json beside them."""
+import glob
+import json
+import os
+import re
+import shutil
+import sys
+
+import numpy as np
+
+from machinery.lists import read_class_names
+from machinery.settings import InputError, input_errors
+from machinery.tf1 import reason_of, tf
+from machinery.weights import num_classes_of, open_checkpoint
+
+# Of a change in these, a run that is resumed is warned.
+COMPARED = ['train_file', 'val_file', 'horizontal_flip', 'learning_rate', 'dropout_rate',
+            'seed', 'batch_size', 'workers', 'training pictures']
+
+
+class Checkpoints:
+    """A run's checkpoints in a folder, and how far the run has come.
+
+    Args:
+        folder: is made where it does not exist.
+        resume: True: resume from the newest one in the folder; False: start; or the
+            path of one.
+        workers: the chief alone touches files; all learn whether the run is resumed.
+        settings: {name: value}; kept in model.json, and compared when resuming.
+
+    Attributes:
+        latest, best: paths; latest is None before the first one.
+        resuming: whether the run continues an earlier one.
+        epoch, done: the epoch to resume in, and how many samples of this worker's share
+            are done.
+        best_accuracy, best_epoch: on the validation list.
+
+    Raises:
+        InputError: see choose_checkpoint.
+    """
+
+    def __init__(self, folder, resume, workers, settings):
+        self.folder, self._workers = folder, workers
+        self._settings = dict(settings, workers=workers.size)
+        self.best = os.path.join(folder, 'model_best.ckpt')
+        self.latest, self._earlier, self._saved_step = None, [], None
+        if workers.is_chief:
+            self.latest, self._earlier = choose_checkpoint(folder, resume)
+        self.resuming = workers.any(self.latest)
+        # best_accuracy, best_epoch, epoch, done of all workers; a variable, so that a
+        # checkpoint holds them and never disagrees with them.
+        self._progress = tf.get_variable('progress', trainable=False,
+                                         initializer=np.array([-1., 0., 1., 0.]))
+
+    def restore(self, session):
+        """Restore the latest checkpoint, and see that its best one is here."""
+        if self._workers.is_chief:
+            restore_checkpoint(session, self.latest)
+            _, best_epoch, epoch, done = session.run(self._progress)
+            # The earlier run may have been killed before it had copied its best, or
+            # may have had another folder.
+            source = self.latest
+            if epoch != best_epoch + 1 or done:
+                source = os.path.join(os.path.dirname(self.latest), 'model_best.ckpt')
+            if os.path.exists(source + '.index'):
+                os.makedirs(self.folder, exist_ok=True)
+                copy_checkpoint(source, self.best)
+            if not os.path.exists(self.best + '.index'):
+                self._progress.load([-1., 0., epoch, done], session)
+        print('Resuming from %s' % self.latest)
+
+    def start(self, session, data, class_names):
+        """Find out how far the run has come, warn of changes, and write model.json.
+
+        Args:
+            data: ImageDataGenerator of the training pictures.
+
+        Raises:
+            InputError: the run being resumed trained other layers; names them.
+        """
+        self.best_accuracy, best_epoch, epoch, done = session.run(self._progress)
+        self.best_epoch, self.epoch = int(best_epoch), int(epoch)
+        self.done = int(done) // self._workers.size
+        is_over = self.epoch > self._settings['num_epochs']
+        if is_over:
+            print('All %d epochs are done; with a larger num_epochs, training goes on.'
+                  % self._settings['num_epochs'])
+        self._saver = tf.train.Saver()
+        self._saver.recover_last_checkpoints(
+            [path for path in self._earlier if path != self.best])
+        with tf.name_scope('is_finite'):
+            self._is_finite = tf.reduce_all([tf.reduce_all(tf.is_finite(variable))
+                                             for variable in tf.trainable_variables()])
+        if self._workers.is_chief:
+            model = {
+                'network': 'AlexNet', 'num_classes': len(class_names),
+                'class_names': class_names,
+                'train_layers': self._settings['train_layers'],
+                'preprocessing': {'size': list(data.scale_size), 'channels': 'BGR',
+                                  'minus_mean': list(data.mean)},
+                'settings': dict(self._settings, **{'training pictures': len(data.paths)}),
+                'versions': {'tensorflow': tf.__version__, 'numpy': np.__version__}}
+            if self.latest:
+                warn_of_changes(os.path.dirname(self.latest), model)
+                if os.path.dirname(self.latest) == self.folder:
+                    self._saved_step = session.run(tf.train.get_global_step())
+            os.makedirs(self.folder, exist_ok=True)
+            path = os.path.join(self.folder, 'model.json')
+            if not is_over or not os.path.exists(path):
+                with open(path + '.part', 'w') as file:
+                    json.dump(model, file, indent=2)
+                os.replace(path + '.part', path)
+
+    def save(self, session, epoch, done=0, accuracy=None):
+        """Save a checkpoint, or delete what there is of it, name the last one and exit.
+
+        Args:
+            epoch, done: where to resume from it, as the attributes.
+            accuracy: on the validation list, at the end of an epoch.
+        """
+        step = session.run(tf.train.get_global_step())
+        is_finite = session.run(self._is_finite)
+        self.stop_unless_finite('network', 0. if is_finite else np.nan, epoch, step)
+        is_best = accuracy is not None and accuracy > self.best_accuracy
+        if is_best:
+            self.best_accuracy, self.best_epoch = accuracy, epoch - 1
+        self.epoch, self.done = epoch, done
+        self._progress.load([self.best_accuracy, self.best_epoch, epoch,
+                             done * self._workers.size], session)
+        if step == self._saved_step:  # nothing was trained since
+            return
+        path = os.path.join(self.folder, 'model_epoch%d%s.ckpt' % (
+            (epoch, '_step%d' % step) if accuracy is None else (epoch - 1, '')))
+        if self._workers.is_chief:
+            try:
+                self._saver.save(session, path)
+                if is_best:
+                    copy_checkpoint(path, self.best)
+            except (tf.errors.OpError, OSError) as error:
+                for part in glob.glob(glob.escape(path) + '*'):
+                    os.remove(part)
+                sys.exit('%s could not be saved: %s\nThe last checkpoint: %s.'
+                         % (path, reason_of(error), self.latest or 'none yet'))
+        self.latest, self._saved_step = path, step
+
+    def stop_unless_finite(self, what, value, epoch, step):
+        """End all workers, before anything is spoilt, where a value is not finite."""
+        if not np.isfinite(value):
+            self._workers.leave(1, (
+                'The %s is no longer finite in epoch %d, step %d, with learning_rate '
+                '%g. The last good checkpoint: %s.\nUsual causes: a learning rate that '
+                'is too high (try a tenth of it), or a wrong weights_path.'
+                % (what, epoch, step, self._settings['learning_rate'],
+                   self.latest or 'none yet')))
+
+    def farewell(self, epoch, step):
+        """Return what to say when a signal ends the run early."""
+        return ('\nStopped in epoch %d, before step %d; saved %s.\nTo go on, give the '
+                'same command and --resume=True.' % (epoch, step + 1, self.latest))
+
+    def report(self):
+        """Print the best and the newest checkpoint."""
+        print('Best:       %s, of epoch %d, validation accuracy %.4f'
+              % (self.best, self.best_epoch, self.best_accuracy))
+        print('Checkpoint: %s' % self.latest)
+
+    def restore_best(self, session):
+        """Give the variables of the best checkpoint to all workers."""
+        if self._workers.is_chief:
+            restore_checkpoint(session, self.best)
+        self._workers.broadcast(session)
+
+
+def list_checkpoints(folder):
+    """Return the complete checkpoints of finetune.py in a folder, oldest first.
+
+    Saving writes .index last, so a checkpoint without it is incomplete. model_best.ckpt,
+    a copy of one of them, is left out.
+    """
+    found = []
+    for name in os.listdir(folder) if os.path.isdir(folder) else []:
+        match = re.fullmatch(r'(model_epoch(\d+)(_step(\d+))?\.ckpt)\.index', name)
+        if match:  # an epoch's last checkpoint has no step in its name
+            name, epoch, _, step = match.groups()
+            found.append((int(epoch), float(step or 'inf'), os.path.join(folder, name)))
+    return [path for _, _, path in sorted(found)]
+
+
+def choose_checkpoint(folder, resume):
+    """Return the checkpoint to resume from, or None, and all that are in a folder.
+
+    Removes what is left of checkpoints that were cut off while being saved.
+
+    Args:
+        resume: True: the newest one; False: none; or a path.
+
+    Raises:
+        InputError: resume is the path of no checkpoint, or of a damaged one, or newer
+            checkpoints in the folder would be overwritten.
+    """
+    checkpoints = list_checkpoints(folder)
+    best_path = os.path.join(folder, 'model_best.ckpt')
+    if not checkpoints and os.path.exists(best_path + '.index'):
+        checkpoints = [best_path]
+    checkpoint = None
+    if resume is True and checkpoints:
+        checkpoint = checkpoints[-1]
+    elif type(resume) is str:
+        checkpoint = resume
+        if not os.path.exists(checkpoint + '.index'):
+            raise InputError('%s: no such checkpoint' % checkpoint)
+    if checkpoint:
+        open_checkpoint(checkpoint)  # a damaged one is told now, not after the pictures
+    if checkpoints and checkpoint != checkpoints[-1]:
+        raise InputError(
+            '%s holds checkpoints of an earlier run. Resume it with --resume=True, or '
+            'choose another checkpoint_path and filewriter_path.' % folder)
+    for path in glob.glob(os.path.join(glob.escape(folder), 'model_*.ckpt.*')):
+        start = path[:path.rindex('.ckpt.')]
+        if '.tempstate' in path or not os.path.exists(start + '.ckpt.index'):
+            os.remove(path)
+    return checkpoint, checkpoints
+
+
+def restore_checkpoint(session, path):
+    """Restore all variables of the graph.
+
+    Raises:
+        InputError: a variable is missing in it or has another shape; names each.
+    """
+    shapes = open_checkpoint(path).get_variable_to_shape_map()
+    faults = ['%s: expected shape %s, found %s'
+              % (variable.op.name, variable.shape.as_list(),
+                 shapes.get(variable.op.name, 'nothing'))
+              for variable in tf.global_variables()
+              if shapes.get(variable.op.name) != variable.shape.as_list()]
+    if faults:
+        raise InputError('%s does not fit this configuration:\n  %s'
+                         % (path, '\n  '.join(faults)))
+    tf.train.Saver().restore(session, path)
+
+
+def warn_of_changes(folder, model):
+    """Compare the model.json of a run being resumed with what it would be now.
+
+    Raises:
+        InputError: other layers were trained; names them.
+    """
+    path = os.path.join(folder, 'model.json')
+    if not os.path.exists(path):
+        return
+    with open(path) as file:
+        earlier = json.load(file)
+    if sorted(earlier['train_layers']) != sorted(model['train_layers']):
+        raise InputError('%s: train_layers was %s, now it is %s'
+                         % (path, earlier['train_layers'], model['train_layers']))
+    before, now = [dict(one['settings'], class_names=one['class_names'])
+                   for one in (earlier, model)]
+    for name in COMPARED + ['class_names']:
+        if name in before and before[name] != now[name]:
+            print('Warning: %s was %.200r in the run being resumed, now it is %.200r'
+                  % (name, before[name], now[name]))
+
+
+def copy_checkpoint(source, target):
+    """Copy a checkpoint; an interrupted copy is incomplete, never a mix of two."""
+    if os.path.realpath(source) == os.path.realpath(target):
+        return
+    for path in glob.glob(glob.escape(target) + '.*'):
+        os.remove(path)
+    for path in sorted(glob.glob(glob.escape(source) + '.*')):  # .data, .index, .meta
+        try:
+            os.link(path, target + path[len(source):])
+        except OSError:  # not every file system has links
+            shutil.copyfile(path, target + path[len(source):])
+
+
+def find_weights(checkpoint):
+    """Return the path of the best checkpoint in a folder, else of the newest one.
+
+    The path of a checkpoint or a weight file itself is returned as it is.
+
+    Raises:
+        InputError: there is none.
+    """
+    if not os.path.isdir(checkpoint):
+        if os.path.exists(checkpoint) or os.path.exists(checkpoint + '.index'):
+            return checkpoint
+        raise InputError('%s: no such checkpoint; finetune.py writes them' % checkpoint)
+    best = os.path.join(checkpoint, 'model_best.ckpt')
+    paths = [best] if os.path.exists(best + '.index') else list_checkpoints(checkpoint)
+    if not paths:
+        raise InputError('%s: no checkpoints there; finetune.py writes them' % checkpoint)
+    return paths[-1]
+
+
+@input_errors()
+def find_class_names(weights_path):
+    """Return the names from model.json beside the weights, ImageNet's, or numbers."""
+    num_classes = num_classes_of(weights_path)
+    model_file = os.path.join(os.path.dirname(weights_path), 'model.json')
+    if os.path.exists(model_file):
+        with open(model_file) as file:
+            class_names = json.load(file)['class_names']
+        if len(class_names) == num_classes:
+            return class_names
+    if num_classes == 1000:
+        imagenet_file = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(
+            __file__))), 'images', 'imagenet_classes.txt')
+        return [line.split(' ', 1)[1] for line in read_class_names(imagenet_file, 1000)]
+    return read_class_names(None, num_classes)

@@ -1,0 +1,80 @@
+"""The workers of a run, as TF_CONFIG or Slurm names them.
+
+Start the same command everywhere: under Slurm, or with TF_CONFIG in its environment,
+which tells the cluster, the same for all, and the place of this process in it.
+
+    {"cluster": {"chief": ["host0:2222"], "worker": ["host1:2222", "host2:2222"]},
+     "task": {"type": "worker", "index": 0}}
+"""
+import os
+import re
+
+from machinery.settings import InputError
+from machinery.tf1 import tf
+
+EXAMPLE = ('{"cluster": {"chief": ["host0:2222"], "worker": ["host1:2222"]}, '
+           '"task": {"type": "worker", "index": 0}}')
+
+
+def find_tasks():
+    """Return the workers that the environment names, and which of them this is.
+
+    TF_CONFIG comes first, then Slurm where it has started several tasks.
+
+    Returns:
+        tasks: list of (job, index, address), the chief first; without a job "chief",
+            worker 0 is the chief. [None] without a cluster.
+        rank: the place of this process among them.
+
+    Raises:
+        InputError: TF_CONFIG or Slurm's variables name no proper cluster.
+    """
+    config = os.environ.get('TF_CONFIG')
+    if not config and int(os.environ.get('SLURM_STEP_NUM_TASKS', 1)) > 1:
+        return find_slurm_tasks()
+
+    def check(is_right, fault):
+        if not is_right:
+            raise InputError('TF_CONFIG: %s\n  expected, for example, %s\n'
+                             '  found %.500s' % (fault, EXAMPLE, config))
+    check(not config or config.lstrip().startswith('{'), 'not a JSON object')
+    resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+    try:
+        jobs = resolver.cluster_spec().as_dict() if config else {}
+        task = (resolver.task_type, resolver.task_id) if jobs else None
+    except (AttributeError, TypeError, ValueError) as error:
+        check(False, error)
+    tasks = [(job, index, address) for job in sorted(jobs)
+             for index, address in enumerate(jobs[job])]
+    for job, index, address in tasks:
+        check(job in ('chief', 'worker'), 'there is no use for a job %r' % job)
+        port = re.fullmatch(r'[^/\s]+:([0-9]{1,5})', address)
+        check(port and 0 < int(port.group(1)) < 65536,
+              '%s %d: %r is not host:port' % (job, index, address))
+    check(len({address for _, _, address in tasks}) == len(tasks),
+          'an address occurs twice; workers on one host need different ports')
+    check(len(jobs.get('chief', [])) <= 1, 'there is more than one chief')
+    if not tasks:
+        return [None], 0
+    names = [name[:2] for name in tasks]
+    check(task in names, '"task" is none of the cluster\'s')
+    return tasks, names.index(task)
+
+
+def find_slurm_tasks():
+    """Return what find_tasks does, from the variables of a Slurm step."""
+    size = int(os.environ['SLURM_STEP_NUM_TASKS'])
+    on_each = size // int(os.environ['SLURM_STEP_NUM_NODES'])
+    port = 12000 + int(os.environ['SLURM_JOB_ID']) % 20000  # jobs may share a host
+    try:
+        # Our sessions choose their GPU by CUDA_VISIBLE_DEVICES, as Slurm sets it.
+        resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
+            {'worker': size}, port, on_each, 1, on_each, auto_set_gpu=False)
+    except RuntimeError as error:
+        raise InputError('Slurm: %s Give each node the same number of tasks' % error)
+    addresses = resolver.cluster_spec().as_dict()['worker']
+    # The resolver sorts the hosts, n10 before n2, so its rank need not be Slurm's.
+    own = '%s:%d' % (os.environ['SLURMD_NODENAME'],
+                     port + int(os.environ['SLURM_LOCALID']))
+    return ([('worker', index, address) for index, address in enumerate(addresses)],
+            addresses.index(own))

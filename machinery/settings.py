@@ -1,0 +1,192 @@
+"""The variables at the top of a script: changed by the command line, and checked."""
+import argparse
+import ast
+import contextlib
+import difflib
+import os
+import re
+import sys
+
+
+class InputError(ValueError):
+    """A mistake in what the user gave: settings, lists, pictures, weights, checkpoints.
+
+    Scripts show its message alone and end with status 2.
+    """
+
+
+@contextlib.contextmanager
+def input_errors():
+    """Turn errors of the operating system about files into InputErrors that name them.
+
+    Serves as a decorator, too.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InputError('%s: %s' % (error.filename, error.strerror)
+                         if error.filename else str(error)) from error
+
+
+def tell_mistakes():
+    """From now on, let InputErrors and Ctrl-C end the script without a traceback."""
+    def hook(kind, error, traceback):
+        if issubclass(kind, (InputError, KeyboardInterrupt)):
+            sys.stdout.flush()
+            print(error if kind is InputError else 'Interrupted', file=sys.stderr)
+            sys.exit(2 if kind is InputError else 130)
+        sys.__excepthook__(kind, error, traceback)
+    sys.excepthook = hook
+
+
+def integer(low, high):
+    """Return the rule for an integer in low..high: words, and a function that tests."""
+    return ('an integer in %d..%d' % (low, high),
+            lambda value: type(value) is int and low <= value <= high)
+
+
+def one_of(*values):
+    """Return the rule for one of these values."""
+    return ' or '.join(map(repr, values)), lambda value: any(
+        value is choice or type(value) is str and value == choice for choice in values)
+
+
+def number(words, test):
+    """Return the rule for an integer or a float that passes a test."""
+    return 'a number ' + words, lambda value: type(value) in (int, float) and test(value)
+
+
+def or_none(rule):
+    """Return a rule that allows None, too."""
+    return 'None or ' + rule[0], lambda value: value is None or rule[1](value)
+
+
+def is_names(value):
+    """Tell whether this is a list of text."""
+    return type(value) is list and all(type(name) is str for name in value)
+
+
+def can_be_made(folder):
+    """Tell whether a path is free, and its nearest parent is a folder to write to."""
+    parent = os.path.dirname(os.path.abspath(folder))
+    while not os.path.lexists(parent):
+        parent = os.path.dirname(parent)
+    return (not os.path.lexists(folder) and os.path.isdir(parent) and
+            os.access(parent, os.W_OK))
+
+
+PATH = 'a path', lambda value: type(value) is str and value != ''
+FOLDER = 'a folder to write to, or one that can be made', lambda value: PATH[1](
+    value) and (os.path.isdir(value) and os.access(value, os.W_OK) or can_be_made(value))
+# What variables of these names may be, in whichever script they stand.
+RULES = {
+    'train_file': PATH, 'val_file': PATH, 'test_file': or_none(PATH),
+    'classes_file': or_none(PATH), 'weights_path': or_none(PATH), 'checkpoint': PATH,
+    'predictions_file': PATH, 'confusion_file': PATH, 'features_file': PATH,
+    'pictures': ('a path or a list of paths',
+                 lambda value: PATH[1](value) or is_names(value)),
+    'filewriter_path': FOLDER, 'checkpoint_path': FOLDER,
+    'export_path': or_none(('a folder that does not exist yet and can be made',
+                            lambda value: PATH[1](value) and can_be_made(value))),
+    'cache_dir': or_none(('a folder', lambda value: PATH[1](value) and
+                          os.path.isdir(value))),
+    'resume': ('True, False or the path of a checkpoint',
+               lambda value: type(value) is bool or PATH[1](value)),
+    'on_bad_image': one_of('stop', 'skip'),
+    'horizontal_flip': one_of(True, False), 'cache_features': one_of(True, False),
+    'num_classes': integer(2, 10 ** 6), 'num_epochs': integer(1, 10 ** 9),
+    'batch_size': integer(1, 10 ** 5), 'display_step': integer(1, 10 ** 9),
+    'top_k': integer(1, 10 ** 6), 'seed': integer(0, 2 ** 31),
+    'learning_rate': number('above 0', lambda value: 0 < value < float('inf')),
+    'dropout_rate': number('in [0, 1)', lambda value: 0 <= value < 1),
+    'cache_limit': number('in [0, 1000000)', lambda value: 0 <= value < 10 ** 6),
+    'peer_timeout': number('of at least 10', lambda value: 10 <= value < 10 ** 9),
+    'train_layers': ('a list of at least one layer',
+                     lambda value: is_names(value) and len(value) > 0),
+    'skip_layers': or_none(('a list of layers', is_names)),
+    'layer': or_none(('the name of a layer', lambda value: type(value) is str))}
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are InputErrors."""
+
+    def error(self, message):
+        raise InputError(message)
+
+
+def parse(text, rule):
+    """Return the value that text stands for: a literal that the rule allows, or text."""
+    values = [os.path.expanduser(text)]
+    try:
+        values.insert(0, ast.literal_eval(text))
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        pass
+    for value in values:
+        if rule[1](value):
+            return value
+    raise argparse.ArgumentTypeError('%.200r is not %s' % (text, rule[0]))
+
+
+def rule_of(name, default):
+    """Return the rule for a variable: that of its name, or one like its default."""
+    if name in RULES or default is None:
+        return RULES.get(name, ('anything', lambda value: True))
+    types = (int, float) if type(default) is float else (type(default),)
+    return ('%s, like %r' % (types[-1].__name__, default),
+            lambda value: type(value) in types)
+
+
+def read_settings(script, arguments, positional=None):
+    """Change a script's variables as its command line says, check and return them.
+
+    An option has the name of a variable; its value is a Python literal, and text needs
+    no quotes. In front of text, ~ becomes the home folder.
+
+    Args:
+        script: the script's globals(). Its variables are the lower-case names in it
+            that hold plain values; the comments behind them are shown by --help.
+        arguments: list of str, without the name of the script.
+        positional: the variable that takes the arguments without an option, as a list.
+
+    Returns:
+        {name: value} of all variables, in the order of the script.
+
+    Raises:
+        InputError: there is no such option, or a variable may not have such a value.
+        SystemExit: after --help.
+    """
+    tell_mistakes()
+    settings = {name: value for name, value in script.items()
+                if name in RULES or name.islower() and name[0] != '_' and
+                type(value) in (str, int, float, bool, list, type(None))}
+    with open(script['__file__'], encoding='utf-8') as file:
+        comments = dict(re.findall('^([a-z_0-9]+) = .*  # (.*)$', file.read(), re.M))
+
+    parser = Parser(
+        description=script['__doc__'], allow_abbrev=False, usage='%(prog)s ' + (
+            positional + ' ... ' if positional else '') + '--name value ...',
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in settings.items():
+        text = '%s (%r)' % (comments.get(name, ''), default)
+        parser.add_argument(
+            '--' + name, metavar='', default=argparse.SUPPRESS,
+            help=text.strip().replace('%', '%%'),
+            type=lambda text, rule=rule_of(name, default): parse(text, rule))
+    if positional:
+        parser.add_argument('positional', nargs='*', help=argparse.SUPPRESS)
+    namespace, unknown = parser.parse_known_intermixed_args(arguments)
+    if unknown:
+        name = unknown[0].split('=')[0]
+        close = difflib.get_close_matches(name.lstrip('-'), settings, 1, 0.5)
+        raise InputError('%.200s is not an option%s; --help shows the options' % (
+            name, ', did you mean --%s?' % close[0] if close else ''))
+    changed = vars(namespace)
+    places = changed.pop('positional', None)
+    settings.update(changed, **{positional: places} if places else {})
+
+    for name, value in settings.items():
+        words, test = rule_of(name, script[name])
+        if not test(value):
+            raise InputError('%s is %.200r, must be %s' % (name, value, words))
+    script.update(settings)
+    return settings

@@ -1,0 +1,151 @@
+"""What a run shows: a line or a bar on the console, and TensorBoard's pages."""
+import glob
+import os
+import time
+
+import numpy as np
+from tqdm import tqdm
+
+from machinery.cache import FeatureCache
+from machinery.drawings import (draw_confusions, draw_filters, draw_mistakes,
+                                write_projector)
+from machinery.tf1 import tf
+
+
+def add_histograms(gradients, variables, train_op):
+    """Add summaries of evenly spaced values of gradients and of updated variables."""
+    with tf.name_scope('histograms'), tf.control_dependencies([train_op]):
+        updated = [variable.read_value() for variable in variables]
+        histograms = {}
+        for kind, tensors in [('gradient', gradients), ('variable', updated)]:
+            for tensor, variable in zip(tensors, variables):
+                size = variable.shape.num_elements()
+                # All the millions of fc7 would cost a second.
+                values = tf.reshape(tensor, [-1])[::1 + size // 1000000]
+                # An infinite value would end the step with an error, before the loop
+                # could say what to do about it.
+                histograms['%s/%s' % (kind, variable.op.name)] = tf.boolean_mask(
+                    values, tf.is_finite(values))
+    for tag, values in histograms.items():
+        tf.summary.histogram(tag, values)
+
+
+class Summaries:
+    """TensorBoard's runs "train" and "validation" in a folder; a context closes them.
+
+    Args:
+        folder: is made where it does not exist.
+        enabled: False: write nothing, for all workers but the chief.
+        resuming: True: event files of the earlier part of the run are expected.
+    """
+
+    def __init__(self, folder, enabled, resuming):
+        self._folder, self._enabled = folder, enabled
+        self._writers, self._filters, self._is_projected = {}, None, False
+        if enabled and not resuming and glob.glob(glob.escape(folder) + '/*/events*'):
+            print('Warning: %s holds the curves of an earlier run, too' % folder)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        for writer in self._writers.values():
+            writer.close()
+
+    def start(self, graph, step):
+        """Open the event files; what an earlier run wrote after step is forgotten."""
+        if self._enabled:
+            self._writers = {
+                'train': tf.summary.FileWriter(os.path.join(self._folder, 'train'), graph),
+                'validation': tf.summary.FileWriter(
+                    os.path.join(self._folder, 'validation'))}
+            for writer in self._writers.values():
+                writer.add_session_log(tf.SessionLog(status=tf.SessionLog.START),
+                                       step + 1)
+
+    def add(self, run, step, *summaries, **scalars):
+        """Add summaries, and values by their tags, to a run."""
+        if self._enabled:
+            for summary in summaries:
+                self._writers[run].add_summary(summary, step)
+            if scalars:
+                self._add_values(run, step, [
+                    tf.Summary.Value(tag=tag, simple_value=value)
+                    for tag, value in scalars.items()])
+
+    def draw(self, step, batches, batch_size, losses, predicted, class_names, filters):
+        """Add pictures: confusions, mistakes, filters where they are new, projector.
+
+        Args:
+            batches: of the validation list, whose losses and predicted labels are given
+                in its order.
+            filters: array (height, width, channels, filters), those of conv1.
+        """
+        if not self._enabled:
+            return
+        images = {'confusion_matrix': draw_confusions(batches.labels, predicted,
+                                                      class_names),
+                  'worst_mistakes': draw_mistakes(batches.pictures, batches.labels,
+                                                  predicted, losses, class_names)}
+        if not np.array_equal(filters, self._filters):
+            images['conv1_filters'], self._filters = draw_filters(filters), filters
+        self._add_values('validation', step, [
+            tf.Summary.Value(tag=tag, image=tf.Summary.Image(encoded_image_string=image))
+            for tag, image in images.items() if image])
+        if not self._is_projected and isinstance(batches, FeatureCache):
+            self._is_projected = True
+            write_projector(os.path.join(self._folder, 'validation'), batches, batch_size,
+                            batches.pictures, batches.paths,
+                            [class_names[label] for label in batches.labels])
+
+    def _add_values(self, run, step, values):
+        self._writers[run].add_summary(tf.Summary(value=values), step)
+        self._writers[run].flush()
+
+
+class ProgressBar:
+    """An epoch on the console: a bar on a terminal, now and then a line elsewhere.
+
+    Args:
+        batches: this worker's; its pointer tells how far the epoch has come.
+
+    Attributes, once closed:
+        images_per_second: of all workers.
+    """
+
+    def __init__(self, epoch, num_epochs, batches, workers):
+        self._epoch, self._title = epoch, 'Epoch %d/%d' % (epoch, num_epochs)
+        self._batches, self._size = batches, workers.size
+        self._start, self._first = time.time(), batches.pointer
+        self._waited = batches.seconds_waited
+        self._bar = tqdm(
+            total=batches.data_size * self._size, initial=batches.pointer * self._size,
+            desc=self._title, unit=' images', disable=None if workers.is_chief else True)
+
+    def update(self, step, loss, accuracy, display):
+        """Show how many samples are done."""
+        self._bar.set_postfix(loss='%.4f' % loss, accuracy='%.4f' % accuracy)
+        self._bar.update(self._batches.pointer * self._size - self._bar.n)
+        if display and self._bar.disable:
+            print('%s, step %d: loss %.4f, accuracy %.4f'
+                  % (self._title, step, loss, accuracy))
+
+    def close(self):
+        """End the epoch's training."""
+        self._bar.close()
+        seconds = time.time() - self._start
+        self.images_per_second = (
+            (self._batches.pointer - self._first) * self._size / seconds)
+        self._waiting = (self._batches.seconds_waited - self._waited) / seconds
+
+    def report(self, loss, accuracy, labels, predicted, class_names):
+        """Print the line that ends an epoch, and warn if all predictions are one class."""
+        majority = np.bincount(labels).max() / len(labels)
+        print('%s: validation loss %.4f, accuracy %.4f%s; trained at %.0f images/s, '
+              'waiting for pictures %.0f %% of the time' % (
+                  self._title, loss, accuracy,
+                  ' (always predicting the most common class: %.4f)' % majority
+                  if self._epoch == 1 else '',
+                  self.images_per_second, 100 * self._waiting))
+        if len(set(predicted)) == 1 < len(set(labels)):
+            print('Warning: all predictions are class %s' % class_names[predicted[0]])

@@ -1,0 +1,239 @@
+"""What several test files use: weights and images that a seed reproduces, what real
+Caffe made of them, and ways to run the scripts."""
+import atexit
+import contextlib
+import glob
+import io
+import json
+import multiprocessing
+import os
+import runpy
+import socket
+import struct
+import sys
+import tempfile
+
+import numpy as np
+
+from machinery.settings import InputError
+from machinery.tf1 import tf
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(HERE)
+CAFFE_SHAPES = {
+    'conv1': (96, 3, 11, 11), 'conv2': (256, 48, 5, 5), 'conv3': (384, 256, 3, 3),
+    'conv4': (384, 192, 3, 3), 'conv5': (256, 192, 3, 3), 'fc6': (4096, 9216),
+    'fc7': (4096, 4096), 'fc8': (1000, 4096)}
+
+
+def golden():
+    """Return (activations, {layer: [weights, biases]}, images), all as Caffe's."""
+    activations = np.load(os.path.join(HERE, 'data', 'golden.npz'))
+    rng = np.random.RandomState(int(activations['seed']))
+    weights = {}
+    for name, shape in CAFFE_SHAPES.items():
+        scale = np.sqrt(2. / np.prod(shape[1:]))
+        weights[name] = [(rng.standard_normal(shape) * scale).astype(np.float32),
+                         (rng.standard_normal(shape[0]) * .1).astype(np.float32)]
+    images = rng.randint(0, 256, (2, 227, 227, 3)).astype(np.uint8)
+    return activations, weights, np.float32(images) - np.float32([104, 117, 124])
+
+
+def to_tensorflow(weights):
+    """Return Caffe's weights in TensorFlow's layout."""
+    converted = {}
+    for name, (array, biases) in weights.items():
+        if name == 'fc6':  # Caffe flattens pool5 as (channel, row, column)
+            array = array.reshape(-1, 256, 6, 6).transpose(2, 3, 1, 0).reshape(9216, -1)
+        elif array.ndim == 4:
+            array = array.transpose(2, 3, 1, 0)
+        else:
+            array = array.T
+        converted[name] = [np.ascontiguousarray(array), biases]
+    return converted
+
+
+def field(number, content):
+    """Encode a protobuf field: bytes or text with length, an integer as a varint."""
+    if isinstance(content, int):
+        return varint(number << 3) + varint(content)
+    if isinstance(content, str):
+        content = content.encode()
+    return varint(number << 3 | 2) + varint(len(content)) + content
+
+
+def varint(value):
+    """Encode an integer seven bits a byte, the lowest first."""
+    encoded = b''
+    while value > 127:
+        encoded += struct.pack('B', value & 127 | 128)
+        value >>= 7
+    return encoded + struct.pack('B', value)
+
+
+def write_caffemodel(path, weights, old):
+    """Write weights as Caffe does, in the "layer" or the older "layers" format."""
+    with open(path, 'wb') as file:
+        for name, arrays in weights.items():
+            layer = field(4 if old else 1, name)
+            for array in arrays:
+                if old:
+                    shape = (1,) * (4 - array.ndim) + array.shape
+                    blob = b''.join(field(1 + i, size) for i, size in enumerate(shape))
+                else:
+                    blob = field(7, field(1, b''.join(map(varint, array.shape))))
+                layer += field(6 if old else 7, blob + field(5, array.tobytes()))
+            file.write(field(2 if old else 100, layer))
+
+
+def same(left, right):
+    """Tell whether two dicts of lists of arrays are equal to the bit."""
+    return set(left) == set(right) and all(
+        np.array_equal(a, b) for name in left for a, b in zip(left[name], right[name]))
+
+
+def tensors(path):
+    """Return {name: [value]} of all variables of a checkpoint."""
+    reader = tf.train.load_checkpoint(path)
+    return {name: [reader.get_tensor(name)]
+            for name in reader.get_variable_to_shape_map()}
+
+
+def files(folder):
+    """Return the names of all files below a folder."""
+    return [name for _, _, names in os.walk(str(folder)) for name in names]
+
+
+def events(folder, run):
+    """Return the events of a run's only event file."""
+    [path] = glob.glob('%s/log/%s/events*' % (folder, run))
+    return list(tf.train.summary_iterator(path))
+
+
+def summaries(folder, run):
+    """Return [(step, tag, simple value or None)] of a run's event file."""
+    return [(event.step, value.tag,
+             value.simple_value if value.HasField('simple_value') else None)
+            for event in events(folder, run) for value in event.summary.value]
+
+
+def execute(name, arguments):
+    """Run a script of the repository as the interpreter would; return its status."""
+    sys.argv = [name] + [str(argument) for argument in arguments]
+    try:
+        try:
+            runpy.run_path(os.path.join(ROOT, name), run_name='__main__')
+        except (InputError, KeyboardInterrupt):
+            sys.excepthook(*sys.exc_info())
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0
+
+
+class Output(io.TextIOWrapper):
+    """A text file in memory; calls react(text) with all that is written."""
+
+    def __init__(self, react):
+        super().__init__(io.BytesIO(), 'utf-8', write_through=True)
+        self.react = react
+
+    def write(self, text):
+        self.react(text)
+        return super().write(text)
+
+
+def run_program(name, *arguments, react=lambda text: None):
+    """Run a script of the repository in this process; return (status, output).
+
+    Starting a process of its own would take 4 s, for the import of TensorFlow.
+    """
+    output, argv, hook = Output(react), sys.argv, sys.excepthook
+    try:
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+            status = execute(name, arguments)
+    finally:
+        sys.argv, sys.excepthook = argv, hook
+    return status, output.buffer.getvalue().decode()
+
+
+def outputs_in(folder):
+    """Return the arguments that put what finetune.py writes into a folder."""
+    return ['--filewriter_path=%s/log' % folder,
+            '--checkpoint_path=%s/new/checkpoints' % folder]
+
+
+def finetune(folder, *arguments, **kwargs):
+    """Run finetune.py with its output in folder; return (status, output)."""
+    before = os.getcwd()
+    os.chdir(ROOT)
+    try:
+        return run_program('finetune.py', *outputs_in(folder), *arguments, **kwargs)
+    finally:
+        os.chdir(before)
+
+
+class Program:
+    """A script of the repository as a process of its own, which can be killed.
+
+    Processes are forked from a server that has imported TensorFlow already.
+
+    Attributes:
+        stdout: what it writes, also to its standard error, as an open text file.
+    """
+
+    server = multiprocessing.get_context('forkserver')
+    server.set_forkserver_preload(['helpers', 'machinery.summaries'])
+
+    def __init__(self, name, *arguments, env=None, setup=None):
+        with tempfile.TemporaryDirectory() as folder:
+            pipe = os.path.join(folder, 'output')
+            os.mkfifo(pipe)
+            self.process = self.server.Process(
+                target=self.main, args=[pipe, name, arguments, env or {}, setup])
+            self.process.daemon = True
+            self.process.start()
+            self.stdout = open(pipe, encoding='utf-8')
+
+    @staticmethod
+    def main(pipe, name, arguments, env, setup):
+        """Be the process."""
+        out = os.open(pipe, os.O_WRONLY)
+        os.dup2(out, 1)
+        os.dup2(out, 2)
+        os.close(out)
+        sys.stdout = open(1, 'w', encoding='utf-8', buffering=1, closefd=False)
+        sys.stderr = open(2, 'w', encoding='utf-8', buffering=1, closefd=False)
+        os.chdir(ROOT)
+        os.environ.update(env)
+        if setup:
+            setup()
+        status = execute(name, arguments)
+        atexit._run_exitfuncs()
+        sys.exit(status)
+
+    def send_signal(self, number):
+        """Send a signal to the process."""
+        os.kill(self.process.pid, number)
+
+    def wait(self):
+        """Return the status, negative where a signal killed it, and the rest of output."""
+        output = self.stdout.read()
+        self.process.join()
+        self.stdout.close()
+        return self.process.exitcode, output
+
+
+def tf_configs(size):
+    """Return TF_CONFIG of each of some workers with free ports, the chief's first."""
+    sockets = [socket.socket() for _ in range(size)]
+    for one in sockets:
+        one.bind(('127.0.0.1', 0))
+    addresses = ['127.0.0.1:%d' % one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    cluster = {'chief': addresses[:1], 'worker': addresses[1:]}
+    return [json.dumps({'cluster': cluster, 'task': {
+        'type': 'worker' if rank else 'chief', 'index': max(0, rank - 1)}})
+        for rank in range(size)]

@@ -1,0 +1,94 @@
+import warnings
+
+import cv2
+import numpy as np
+import pytest
+
+from machinery.drawings import (draw_confusions, draw_mistakes, select_features,
+                                write_projector)
+
+
+def decode(picture):
+    return cv2.imdecode(np.frombuffer(picture, np.uint8), 1).astype(int)
+
+
+def pictures(samples):
+    """A blue, a green and a red image; the others cannot be read."""
+    images = [np.full((227, 227, 3), colour, np.uint8)
+              for colour in [(255, 0, 0), (0, 255, 0), (0, 0, 255)]]
+    return [images[sample] if sample < 3 else None for sample in samples]
+
+
+def test_worst_mistakes_come_in_the_order_of_their_losses():
+    drawing = decode(draw_mistakes(pictures, np.array([0, 0, 1, 1]),
+                                   np.array([1, 0, 0, 0]), np.float32([1, 9, 2, 3]),
+                                   ['no', 'yes']))
+    blue, green, red = [
+        np.argwhere(drawing[:, :, channel] - drawing.sum(2) / 3 > 100)[:, 1]
+        for channel in range(3)]
+    assert len(green) == 0  # the right one
+    assert 240 < red.min() < red.max() < 480 < blue.min()  # the first is unreadable
+
+
+def test_no_mistakes_are_not_drawn():
+    assert draw_mistakes(pictures, np.zeros(3), np.zeros(3), np.ones(3), ['no']) is None
+
+
+def test_confusion_matrix_has_true_classes_in_rows():
+    drawing = decode(draw_confusions(np.array([0, 0]), np.array([1, 1]), ['a', 'b']))
+    is_dark_blue = (drawing[:, :, 0] > 80) & (drawing[:, :, 2] < 50)
+    row, column = np.argwhere(is_dark_blue).mean(0) / is_dark_blue.shape
+    assert row < 0.5 and column > 0.5
+
+
+def test_too_many_classes_are_not_drawn():
+    assert draw_confusions([0], [0], ['x'] * 1001) is None
+
+
+@pytest.mark.parametrize('names', [['x' * 500, '\u732b'], ['$5_$10', 'b']])
+def test_names_of_any_kind_leave_room_for_the_confusion_matrix(names):
+    def width(names):
+        drawing = decode(draw_confusions([0], [0], names))
+        return (drawing.min(2) < 200).any(0).sum()
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert width(names) > 0.5 * width(['a', 'b'])
+
+
+class Batches:
+    """1200 samples, every other one of a list, whose features are their positions."""
+    data_size = 1200
+    samples = np.arange(1, 2400, 2)
+
+    def __init__(self, length):
+        self.length = length
+
+    def reset_pointer(self):
+        self.pointer = 0
+
+    def next_batch(self, batch_size):
+        positions = np.arange(self.pointer, min(self.pointer + batch_size, 1200))
+        self.pointer += len(positions)
+        return np.repeat(positions[:, None, None], self.length, 2), None
+
+
+@pytest.mark.parametrize('length, stride', [(1, 3), (4096, 3), (10000, 6)])
+def test_evenly_chosen_features_are_fewer_where_they_are_long(length, stride):
+    samples, features = select_features(Batches(length), 128)
+    assert list(samples) == list(range(1, 2400, 2 * stride))
+    assert features.shape == (1200 / stride, length)
+    assert list(features[:, -1]) == list(range(0, 1200, stride))
+
+
+def test_projector_page_names_what_it_shows(tmp_path):
+    numbers = range(2400)
+    write_projector(str(tmp_path), Batches(1), 128, pictures,
+                    ['%d.jpg' % sample for sample in numbers],
+                    ['a\tclass%d' % sample for sample in numbers])
+    assert list(np.loadtxt(str(tmp_path / 'features.tsv'))) == list(range(0, 1200, 3))
+    lines = (tmp_path / 'pictures.tsv').read_text().splitlines()
+    assert lines[0] == 'class\tpicture' and lines[400] == 'a class2395\t2395.jpg'
+    thumbnails = cv2.imread(str(tmp_path / 'thumbnails.png'))
+    assert thumbnails.shape == (20 * 64, 20 * 64, 3)
+    assert (thumbnails[:64, :64] == (0, 255, 0)).all()  # sample 1
+    assert (thumbnails[:64, 64:] == 255).all()

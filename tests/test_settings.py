@@ -1,0 +1,131 @@
+"""The variables at the top of a script, and its command line."""
+import os
+
+import pytest
+
+from helpers import run_program
+from machinery.settings import InputError, read_settings
+
+SCRIPT = '''"""Train something."""
+train_file = 'a.txt'  # a list
+num_epochs = 10  # 100 % of them
+learning_rate = 0.1
+horizontal_flip = True
+train_layers = ['fc8']
+skip_layers = None
+weights_path = 'DEFAULT'
+resume = False
+my_momentum = 0.9  # of my own
+_hidden = 1
+CONSTANT = 2
+'''
+
+
+@pytest.fixture
+def script(tmp_path):
+    """The globals of a script."""
+    path = tmp_path / 'script.py'
+    path.write_text(SCRIPT)
+    variables = {'__file__': str(path), 'os': os}
+    exec(SCRIPT, variables)
+    return variables
+
+
+@pytest.mark.parametrize('arguments, changed', [
+    ('--num_epochs=3', {'num_epochs': 3}),
+    ('--num_epochs 3', {'num_epochs': 3}),
+    ('--learning_rate=1e-3 --num_epochs=2', {'learning_rate': 0.001, 'num_epochs': 2}),
+    ('--learning_rate=1', {'learning_rate': 1}),
+    ('--horizontal_flip=False', {'horizontal_flip': False}),
+    ("--train_layers=['fc7','fc8']", {'train_layers': ['fc7', 'fc8']}),
+    ('--skip_layers=[]', {'skip_layers': []}),
+    ('--skip_layers=None', {'skip_layers': None}),
+    ('--train_file=b=1.txt', {'train_file': 'b=1.txt'}),
+    ("--train_file='b.txt'", {'train_file': 'b.txt'}),
+    ('--train_file=12', {'train_file': '12'}),
+    ('--train_file=None', {'train_file': 'None'}),
+    ('--weights_path=None', {'weights_path': None}),
+    ('--weights_path=w.npy', {'weights_path': 'w.npy'}),
+    ('--resume=True', {'resume': True}),
+    ('--resume=model.ckpt', {'resume': 'model.ckpt'}),
+    ('--my_momentum=1', {'my_momentum': 1}),
+    ('--train_file=~/a.txt', {'train_file': os.path.expanduser('~/a.txt')})])
+def test_options_change_the_variables(script, arguments, changed):
+    settings = read_settings(script, arguments.split(' '))
+    assert list(settings) == [
+        'train_file', 'num_epochs', 'learning_rate', 'horizontal_flip', 'train_layers',
+        'skip_layers', 'weights_path', 'resume', 'my_momentum']
+    for name, value in settings.items():
+        if name in changed:
+            assert value == changed[name] and type(value) is type(changed[name])
+        assert script[name] == value
+
+
+@pytest.mark.parametrize('argument, complaint', [
+    ('--epochs=3', '--epochs is not an option, did you mean --num_epochs?'),
+    ('--zzz', '--zzz is not an option; --help shows the options'),
+    ('num_epochs=3', 'num_epochs is not an option, did you mean --num_epochs?'),
+    ('--num_epochs', '--num_epochs: expected one argument'),
+    ('--num_epochs=', "--num_epochs: '' is not an integer"),
+    ('--num_epochs=3.5', "--num_epochs: '3.5' is not an integer"),
+    ('--num_epochs=0', "--num_epochs: '0' is not an integer"),
+    ('--num_epochs=True', "--num_epochs: 'True' is not an integer"),
+    ("--num_epochs=__import__('os').getpid()", 'is not an integer'),
+    ('--horizontal_flip=1', "--horizontal_flip: '1' is not True or False"),
+    ('--train_layers=fc8', "--train_layers: 'fc8' is not a list of"),
+    ("--train_layers='fc8'", 'is not a list of at least one layer'),
+    ('--train_layers=[]', 'is not a list of at least one layer'),
+    ('--learning_rate=None', "--learning_rate: 'None' is not a number above 0"),
+    ('--learning_rate=1e999', 'is not a number above 0'),
+    ('--my_momentum=high', "--my_momentum: 'high' is not float, like 0.9"),
+    ('--os=1', '--os is not an option'), ('--_hidden=2', '--_hidden is not an option'),
+    ('--CONSTANT=3', '--CONSTANT is not an option')])
+def test_wrong_options_are_named(script, argument, complaint):
+    with pytest.raises(InputError) as error:
+        read_settings(script, [argument])
+    assert complaint in str(error.value)
+
+
+@pytest.mark.parametrize('name, value, words', [
+    ('learning_rate', '0.01', 'a number above 0'), ('num_classes', '5', 'an integer'),
+    ('batch_size', None, 'an integer in 1..100000'), ('num_epochs', 2., 'an integer'),
+    ('horizontal_flip', 'False', 'True or False'), ('val_file', None, 'a path'),
+    ('train_layers', ('fc8',), 'a list'), ('cache_dir', '/none', 'None or a folder'),
+    ('dropout_rate', 1, 'a number in [0, 1)'), ('on_bad_image', 'go', "'stop' or 'skip'"),
+    ('peer_timeout', 1, 'a number of at least 10'),
+    ('filewriter_path', __file__, 'a folder to write to'),
+    ('checkpoint_path', __file__ + '/new', 'a folder to write to'),
+    ('export_path', '.', 'None or a folder that does not exist yet')])
+def test_variables_of_a_wrong_type_or_value_are_named(script, name, value, words):
+    script[name] = value
+    with pytest.raises(InputError) as error:
+        read_settings(script, [])
+    assert str(error.value).startswith('%s is %r, must be %s' % (name, value, words))
+
+
+def test_positional_arguments_fill_a_variable_among_options(script):
+    script['pictures'] = 'default.txt'
+    assert read_settings(script, [], 'pictures')['pictures'] == 'default.txt'
+    settings = read_settings(script, ['a.jpg', '--num_epochs', '2', 'b.jpg'], 'pictures')
+    assert settings['pictures'] == ['a.jpg', 'b.jpg'] and settings['num_epochs'] == 2
+
+
+def test_help_shows_defaults_and_comments(script, capsys):
+    with pytest.raises(SystemExit) as end:
+        read_settings(script, ['--help'])
+    assert end.value.code == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ['Train', 'something.'] in lines
+    assert '--num_epochs 100 % of them (10)'.split() in lines
+    assert '--my_momentum of my own (0.9)'.split() in lines
+    assert not any('CONSTANT' in line or '--os' in line for line in lines)
+
+
+@pytest.mark.parametrize('name', ['finetune.py', 'predict.py'])
+def test_scripts_end_with_one_message(name):
+    status, output = run_program(name, '--batch_sise=3')
+    assert status == 2
+    assert output == ('--batch_sise is not an option, did you mean --batch_size?; '
+                      '--help shows the options\n')
+    status, output = run_program(name, '--help')
+    assert status == 0 and '--batch_size' in output and '(None)' in output

@@ -1,0 +1,362 @@
+"""Several workers on 127.0.0.1, each a process of its own."""
+import hashlib
+import os
+import re
+import signal
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import datagenerator
+from alexnet import AlexNet
+from datagenerator import ImageDataGenerator, load_image
+from helpers import ROOT, Program, finetune, outputs_in, same, tensors, tf_configs
+from machinery import workers as workers_module
+from machinery.cluster import find_tasks
+from machinery.settings import InputError
+from machinery.tf1 import tf
+from machinery.workers import LOST_A_PEER, Workers
+
+# 24 samples of 121 in a step; 5 epochs of 6 steps, the last with a sample for each
+JOB = ['--weights_path=None', "--train_layers=['fc8']", '--val_file=images/test.txt',
+       '--num_epochs=5', '--learning_rate=0.01', '--horizontal_flip=False',
+       '--dropout_rate=0', '--peer_timeout=15']
+
+
+def tell_digest():
+    """Let this process tell a digest of its network where the workers part."""
+    finish = Workers.finish
+
+    def finish_and_tell(self):
+        session = tf.get_default_session()
+        if session:
+            digest = hashlib.sha1()
+            for variable in tf.global_variables():
+                digest.update(session.run(variable).tobytes())
+            sys.stderr.write('digest %s\n' % digest.hexdigest())
+        finish(self)
+    Workers.finish = finish_and_tell
+
+
+def start(folder, size, *arguments):
+    """Start workers; in arguments, RANK stands for the number of each.
+
+    Only the chief should write, to folder/new/checkpoints and folder/log.
+    """
+    return [Program(
+        'finetune.py', *outputs_in(os.path.join(str(folder), 'worker%d' % rank
+                                                if rank else '')),
+        '--batch_size=%d' % (24 // size), *JOB,
+        *[argument.replace('RANK', str(rank)) for argument in arguments],
+        env={'TF_CONFIG': config}, setup=tell_digest)
+        for rank, config in enumerate(tf_configs(size))]
+
+
+def finish(programs):
+    """Return the statuses and the outputs."""
+    return zip(*[program.wait() for program in programs])
+
+
+def train(folder, size, *arguments):
+    """Let workers finish the job; return the final variables and the chief's output."""
+    statuses, outputs = finish(start(folder, size, *arguments))
+    assert statuses == (0,) * size, outputs
+    for output in outputs[1:]:
+        assert re.match('digest [0-9a-f]{40}\n$', output) and output in outputs[0]
+        assert outputs[0].count('digest') == 1
+    assert not any(os.path.exists(str(folder / ('worker%d' % rank)))
+                   for rank in range(1, size))
+    return final(folder), outputs[0]
+
+
+def final(folder):
+    return tensors('%s/new/checkpoints/model_epoch5.ckpt' % folder)
+
+
+def wait_for(program, text):
+    """Read a program's output to the line that has this text."""
+    output = ''
+    for line in program.stdout:
+        output += line
+        if text in line:
+            return
+    raise AssertionError(output)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def train_list(module_path):
+    path = module_path / 'train.txt'
+    with open(os.path.join(ROOT, 'images', 'train.txt')) as file:
+        path.write_text(''.join(os.path.join(ROOT, 'images', line)
+                                for line in file.readlines()[7:128]))
+    JOB.append('--train_file=%s' % path)
+
+
+@pytest.fixture(scope='module')
+def two(module_path):
+    return train(module_path, 2, '--export_path=%s/served' % module_path)
+
+
+def union_of(size):
+    """Return a generator class that gives one process the batches of all workers."""
+    class Union(ImageDataGenerator):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            if self.shuffle:
+                self.parts = [ImageDataGenerator(
+                    *args, **dict(kwargs, seed=rank, shard=(rank, size)))
+                    for rank in range(size)]
+                self.data_size = size * self.parts[0].data_size
+                self.samples = np.resize(self.samples, self.data_size)
+
+        def reset_pointer(self, *args):
+            super().reset_pointer(*args)
+            if hasattr(self, 'parts'):
+                for part in self.parts:
+                    part.reset_pointer(*args)
+                share = 24 // size
+                self.order = np.concatenate([
+                    part.order[start:start + share]
+                    for start in range(0, self.parts[0].data_size, share)
+                    for part in self.parts])
+    return Union
+
+
+@pytest.mark.parametrize('size', [2, 3])
+def test_workers_equal_one_process_with_the_union_of_their_batches(
+        request, tmp_path, monkeypatch, size):
+    found, output = (request.getfixturevalue('two') if size == 2 else
+                     train(tmp_path / 'workers', size))
+    monkeypatch.setattr(datagenerator, 'ImageDataGenerator', union_of(size))
+    status, single_output = finetune(tmp_path, '--batch_size=24', *JOB)
+    assert status == 0, single_output
+    expected = final(tmp_path)
+    assert expected['global_step'] == [30] and set(found) == set(expected)
+    for name in expected:
+        [a], [b] = found[name], expected[name]
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-6 * max(1, np.abs(b).max()),
+                                   err_msg=name)
+    epochs = [[line.split(';')[0] for line in text.splitlines() if ': validation' in line]
+              for text in (output, single_output)]
+    assert len(epochs[0]) == 5 and epochs[0] == epochs[1]
+
+
+def test_workers_drop_different_units(tmp_path, two, module_path):
+    """Of fc8's inputs that are not 0, a half would learn in a step, not three quarters,
+    if both workers had the same mask for the same picture."""
+    weights = str(module_path / 'new' / 'checkpoints' / 'model_epoch5.ckpt')
+    picture = os.path.join(ROOT, 'images', 'textures', 'brick', 'train_01.jpg')
+    (tmp_path / 'list.txt').write_text(2 * (picture + ' 1\n'))
+    statuses, outputs = finish(start(
+        tmp_path, 2, '--dropout_rate=0.5', '--train_file=%s' % (tmp_path / 'list.txt'),
+        '--num_epochs=1', '--weights_path=' + weights, '--skip_layers=[]'))
+    assert statuses == (0, 0), outputs
+    model = AlexNet(tf.placeholder(tf.float32, [None, 227, 227, 3]), 1., 3, [], weights)
+    with tf.Session() as session:
+        model.load_initial_weights(session)
+        is_alive = session.run(model.fc7, {model.X: [load_image(picture)]})[0] > 0
+    before, after = [tensors(path)['fc8/weights'][0] for path in (
+        weights, str(tmp_path / 'new' / 'checkpoints' / 'model_epoch1.ckpt'))]
+    learned = (before != after).any(1)
+    assert not learned[~is_alive].any() and is_alive.sum() > 500
+    assert 0.7 < learned[is_alive].mean() < 0.8
+
+
+def test_lost_workers_are_named_and_resume_is_exact(tmp_path, two):
+    """kill -9 of the chief and of a worker; one that is frozen; then to the end."""
+    def lose(rank, number, epoch):
+        programs = start(tmp_path, 2, '--resume=True')
+        wait_for(programs[0], 'Epoch %d/5: validation' % epoch)
+        programs[rank].send_signal(number)
+        lost = time.time()
+        status, output = programs[1 - rank].wait()
+        assert time.time() - lost < 15
+        assert status == LOST_A_PEER, output
+        assert 'lost %s 0 (127.0.0.1:' % ('worker' if rank else 'chief') in output
+        assert '--resume=True' in output
+        if number == signal.SIGSTOP:
+            programs[rank].send_signal(signal.SIGKILL)
+        assert programs[rank].wait()[0] == -signal.SIGKILL
+
+    lose(0, signal.SIGKILL, 1)
+    lose(1, signal.SIGKILL, 2)
+    lose(1, signal.SIGSTOP, 3)
+    found, output = train(tmp_path, 2, '--resume=True')
+    assert 'Resuming from' in output
+    assert same(found, two[0])
+
+
+def test_stop_of_any_worker_stops_all_and_another_number_goes_on(tmp_path, two):
+    """SIGTERM to a worker of two; both resume; one process does another epoch."""
+    programs = start(tmp_path, 2, '--display_step=1')
+    wait_for(programs[0], 'Epoch 2/5, step 8')
+    programs[1].send_signal(signal.SIGTERM)
+    statuses, outputs = finish(programs)
+    assert statuses == (128 + signal.SIGTERM,) * 2, outputs
+    assert 'Stopped in epoch 2, before step' in outputs[0]
+    found, output = train(tmp_path, 2, '--resume=True')
+    assert 'Warning' not in output and same(found, two[0])
+    status, output = finetune(tmp_path, '--batch_size=24', *JOB, '--resume=True',
+                              '--num_epochs=6')
+    assert status == 0 and 'Warning: workers was 2 in the run being resumed' in output
+
+
+def test_settings_that_differ_are_named(tmp_path):
+    statuses, outputs = finish(start(tmp_path, 2, '--seed=RANK'))
+    assert statuses == (2, 2)
+    for rank, output in enumerate(outputs):
+        assert re.search(r'seed differs between chief 0 \(127.0.0.1:\d+\) and worker '
+                         r'0 \(127.0.0.1:\d+\); here it is %d\n$' % rank, output)
+
+
+def tasks_of(monkeypatch, config):
+    monkeypatch.setenv('TF_CONFIG', config)
+    return find_tasks()
+
+
+@pytest.fixture
+def pair(monkeypatch):
+    """Function that calls a function with each of two workers; returns the results."""
+    monkeypatch.setattr(sys, 'stdout', sys.stdout)  # worker 1 replaces it
+    pool = ThreadPoolExecutor(2)
+    tasks = [tasks_of(monkeypatch, config) for config in tf_configs(2)]
+    both = list(pool.map(lambda task: Workers(*task), tasks))
+
+    def call(function):
+        def within_own_graph(workers):
+            with tf.Graph().as_default(), workers.session() as session:
+                return function(workers, session)
+        return list(pool.map(within_own_graph, both))
+    yield call
+    list(pool.map(Workers.finish, both))
+
+
+def test_mean_is_the_same_for_all(pair):
+    values = np.random.RandomState(0).rand(2, 1000, 7).astype(np.float32)
+
+    def mean(workers, session):
+        mine = tf.constant(values[workers.rank])
+        one, two = workers.mean([mine, tf.reduce_sum(mine)])
+        assert one.shape.as_list() == [1000, 7] and two.shape.as_list() == []
+        return session.run([one, two])
+    first, second = pair(mean)
+    assert (first[0] == second[0]).all() and first[1] == second[1]
+    np.testing.assert_allclose(first[0], values.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(first[1], values.sum() / 2, rtol=1e-6)
+
+
+def test_merge_interleave_and_broadcast_keep_every_bit(pair):
+    values = np.array([-0., np.nan, 1e-45, 1 / 3., 2. ** 1000])
+
+    def merge(workers, session):
+        mine = values.copy()
+        mine[workers.rank::2] = 0
+        return workers.merge(mine)
+
+    def broadcast(workers, session):
+        variables = [tf.get_variable('a', initializer=values * (workers.rank + 1)),
+                     tf.get_variable('b', initializer=np.int64(2 ** 40 + workers.rank))]
+        session.run(tf.global_variables_initializer())
+        workers.broadcast(session)
+        return session.run(variables)
+    for function in [merge, lambda workers, session: workers.interleave(
+            values[workers.rank::2])]:
+        assert [found.tobytes() for found in pair(function)] == [values.tobytes()] * 2
+    for a, b in pair(broadcast):
+        assert a.tobytes() == values.tobytes() and b == 2 ** 40
+    assert pair(lambda workers, session: [
+        workers.any(workers.rank == 1), workers.any(False)]) == [[True, False]] * 2
+
+
+def test_worker_that_never_comes_is_named(monkeypatch):
+    tasks, rank = tasks_of(monkeypatch, tf_configs(2)[0])
+    with pytest.raises(SystemExit, match='No answer within 1 s from worker 0 .%s'
+                       % tasks[1][2]):
+        Workers(tasks, rank, peer_timeout=1)
+
+
+def test_peer_that_is_back_at_once_is_lost_all_the_same(monkeypatch, capsys):
+    states = iter(['alive', 'gone', 'alive', 'alive', 'alive', 'alive'])
+    monkeypatch.setattr(workers_module, 'probe', lambda address: next(states))
+    monkeypatch.setattr(workers_module.os, '_exit', sys.exit)
+    workers = Workers([('chief', 0, 'here:2222')])
+    monkeypatch.setattr(workers._finished, 'wait', lambda seconds: False)
+    with pytest.raises(SystemExit) as status:
+        workers._watch(('worker', 1, 'host:2222'))
+    assert status.value.code == LOST_A_PEER
+    assert 'lost worker 1 (host:2222), which is gone' in capsys.readouterr().err
+
+
+def test_network_error_leaves_the_watch_its_time_but_once(monkeypatch, capsys):
+    workers, slept = Workers([('chief', 0, 'here:2222')], peer_timeout=100), []
+    workers.size = 2
+    monkeypatch.setattr(workers_module.time, 'sleep', slept.append)
+    with pytest.raises(RuntimeError, match='chief 0 .*: Socket closed$'):
+        with workers.session(), workers.session():
+            raise tf.errors.UnavailableError(
+                None, None, 'Graph execution error:\n\nmany\nlines\nSocket closed\n'
+                'The error could be from a previous operation. Restart your program to '
+                'reset.\n\t [[{{node mean}}]] [Op:mean]')
+    assert slept == [80] and 'Socket closed\n' in capsys.readouterr().err
+
+
+def test_tasks_are_found_with_the_chief_first(monkeypatch):
+    text = ('{"cluster": {"worker": ["b:1", "c:2"], "chief": ["a:3"]}, '
+            '"task": {"type": "worker", "index": %s}}')
+    tasks = [('chief', 0, 'a:3'), ('worker', 0, 'b:1'), ('worker', 1, 'c:2')]
+    assert tasks_of(monkeypatch, text % 1) == (tasks, 2)
+    assert tasks_of(monkeypatch, text % '"0"') == (tasks, 1)
+    for alone in ['', '{}', '{"cluster": {}}',
+                  '{"task": {"type": "worker", "index": 0}}']:
+        assert tasks_of(monkeypatch, alone) == ([None], 0)
+
+
+@pytest.mark.parametrize('text, complaint', [
+    ('{"cluster"', 'Expecting '),
+    ('[]', ''),
+    ('{"cluster": ["a:1"]}', ''),
+    ('{"cluster": {"ps": ["a:1"]}}', "there is no use for a job 'ps'"),
+    ('{"cluster": {"worker": "a:1"}}', ''),
+    ('{"cluster": {"worker": ["a:1", "b"]}}', "worker 1: 'b' is not host:port"),
+    ('{"cluster": {"worker": [":1"]}}', "worker 0: ':1' is not host:port"),
+    ('{"cluster": {"worker": ["a:70000"]}}', "worker 0: 'a:70000' is not host:port"),
+    ('{"cluster": {"worker": [7]}}', ''),
+    ('{"cluster": {"worker": ["a:\u00b2"]}}', "worker 0: 'a:\u00b2' is not host:port"),
+    ('{"cluster": {"worker": ["http://a:1"]}}', "worker 0: 'http://a:1' is"),
+    ('{"cluster": {"worker": ["a:1", "a:1"]}}', 'an address occurs twice'),
+    ('{"cluster": {"chief": ["a:1", "b:1"]}}', 'there is more than one chief'),
+    ('{"cluster": {"worker": ["a:1"]}}', '"task" is none of the cluster\'s'),
+    ('{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
+     '"task" is none of the cluster\'s'),
+    ('{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": "x"}}', ''),
+    ('{"cluster": {"worker": ["a:1"]}, "task": {"type": "chief", "index": 0}}',
+     '"task" is none of the cluster\'s')])
+def test_malformed_tf_config_is_a_clear_error(monkeypatch, text, complaint):
+    with pytest.raises(InputError) as error:
+        tasks_of(monkeypatch, text)
+    assert str(error.value).startswith('TF_CONFIG: ' + complaint)
+    assert 'expected, for example, {"cluster"' in str(error.value)
+
+
+def test_tasks_are_found_under_slurm(tmp_path, monkeypatch):
+    """The resolver puts n10 before n2, or, on TensorFlow 1.15, asks scontrol."""
+    (tmp_path / 'scontrol').write_text('#!/bin/sh\necho n2\necho n10\n')
+    (tmp_path / 'scontrol').chmod(0o755)
+    monkeypatch.delenv('TF_CONFIG', raising=False)
+    for name, value in [('PATH', '%s:%s' % (tmp_path, os.environ['PATH'])),
+                        ('SLURM_STEP_NUM_TASKS', '4'), ('SLURM_STEP_NUM_NODES', '2'),
+                        ('SLURM_STEP_NODELIST', 'n[2,10]'), ('SLURM_NTASKS', '4'),
+                        ('SLURM_STEP_TASKS_PER_NODE', '2(x2)'), ('SLURM_PROCID', '1'),
+                        ('SLURM_JOB_ID', '7'), ('SLURMD_NODENAME', 'n2'),
+                        ('SLURM_LOCALID', '1')]:
+        monkeypatch.setenv(name, value)
+    tasks, rank = find_tasks()
+    assert tasks[rank][2] == 'n2:12008'
+    assert sorted(address for _, _, address in tasks) == [
+        'n10:12007', 'n10:12008', 'n2:12007', 'n2:12008']
+    assert [task[:2] for task in tasks] == [('worker', index) for index in range(4)]
+    monkeypatch.setenv('SLURM_STEP_NUM_TASKS', '1')
+    assert find_tasks() == ([None], 0)
