@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from datagenerator import read_command_line, read_list
 from helpers import write_caffemodel
-from machinery.settings import InputError
+from machinery.lists import read_list
+from machinery.settings import InputError, read_settings
 from machinery.weights import read_weights
-from test_datagenerator import SETTINGS
 
 LAYERS = {'conv1': [np.ones((7, 2, 11, 11), np.float32), np.ones(7, np.float32)],
           'fc8': [np.ones((5, 30), np.float32), np.ones(5, np.float32)]}
+SETTINGS = {'train_file': 'a.txt', 'num_epochs': 10, 'learning_rate': 0.1,
+            'horizontal_flip': True, 'train_layers': ['fc8'], 'skip_layers': None,
+            'weights_path': 'DEFAULT'}
 fuzz = settings(max_examples=300, deadline=2000, database=None)
 
 
@@ -109,9 +111,15 @@ def test_weight_files(folder, name, write):
         st.sampled_from(['[' * 300, '9' * 5000, '1e999', '{}', '()', "b''", '0x',
                          '__import__("os")', 'lambda: 0', '\0'])))))
 def test_command_line(argument):
-    changed = result_or_named_error(lambda: read_command_line(SETTINGS, [argument]),
-                                    'train_file, num_epochs')
-    for name, value in (changed or {}).items():
-        default = SETTINGS[name]
-        assert (default is None or type(value) is type(default) or
-                (type(default), type(value)) in [(float, int), (str, type(None))])
+    script = dict(SETTINGS, __doc__='Train.', __file__=__file__)
+    try:
+        changed = read_settings(script, [argument])
+    except InputError as error:
+        assert 'is not' in str(error) or 'expected' in str(error)
+    except SystemExit as end:
+        assert end.code == 0 and argument.startswith('-')  # --help
+    else:
+        for name, value in changed.items():
+            default = SETTINGS[name]
+            assert default is None or type(value) is type(default) or (
+                type(default), type(value)) in [(float, int), (str, type(None))]
