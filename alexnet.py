@@ -50,8 +50,8 @@ class AlexNet:
         self.WEIGHTS_PATH = (download.DEFAULT_WEIGHTS if weights_path == 'DEFAULT'
                              else weights_path)
         self.train_layers = self.SKIP_LAYER if train_layers is None else train_layers
-        check_layers(self.SKIP_LAYER, 'skip_layer')
         check_layers(self.train_layers, 'train_layers')
+        check_layers(self.SKIP_LAYER, 'skip_layer')
         self.X = x
         self.KEEP_PROB = tf.convert_to_tensor(keep_prob, tf.float32)
         self.NUM_CLASSES = num_classes
