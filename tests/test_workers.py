@@ -21,7 +21,7 @@ from machinery.tf1 import tf
 from machinery.workers import LOST_A_PEER, Workers
 
 # 24 samples of 121 in a step; 5 epochs of 6 steps, the last with a sample for each
-JOB = ['--weights_path=None', "--train_layers=['fc8']", '--val_file=images/test.txt',
+JOB = ['--skip_layers=[]', "--train_layers=['fc8']", '--val_file=images/test.txt',
        '--num_epochs=5', '--learning_rate=0.01', '--horizontal_flip=False',
        '--dropout_rate=0', '--peer_timeout=15']
 
@@ -87,12 +87,20 @@ def wait_for(program, text):
 
 
 @pytest.fixture(scope='module', autouse=True)
-def train_list(module_path):
+def start_of_the_job(module_path):
+    """Write the list and the weights that all runs start from."""
     path = module_path / 'train.txt'
     with open(os.path.join(ROOT, 'images', 'train.txt')) as file:
         path.write_text(''.join(os.path.join(ROOT, 'images', line)
                                 for line in file.readlines()[7:128]))
-    JOB.append('--train_file=%s' % path)
+    data = ImageDataGenerator(str(path), shuffle=True, nb_classes=3)
+    tf.set_random_seed(0)
+    model = AlexNet(tf.placeholder(tf.float32, [None, 227, 227, 3]), 1., 3, [], None)
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        model.initialize_from_data(session, data.decode(data.order[:64]))
+        weights = tf.train.Saver().save(session, str(module_path / 'start.ckpt'))
+    JOB.extend(['--train_file=%s' % path, '--weights_path=' + weights])
 
 
 @pytest.fixture(scope='module')
@@ -152,7 +160,7 @@ def test_workers_drop_different_units(tmp_path, two, module_path):
     (tmp_path / 'list.txt').write_text(2 * (picture + ' 1\n'))
     statuses, outputs = finish(start(
         tmp_path, 2, '--dropout_rate=0.5', '--train_file=%s' % (tmp_path / 'list.txt'),
-        '--num_epochs=1', '--weights_path=' + weights, '--skip_layers=[]'))
+        '--num_epochs=1', '--weights_path=' + weights))
     assert statuses == (0, 0), outputs
     model = AlexNet(tf.placeholder(tf.float32, [None, 227, 227, 3]), 1., 3, [], weights)
     with tf.Session() as session:
