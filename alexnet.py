@@ -138,7 +138,7 @@ class AlexNet:
         return {name: self.variables[name][0].shape.as_list() for name in LAYERS}
 
     def table(self):
-        """Return a text table: each layer, its shape and origin, whether it is trained."""
+        """Return a text table of the layers: shape, origin, whether it is trained."""
         rows = ['%-6s %-18s %-9s %s' % ('layer', 'weights', 'initially', 'then')]
         for name, shape in self.shapes().items():
             origin = ('from data' if self.WEIGHTS_PATH is None else

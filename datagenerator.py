@@ -4,7 +4,6 @@
 """
 import hashlib
 import json
-import math
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +27,6 @@ def load_image(path, size=IMAGE_SIZE, mean=IMAGENET_MEAN):
     is obeyed. Resized bilinearly, without regard to the aspect ratio.
 
     Args:
-        path: the file.
         size: (width, height) in pixels.
         mean: what is subtracted from blue, green and red.
 
@@ -45,6 +43,8 @@ def load_image(path, size=IMAGE_SIZE, mean=IMAGENET_MEAN):
 @input_errors()
 def decode_image(path, flags):
     """Return a picture as OpenCV decodes it with these flags; raise as load_image."""
+    if '\0' in path:
+        raise InputError('%r: no such file' % path)
     with open(path, 'rb') as file:
         data = np.frombuffer(file.read(), np.uint8)
     if not data.size:
@@ -69,8 +69,7 @@ class ImageDataGenerator:
         class_list: text file with a line "path label" for each picture: see read_list.
         horizontal_flip: mirror each picture left-right with probability 0.5.
         shuffle: new order in every epoch, otherwise the order of the list.
-        mean: what is subtracted from blue, green and red.
-        scale_size: (width, height) of the images in pixels.
+        mean, scale_size: as load_image takes them.
         nb_classes: number of classes; labels are 0..nb_classes - 1.
         seed: integer in 0..2**32 - 1.
         shard: (rank, size): of several workers, this one gets the samples i with
@@ -79,11 +78,10 @@ class ImageDataGenerator:
 
     Attributes:
         paths, labels, line_numbers: of all samples of the list.
-        samples: int array, the samples of this worker.
+        samples, order: int arrays, this worker's samples: of the list, in this epoch.
         data_size: how many those are: the length of an epoch.
-        order: the same samples in the order of this epoch.
-        variants: int array: what this epoch makes of each sample of the list; 0: plain,
-            1: mirrored, -1: changed in a way that no other epoch will repeat.
+        variants: int array: what this epoch makes of each sample of the list: 0 plain,
+            1 mirrored, -1 changed in a way that no other epoch will repeat.
         pointer: how many samples of the epoch are done.
         seconds_waited: time that calls have spent waiting for pictures, in total.
 
@@ -140,11 +138,7 @@ class ImageDataGenerator:
         return images, self.one_hot(samples)
 
     def decode_next(self, batch_size, missing=lambda samples: samples):
-        """Return the numbers of the next samples, and the images of the missing ones.
-
-        Args:
-            missing: function that picks from sample numbers those to be decoded.
-        """
+        """Return the numbers of the next samples, and images of what missing picks."""
         if batch_size < 1:
             raise ValueError('batch_size is %r, must be 1 or more' % batch_size)
         if self.pointer >= self.data_size:
@@ -191,7 +185,7 @@ class ImageDataGenerator:
         if count < size:
             raise InputError('%s: %d pictures are too few for %d workers'
                              % (self.class_list, count, size))
-        end = math.ceil(count / size) * size if self.shuffle else count
+        end = -(-count // size) * size if self.shuffle else count
         self.samples = np.arange(rank, end, size, dtype=np.int32) % count
         self.data_size = len(self.samples)
         self.reset_pointer(0)
@@ -222,11 +216,10 @@ class ImageDataGenerator:
         folder, name = os.path.split(self.class_list)
         rank, size = self.shard
         samples = self.samples.tolist()
-        memory = os.path.join(folder, '.%s%s.checked' % (
-            name, '.%d-of-%d' % (rank + 1, size) if size > 1 else ''))
+        part = '.%d-of-%d' % (rank + 1, size) if size > 1 else ''
+        memory = os.path.join(folder, '.%s%s.checked' % (name, part))
         state = hashlib.sha1()
-        for sample in samples:
-            path = self.paths[sample]
+        for path in [self.paths[sample] for sample in samples]:
             file = os.stat(path)
             state.update(b'%s %d %d\n' % (path.encode(), file.st_size,
                                           file.st_mtime_ns))
@@ -241,13 +234,11 @@ class ImageDataGenerator:
         bad = {}
         bar = tqdm(total=len(samples), unit=' pictures', desc='Checking ' + name,
                    disable=True if rank or not samples else None)
-        for start in range(0, len(samples), 1000):
+        for start in range(0, len(samples), 1000):  # a million would fill the memory
             part = samples[start:start + 1000]
             faults = self._pool.map(find_fault, [self.paths[i] for i in part])
-            for sample, fault in zip(part, faults):
-                bar.update()
-                if fault:
-                    bad[sample] = fault
+            bad.update(pair for pair in zip(part, faults) if pair[1])
+            bar.update(len(part))
         bar.close()
         if samples and os.access(folder or '.', os.W_OK):
             with open(memory + '.part', 'w') as file:

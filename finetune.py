@@ -104,8 +104,8 @@ def evaluate(batches):
     results = []
     while batches.pointer < batches.data_size:
         features, labels = batches.next_batch(batch_size)
-        results.append(session.run(
-            [losses, predicted], {model.bottleneck: features, y: labels, keep_prob: 1.}))
+        feed = {model.bottleneck: features, y: labels, keep_prob: 1.}
+        results.append(session.run([losses, predicted], feed))
     return [workers.interleave(np.concatenate(share)) for share in zip(*results)]
 
 
@@ -122,7 +122,8 @@ with workers.session() as session, StopSignals() as stop, summaries:
         if weights_path:
             model.load_initial_weights(session)
         else:
-            model.initialize_from_data(session, train_data.decode(train_data.order[:64]))
+            images = train_data.decode(train_data.order[:64])
+            model.initialize_from_data(session, images)
         print(model.table())
     workers.broadcast(session)
     checkpoints.start(session, train_data, class_names)
@@ -151,15 +152,17 @@ with workers.session() as session, StopSignals() as stop, summaries:
         bar.close()
 
         val_losses, val_classes = evaluate(val_batches)
-        val_loss, val_accuracy = val_losses.mean(), (val_classes == val_data.labels).mean()
+        val_loss = val_losses.mean()
+        val_accuracy = (val_classes == val_data.labels).mean()
         checkpoints.stop_unless_finite('validation loss', val_loss, epoch, step)
         summaries.add('train', step, learning_rate=learning_rate,
                       images_per_second=bar.images_per_second)
         summaries.add('validation', step, cross_entropy=val_loss, accuracy=val_accuracy)
         checkpoints.save(session, epoch + 1, accuracy=val_accuracy)
         bar.report(val_loss, val_accuracy, val_data.labels, val_classes, class_names)
-        summaries.draw(step, val_batches, batch_size, val_losses, val_classes, class_names,
-                       session.run(model.variables['conv1'][0]))
+        filters = session.run(model.variables['conv1'][0])
+        summaries.draw(step, val_batches, batch_size, val_losses, val_classes,
+                       class_names, filters)
 
     if test_data:
         checkpoints.restore_best(session)
@@ -171,6 +174,6 @@ with workers.session() as session, StopSignals() as stop, summaries:
 checkpoints.report()
 print('Curves:     tensorboard --logdir %s' % filewriter_path)
 if export_path and workers.is_chief:
-    export_model(lambda x: AlexNet(x, 1., num_classes, [], checkpoints.best), class_names,
-                 export_path, train_data.scale_size, train_data.mean)
+    export_model(lambda x: AlexNet(x, 1., num_classes, [], checkpoints.best),
+                 class_names, export_path, train_data.scale_size, train_data.mean)
     print('Exported:   %s' % export_path)

@@ -53,7 +53,7 @@ class FeatureCache:
         self._memory = self._file = None
 
     def __getattr__(self, name):
-        """Give the generator's attributes and methods that this object does not have."""
+        """Give what this object does not have itself: the generator's."""
         return getattr(self._generator, name)
 
     def next_batch(self, batch_size):

@@ -14,8 +14,8 @@ from machinery.tf1 import reason_of, tf
 from machinery.weights import num_classes_of, open_checkpoint
 
 # Of a change in these, a run that is resumed is warned.
-COMPARED = ['train_file', 'val_file', 'horizontal_flip', 'learning_rate', 'dropout_rate',
-            'seed', 'batch_size', 'workers', 'training pictures']
+COMPARED = ['train_file', 'val_file', 'horizontal_flip', 'learning_rate',
+            'dropout_rate', 'seed', 'batch_size', 'workers', 'training pictures']
 
 
 class Checkpoints:
@@ -91,6 +91,7 @@ class Checkpoints:
         with tf.name_scope('is_finite'):
             self._is_finite = tf.reduce_all([tf.reduce_all(tf.is_finite(variable))
                                              for variable in tf.trainable_variables()])
+        self._settings['training pictures'] = len(data.paths)
         if self._workers.is_chief:
             model = {
                 'network': 'AlexNet', 'num_classes': len(class_names),
@@ -98,7 +99,7 @@ class Checkpoints:
                 'train_layers': self._settings['train_layers'],
                 'preprocessing': {'size': list(data.scale_size), 'channels': 'BGR',
                                   'minus_mean': list(data.mean)},
-                'settings': dict(self._settings, **{'training pictures': len(data.paths)}),
+                'settings': self._settings,
                 'versions': {'tensorflow': tf.__version__, 'numpy': np.__version__}}
             if self.latest:
                 warn_of_changes(os.path.dirname(self.latest), model)
@@ -174,8 +175,8 @@ class Checkpoints:
 def list_checkpoints(folder):
     """Return the complete checkpoints of finetune.py in a folder, oldest first.
 
-    Saving writes .index last, so a checkpoint without it is incomplete. model_best.ckpt,
-    a copy of one of them, is left out.
+    Saving writes .index last, so a checkpoint without it is incomplete. A copy of one
+    of them, model_best.ckpt, is left out.
     """
     found = []
     for name in os.listdir(folder) if os.path.isdir(folder) else []:
@@ -290,7 +291,8 @@ def find_weights(checkpoint):
     best = os.path.join(checkpoint, 'model_best.ckpt')
     paths = [best] if os.path.exists(best + '.index') else list_checkpoints(checkpoint)
     if not paths:
-        raise InputError('%s: no checkpoints there; finetune.py writes them' % checkpoint)
+        raise InputError('%s: no checkpoints there; finetune.py writes them'
+                         % checkpoint)
     return paths[-1]
 
 

@@ -53,7 +53,8 @@ def one_of(*values):
 
 def number(words, test):
     """Return the rule for an integer or a float that passes a test."""
-    return 'a number ' + words, lambda value: type(value) in (int, float) and test(value)
+    return 'a number ' + words, lambda value: (
+        type(value) in (int, float) and test(value))
 
 
 def or_none(rule):
@@ -76,8 +77,9 @@ def can_be_made(folder):
 
 
 PATH = 'a path', lambda value: type(value) is str and value != ''
-FOLDER = 'a folder to write to, or one that can be made', lambda value: PATH[1](
-    value) and (os.path.isdir(value) and os.access(value, os.W_OK) or can_be_made(value))
+FOLDER = 'a folder to write to, or one that can be made', lambda value: (
+    PATH[1](value) and (os.path.isdir(value) and os.access(value, os.W_OK)
+                        or can_be_made(value)))
 # What variables of these names may be, in whichever script they stand.
 RULES = {
     'train_file': PATH, 'val_file': PATH, 'test_file': or_none(PATH),
@@ -115,7 +117,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse(text, rule):
-    """Return the value that text stands for: a literal that the rule allows, or text."""
+    """Return the value that text stands for: a literal that fits the rule, or text."""
     values = [os.path.expanduser(text)]
     try:
         values.insert(0, ast.literal_eval(text))

@@ -56,9 +56,8 @@ class Summaries:
         """Open the event files; what an earlier run wrote after step is forgotten."""
         if self._enabled:
             self._writers = {
-                'train': tf.summary.FileWriter(os.path.join(self._folder, 'train'), graph),
-                'validation': tf.summary.FileWriter(
-                    os.path.join(self._folder, 'validation'))}
+                run: tf.summary.FileWriter(os.path.join(self._folder, run), run_graph)
+                for run, run_graph in [('train', graph), ('validation', None)]}
             for writer in self._writers.values():
                 writer.add_session_log(tf.SessionLog(status=tf.SessionLog.START),
                                        step + 1)
@@ -90,12 +89,13 @@ class Summaries:
         if not np.array_equal(filters, self._filters):
             images['conv1_filters'], self._filters = draw_filters(filters), filters
         self._add_values('validation', step, [
-            tf.Summary.Value(tag=tag, image=tf.Summary.Image(encoded_image_string=image))
+            tf.Summary.Value(
+                tag=tag, image=tf.Summary.Image(encoded_image_string=image))
             for tag, image in images.items() if image])
         if not self._is_projected and isinstance(batches, FeatureCache):
             self._is_projected = True
-            write_projector(os.path.join(self._folder, 'validation'), batches, batch_size,
-                            batches.pictures, batches.paths,
+            write_projector(os.path.join(self._folder, 'validation'), batches,
+                            batch_size, batches.pictures, batches.paths,
                             [class_names[label] for label in batches.labels])
 
     def _add_values(self, run, step, values):
@@ -119,8 +119,9 @@ class ProgressBar:
         self._start, self._first = time.time(), batches.pointer
         self._waited = batches.seconds_waited
         self._bar = tqdm(
-            total=batches.data_size * self._size, initial=batches.pointer * self._size,
-            desc=self._title, unit=' images', disable=None if workers.is_chief else True)
+            total=batches.data_size * self._size, desc=self._title, unit=' images',
+            initial=batches.pointer * self._size,
+            disable=None if workers.is_chief else True)
 
     def update(self, step, loss, accuracy, display):
         """Show how many samples are done."""
@@ -139,7 +140,7 @@ class ProgressBar:
         self._waiting = (self._batches.seconds_waited - self._waited) / seconds
 
     def report(self, loss, accuracy, labels, predicted, class_names):
-        """Print the line that ends an epoch, and warn if all predictions are one class."""
+        """Print the line that ends an epoch; warn if all predictions are one class."""
         majority = np.bincount(labels).max() / len(labels)
         print('%s: validation loss %.4f, accuracy %.4f%s; trained at %.0f images/s, '
               'waiting for pictures %.0f %% of the time' % (

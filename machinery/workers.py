@@ -119,7 +119,7 @@ class Workers:
         return self._collect(bool(flag), np.int32).any()
 
     def interleave(self, share):
-        """Return the values of all samples, of which each worker has those of its shard.
+        """Return the values of all samples, of which each worker has its shard's.
 
         Args:
             share: array of the values of samples i with i % size == rank, in order.
@@ -144,7 +144,7 @@ class Workers:
                 values[name]))
 
     def check_settings(self, settings):
-        """Raise an InputError if settings differ; paths may, as folders of machines do."""
+        """Raise an InputError if settings differ, except for paths."""
         self.check_equal({name: value for name, value in settings.items()
                           if not name.endswith(('_file', '_path', '_dir', 'resume'))})
 

@@ -218,7 +218,7 @@ class Program:
         os.kill(self.process.pid, number)
 
     def wait(self):
-        """Return the status, negative where a signal killed it, and the rest of output."""
+        """Return the status, negative after a signal, and the rest of the output."""
         output = self.stdout.read()
         self.process.join()
         self.stdout.close()
