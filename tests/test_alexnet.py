@@ -3,8 +3,7 @@ import os
 import numpy as np
 import pytest
 
-from alexnet import (AlexNet, LAYERS, conv, dropout, dropout_seeds, lrn,
-                     pretrained_shapes)
+from alexnet import AlexNet, LAYERS, conv, dropout, dropout_seeds, lrn
 from datagenerator import load_image
 from helpers import ROOT, golden, same
 from machinery.settings import InputError
@@ -48,8 +47,8 @@ def test_grouped_convolution_is_two_convolutions_side_by_side():
     filters = rng.standard_normal((3, 3, 4, 6)).astype(np.float32)
     biases = rng.standard_normal(6).astype(np.float32)
     grouped = conv(tf.constant(image), 3, 3, 6, 1, 1, 'grouped', groups=2)
-    halves = [conv(tf.constant(image[..., 4 * i:4 * i + 4]), 3, 3, 3, 1, 1, 'half%d' % i)
-              for i in range(2)]
+    halves = [conv(tf.constant(half), 3, 3, 3, 1, 1, 'half%d' % i)
+              for i, half in enumerate(np.split(image, 2, -1))]
     with tf.Session() as session:
         weights = tf.trainable_variables()
         for variable, value in zip(weights, [
@@ -78,8 +77,8 @@ def test_dropout_keeps_the_share_and_the_mean():
     ones = tf.ones([100, 1000])
     masks = [dropout(ones, keep_prob, seed=seed) for seed in dropout_seeds([5, step])]
     with tf.Session() as session:
-        run = lambda share, number: session.run(
-            masks, {keep_prob: share, step: number})
+        def run(share, number):
+            return session.run(masks, {keep_prob: share, step: number})
         first, other = run(0.8, 1)
         assert set(np.unique(first)) == {0, np.float32(1 / np.float32(0.8))}
         assert abs((first > 0).mean() - 0.8) < 0.01

@@ -125,7 +125,8 @@ def resident(code, *arguments):
     output = subprocess.check_output(
         [sys.executable, '-c', 'import resource, sys\nimport numpy as np\n'
          'from datagenerator import ImageDataGenerator\n'
-         'from machinery.cache import FeatureCache\npeak = lambda: 1024 * resource.getrusage('
+         'from machinery.cache import FeatureCache\n'
+         'peak = lambda: 1024 * resource.getrusage('
          'resource.RUSAGE_SELF).ru_maxrss\n' + code] + list(arguments),
         cwd=ROOT)
     return [int(number) for number in output.split()]

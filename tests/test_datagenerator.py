@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 import datagenerator
-from datagenerator import IMAGENET_MEAN, ImageDataGenerator, examine_pictures, load_image
+from datagenerator import (IMAGENET_MEAN, ImageDataGenerator, examine_pictures,
+                           load_image)
 from helpers import ROOT
 from machinery.settings import InputError
 from machinery.workers import Workers
@@ -185,7 +186,7 @@ def test_bad_pictures_are_refused_or_dropped_by_name(tmp_path, capsys):
 
 
 def test_shards_make_up_the_list():
-    """Of 135 samples, two workers get 68 in training, one sample twice, 67 or 68 else."""
+    """Of 135 samples, two workers train on 68 each, one of them twice."""
     def shards(shuffle):
         return [ImageDataGenerator(TRAIN, nb_classes=3, shuffle=shuffle, seed=rank,
                                    scale_size=(8, 8), shard=(rank, 2))

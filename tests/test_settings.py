@@ -91,7 +91,8 @@ def test_wrong_options_are_named(script, argument, complaint):
     ('batch_size', None, 'an integer in 1..100000'), ('num_epochs', 2., 'an integer'),
     ('horizontal_flip', 'False', 'True or False'), ('val_file', None, 'a path'),
     ('train_layers', ('fc8',), 'a list'), ('cache_dir', '/none', 'None or a folder'),
-    ('dropout_rate', 1, 'a number in [0, 1)'), ('on_bad_image', 'go', "'stop' or 'skip'"),
+    ('dropout_rate', 1, 'a number in [0, 1)'),
+    ('on_bad_image', 'go', "'stop' or 'skip'"),
     ('peer_timeout', 1, 'a number of at least 10'),
     ('filewriter_path', __file__, 'a folder to write to'),
     ('checkpoint_path', __file__ + '/new', 'a folder to write to'),
@@ -106,7 +107,8 @@ def test_variables_of_a_wrong_type_or_value_are_named(script, name, value, words
 def test_positional_arguments_fill_a_variable_among_options(script):
     script['pictures'] = 'default.txt'
     assert read_settings(script, [], 'pictures')['pictures'] == 'default.txt'
-    settings = read_settings(script, ['a.jpg', '--num_epochs', '2', 'b.jpg'], 'pictures')
+    arguments = ['a.jpg', '--num_epochs', '2', 'b.jpg']
+    settings = read_settings(script, arguments, 'pictures')
     assert settings['pictures'] == ['a.jpg', 'b.jpg'] and settings['num_epochs'] == 2
 
 

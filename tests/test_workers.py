@@ -147,8 +147,8 @@ def test_workers_equal_one_process_with_the_union_of_their_batches(
         [a], [b] = found[name], expected[name]
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-6 * max(1, np.abs(b).max()),
                                    err_msg=name)
-    epochs = [[line.split(';')[0] for line in text.splitlines() if ': validation' in line]
-              for text in (output, single_output)]
+    epochs = [[line.split(';')[0] for line in text.splitlines()
+               if ': validation' in line] for text in (output, single_output)]
     assert len(epochs[0]) == 5 and epochs[0] == epochs[1]
 
 
