@@ -77,25 +77,26 @@ def test_killed_at_any_moment_it_resumes_exactly(tmp_path):
     """kill -9 at 20 random moments: in the start, between steps, while saving."""
     def results():
         return [tensors('%s/new/checkpoints/%s' % (tmp_path, name))
-                for name in ('model_epoch12.ckpt', 'model_best.ckpt')]
+                for name in ('model_epoch20.ckpt', 'model_best.ckpt')]
 
-    job = JOB + ['--num_epochs=12', '--resume=True']
+    job = JOB + ['--num_epochs=20', '--resume=True']
     status, output = finetune(tmp_path, *job)
     assert status == 0, output
     uninterrupted = results()
     shutil.rmtree(str(tmp_path / 'new'))
-    moments = random.Random(0)
+    moments, killed = random.Random(0), 0
     for attempt in range(20):
         program = Program('finetune.py', *outputs_in(tmp_path), *job)
         if attempt % 5 == 0:
-            time.sleep(moments.uniform(0, 3))
-        else:
-            while not program.stdout.readline().startswith(('fc8', 'Resuming')):
-                pass
             time.sleep(moments.uniform(0, 2))
-        program.send_signal(signal.SIGKILL)
-        status, _ = program.wait()
-        assert status == -signal.SIGKILL
+        else:
+            for line in program.stdout:
+                if line.startswith(('fc8', 'Resuming')):
+                    break
+            time.sleep(moments.uniform(0, 0.6))
+        program.process.kill()
+        killed += program.wait()[0] == -signal.SIGKILL
+    assert killed > 10  # and not at its end already
     status, output = finetune(tmp_path, *job)
     assert status == 0, output
     assert all(same(*pair) for pair in zip(results(), uninterrupted))
