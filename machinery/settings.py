@@ -31,11 +31,12 @@ def input_errors():
 def tell_mistakes():
     """From now on, let InputErrors and Ctrl-C end the script without a traceback."""
     def hook(kind, error, traceback):
-        if issubclass(kind, (InputError, KeyboardInterrupt)):
-            sys.stdout.flush()
-            print(error if kind is InputError else 'Interrupted', file=sys.stderr)
-            sys.exit(2 if kind is InputError else 130)
-        sys.__excepthook__(kind, error, traceback)
+        if not issubclass(kind, (InputError, KeyboardInterrupt)):
+            return sys.__excepthook__(kind, error, traceback)
+        sys.stdout.flush()
+        is_interrupt = issubclass(kind, KeyboardInterrupt)
+        print('Interrupted' if is_interrupt else error, file=sys.stderr)
+        sys.exit(130 if is_interrupt else 2)
     sys.excepthook = hook
 
 

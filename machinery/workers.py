@@ -229,7 +229,7 @@ class Workers:
                 subdiv_offsets=[0])
 
     def _wait_for(self, peers):
-        print('Waiting for %d more workers' % len(peers), flush=True)
+        print('Waiting for %s' % ', '.join(map(self._name, peers)), flush=True)
         start = time.time()
         while peers:
             peers = [peer for peer in peers if probe(peer[2]) != 'alive']
