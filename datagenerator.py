@@ -2,6 +2,7 @@
 
     python datagenerator.py photos   write train.txt, val.txt, test.txt and classes.txt
 """
+import copy
 import hashlib
 import json
 import os
@@ -13,7 +14,8 @@ import numpy as np
 from tqdm import tqdm
 
 from machinery import lists
-from machinery.settings import InputError, input_errors
+from machinery.settings import InputError, check_value, input_errors
+from machinery.tf1 import tf
 
 IMAGENET_MEAN = [104, 117, 124]  # blue, green, red
 IMAGE_SIZE = (227, 227)  # width, height
@@ -68,16 +70,21 @@ class ImageDataGenerator:
     Args:
         class_list: text file with a line "path label" for each picture: see read_list.
         horizontal_flip: mirror each picture left-right with probability 0.5.
-        shuffle: new order in every epoch, otherwise the order of the list.
+        shuffle: new order in every epoch, otherwise the order of the list; None: True
+            with a mode, else False.
         mean, scale_size: as load_image takes them.
-        nb_classes: number of classes; labels are 0..nb_classes - 1.
+        nb_classes, num_classes: number of classes; labels count from 0.
         seed: integer in 0..2**32 - 1.
         shard: (rank, size): of several workers, this one gets the samples i with
             i % size == rank. With shuffle, all get as many: a short share is filled
             with a sample of another one.
+        mode, batch_size, buffer_size: of the tutorial's second version. 'training' and
+            'inference' give the same pictures; data has batches of this size; the
+            whole list is shuffled, not a buffer.
 
     Attributes:
-        paths, labels, line_numbers: of all samples of the list.
+        paths, labels, line_numbers: of all samples of the list; images is paths.
+        n_classes: number of classes.
         samples, order: int arrays, this worker's samples: of the list, in this epoch.
         data_size: how many those are: the length of an epoch.
         variants: int array: what this epoch makes of each sample of the list: 0 plain,
@@ -87,22 +94,28 @@ class ImageDataGenerator:
 
     Raises:
         InputError: the list cannot be read, has faults, which it names (see read_list),
-            or has fewer samples than there are workers.
+            or has fewer samples than there are workers; or there is no such mode.
     """
 
-    def __init__(self, class_list, horizontal_flip=False, shuffle=False,
+    def __init__(self, class_list, horizontal_flip=False, shuffle=None,
                  mean=IMAGENET_MEAN, scale_size=IMAGE_SIZE, nb_classes=2, seed=0,
-                 shard=(0, 1)):
+                 shard=(0, 1), mode=None, batch_size=None, num_classes=None,
+                 buffer_size=None):
+        check_value('horizontal_flip', horizontal_flip)
+        check_value('mode', mode)
+        if mode:
+            check_value('batch_size', batch_size)
         self.class_list = class_list
         self.horizontal_flip = horizontal_flip
-        self.shuffle = shuffle
+        self.shuffle = bool(mode) if shuffle is None else shuffle
         self.mean = mean
         self.scale_size = tuple(scale_size)
-        self.nb_classes = nb_classes
+        self.n_classes = num_classes or nb_classes
+        self.batch_size = batch_size
         self.seed = seed
         self.shard = shard
         self.paths, self.labels, self.line_numbers = lists.read_list(
-            class_list, nb_classes)
+            class_list, self.n_classes)
         self.seconds_waited = 0.
         self._pool = ThreadPoolExecutor(os.cpu_count())
         self._ahead = None, None, []
@@ -127,20 +140,38 @@ class ImageDataGenerator:
         Returns:
             images: float32 array (n, height, width, 3), as load_image gives them;
                 n is batch_size, or what is left of the epoch.
-            labels: float32 array (n, nb_classes), one-hot.
+            labels: float32 array (n, n_classes), one-hot.
 
         Raises:
-            ValueError: batch_size is below 1.
             IndexError: the epoch is over.
-            InputError: a picture cannot be read; names list, line and path.
+            InputError: batch_size is below 1, or a picture cannot be read; names list,
+                line and path.
         """
         samples, images = self.decode_next(batch_size)
         return images, self.one_hot(samples)
 
+    @property
+    def data(self):
+        """A tf.data.Dataset of the batches of an epoch, the next one at each start."""
+        def batches():
+            self.reset_pointer()
+            epoch = copy.copy(self)  # several iterators may run at once
+            while epoch.pointer < epoch.data_size:
+                yield epoch.next_batch(self.batch_size)
+
+        width, height = self.scale_size
+        return tf.data.Dataset.from_generator(batches, (tf.float32, tf.float32), (
+            [None, height, width, 3], [None, self.n_classes]))
+
+    @property
+    def images(self):
+        """The paths, by the tutorial's name."""
+        return self.paths
+
     def decode_next(self, batch_size, missing=lambda samples: samples):
         """Return the numbers of the next samples, and images of what missing picks."""
-        if batch_size < 1:
-            raise ValueError('batch_size is %r, must be 1 or more' % batch_size)
+        if not batch_size or batch_size < 1:
+            raise InputError('batch_size is %r, must be 1 or more' % batch_size)
         if self.pointer >= self.data_size:
             raise IndexError('epoch %d of %s is over: call reset_pointer()'
                              % (self.epoch, self.class_list))
@@ -174,8 +205,8 @@ class ImageDataGenerator:
         return self._pool.map(load, samples)
 
     def one_hot(self, samples):
-        """Return the labels of these samples as a float32 array (n, nb_classes)."""
-        labels = np.zeros((len(samples), self.nb_classes), np.float32)
+        """Return the labels of these samples as a float32 array (n, n_classes)."""
+        labels = np.zeros((len(samples), self.n_classes), np.float32)
         labels[np.arange(len(samples)), self.labels[samples]] = 1
         return labels
 

@@ -9,7 +9,7 @@ import urllib.request
 import numpy as np
 from tqdm import tqdm
 
-from machinery.settings import InputError, Parser, tell_mistakes
+from machinery.settings import InputError, Parser
 from machinery.weights import (check_weights, read_caffemodel, read_npy, read_weights,
                                save_weights)
 
@@ -148,7 +148,6 @@ def check_pretrained(weights, shapes, path):
 
 def main(shapes):
     """Fetch or convert weights, as the command line says."""
-    tell_mistakes()
     parser = Parser(description='Fetch the pretrained weights, or convert weights.')
     parser.add_argument('source', nargs='?', help='.caffemodel, checkpoint or .npy '
                         'file to convert; none: fetch the pretrained weights')

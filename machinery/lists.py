@@ -7,8 +7,7 @@ import re
 
 import numpy as np
 
-from machinery.settings import (InputError, Parser, input_errors, integer, parse,
-                                tell_mistakes)
+from machinery.settings import InputError, Parser, input_errors, integer, parse
 
 MAX_FAULTS = 20
 PICTURE_ENDINGS = tuple('.jpg .jpeg .jpe .jfif .png .bmp .dib .gif .tif .tiff .webp '
@@ -121,7 +120,7 @@ def list_warnings(generators):
                     'picture of %s is' if len(shared) == 1 else 'pictures of %s are')
                     % second.class_list, first.class_list) + shared[0]))
     for data in generators:
-        empty = np.flatnonzero(np.bincount(data.labels, minlength=data.nb_classes) == 0)
+        empty = np.flatnonzero(np.bincount(data.labels, minlength=data.n_classes) == 0)
         if len(empty):
             warnings.append('%s has no sample of class%s %s' % (
                 data.class_list, 'es' if len(empty) > 1 else '',
@@ -234,7 +233,6 @@ def split_classes(classes, shares, seed=0):
 
 def main():
     """Write lists of the pictures in a folder, as the command line says."""
-    tell_mistakes()
     parser = Parser(
         description='Write train.txt, val.txt and test.txt of the pictures in a folder '
         'that has a subfolder for each class, or names like cat.0.jpg; and '

@@ -28,16 +28,17 @@ def input_errors():
                          if error.filename else str(error)) from error
 
 
-def tell_mistakes():
-    """From now on, let InputErrors and Ctrl-C end the script without a traceback."""
-    def hook(kind, error, traceback):
-        if not issubclass(kind, (InputError, KeyboardInterrupt)):
-            return sys.__excepthook__(kind, error, traceback)
-        sys.stdout.flush()
-        is_interrupt = issubclass(kind, KeyboardInterrupt)
-        print('Interrupted' if is_interrupt else error, file=sys.stderr)
-        sys.exit(130 if is_interrupt else 2)
-    sys.excepthook = hook
+def tell(kind, error, traceback):
+    """Let InputErrors and Ctrl-C end a script with one message, not a traceback."""
+    if not issubclass(kind, (InputError, KeyboardInterrupt)):
+        return sys.__excepthook__(kind, error, traceback)
+    sys.stdout.flush()
+    is_interrupt = issubclass(kind, KeyboardInterrupt)
+    print('Interrupted' if is_interrupt else error, file=sys.stderr)
+    sys.exit(130 if is_interrupt else 2)
+
+
+sys.excepthook = tell  # now, since the import of TensorFlow takes seconds
 
 
 def integer(low, high):
@@ -96,6 +97,7 @@ RULES = {
     'resume': ('True, False or the path of a checkpoint',
                lambda value: type(value) is bool or PATH[1](value)),
     'on_bad_image': one_of('stop', 'skip'),
+    'mode': one_of(None, 'training', 'inference'),
     'horizontal_flip': one_of(True, False), 'cache_features': one_of(True, False),
     'num_classes': integer(2, 10 ** 6), 'num_epochs': integer(1, 10 ** 9),
     'batch_size': integer(1, 10 ** 5), 'display_step': integer(1, 10 ** 9),
@@ -139,6 +141,13 @@ def rule_of(name, default):
             lambda value: type(value) in types)
 
 
+def check_value(name, value, default=None):
+    """Raise an InputError that names a variable unless it may have this value."""
+    words, test = rule_of(name, default)
+    if not test(value):
+        raise InputError('%s is %.200r, must be %s' % (name, value, words))
+
+
 def read_settings(script, arguments, positional=None):
     """Change a script's variables as its command line says, check and return them.
 
@@ -158,7 +167,6 @@ def read_settings(script, arguments, positional=None):
         InputError: there is no such option, or a variable may not have such a value.
         SystemExit: after --help.
     """
-    tell_mistakes()
     settings = {name: value for name, value in script.items()
                 if name in RULES or name.islower() and name[0] != '_' and
                 type(value) in (str, int, float, bool, list, type(None))}
@@ -188,8 +196,6 @@ def read_settings(script, arguments, positional=None):
     settings.update(changed, **{positional: places} if places else {})
 
     for name, value in settings.items():
-        words, test = rule_of(name, script[name])
-        if not test(value):
-            raise InputError('%s is %.200r, must be %s' % (name, value, words))
+        check_value(name, value, script[name])
     script.update(settings)
     return settings

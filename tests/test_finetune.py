@@ -167,13 +167,3 @@ def test_missing_weights_for_own_pictures_are_an_error(tmp_path, weights_path,
     assert status == 2
     assert complaint in output and 'weights_path = None' in output
     assert not files(tmp_path)
-
-
-@pytest.mark.parametrize('argument, complaint', [
-    ('--batch_size=0', "argument --batch_size: '0' is not an integer in 1..100000\n"),
-    ("--train_layers=['fc9']", "train_layers = ['fc9']: expected a list of different"),
-    ('--num_classes=2', 'images/train.txt:\n  line 91: label 2 is not in 0..1')])
-def test_wrong_settings_stop_before_anything_is_written(tmp_path, argument, complaint):
-    status, output = finetune(str(tmp_path), argument)
-    assert status == 2 and output.startswith(complaint)
-    assert not os.listdir(str(tmp_path))

@@ -1,0 +1,131 @@
+"""Scripts like the tutorial's, for the interfaces of its two versions."""
+import os
+
+import numpy as np
+import pytest
+
+from alexnet import AlexNet
+from datagenerator import ImageDataGenerator, load_image
+from helpers import ROOT
+from machinery.settings import InputError
+from machinery.tf1 import tf
+
+TRAIN, VAL = [os.path.join(ROOT, 'images', name) for name in ('train.txt', 'val.txt')]
+
+
+class Script:
+    """What scripts for either version build alike, to train fc8 on three classes."""
+
+    def __init__(self, weights_path):
+        self.x = tf.placeholder(tf.float32, [None, 227, 227, 3], 'x')
+        self.y = tf.placeholder(tf.float32, [None, 3])
+        self.keep_prob = tf.placeholder(tf.float32, name='keep_prob')
+        self.model = AlexNet(self.x, self.keep_prob, 3, ['fc8'], weights_path)
+        self.score = self.model.fc8
+        variables = [variable for variable in tf.trainable_variables()
+                     if variable.name.split('/')[0] in ['fc8']]
+        self.loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits_v2(
+            logits=self.score, labels=self.y))
+        gradients = list(zip(tf.gradients(self.loss, variables), variables))
+        self.train_op = tf.train.GradientDescentOptimizer(1e-6).apply_gradients(
+            grads_and_vars=gradients)
+
+    def feed(self, batch):
+        return {self.x: batch[0], self.y: batch[1], self.keep_prob: 1.}
+
+    def train(self, session, batch):
+        return session.run([self.loss, self.train_op], self.feed(batch))[0]
+
+
+def test_first_version_with_next_batch(golden_file, tmp_path):
+    script = Script(golden_file)
+    train = ImageDataGenerator(TRAIN, horizontal_flip=True, shuffle=True, nb_classes=3)
+    val = ImageDataGenerator(VAL, shuffle=False, nb_classes=3)
+    assert len(train.images) == len(train.labels) == train.data_size == 135
+    assert train.n_classes == 3
+    steps = np.floor(train.data_size / 64).astype(np.int16)
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        script.model.load_initial_weights(session)
+        losses = []
+        for _ in range(3):
+            losses.append(np.mean([script.train(session, train.next_batch(64))
+                                   for _ in range(steps)]))
+            batch = val.next_batch(54)
+            session.run(script.score, script.feed(batch))
+            val.reset_pointer()
+            train.reset_pointer()
+        assert losses[2] < losses[0]
+        expected = session.run(script.score, script.feed(batch))
+        tf.train.Saver().save(session, str(tmp_path / 'model.ckpt'))
+
+    # Other scripts look tensors up by name in the saved graph.
+    tf.reset_default_graph()
+    with tf.Session() as session:
+        saver = tf.train.import_meta_graph(str(tmp_path / 'model.ckpt.meta'))
+        saver.restore(session, str(tmp_path / 'model.ckpt'))
+        by_name = tf.get_default_graph().get_tensor_by_name
+        found, fc7, *_ = session.run(
+            [by_name(name) for name in [
+                'fc8/fc8:0', 'fc7/fc7:0', 'fc6/fc6:0', 'conv1/conv1:0', 'conv5/conv5:0',
+                'norm1:0', 'pool1:0', 'pool5:0']],
+            {by_name('x:0'): batch[0], by_name('keep_prob:0'): 1.})
+    assert (found == expected).all() and fc7.min() < 0  # before its ReLU
+
+
+def test_second_version_with_datasets(golden_file):
+    script = Script(golden_file)
+    with tf.device('/cpu:0'):
+        train = ImageDataGenerator(TRAIN, mode='training', batch_size=32, num_classes=3,
+                                   shuffle=True)
+        val = ImageDataGenerator(VAL, mode='inference', batch_size=32, num_classes=3,
+                                 shuffle=False)
+        iterator = tf.data.Iterator.from_structure(train.data.output_types,
+                                                   train.data.output_shapes)
+        next_batch = iterator.get_next()
+    start_training = iterator.make_initializer(train.data)
+    start_validation = iterator.make_initializer(val.data)
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        script.model.load_initial_weights(session)
+        losses = []
+        for _ in range(3):
+            session.run(start_training)
+            losses.append(np.mean([script.train(session, session.run(next_batch))
+                                   for _ in range(train.data_size // 32)]))
+            session.run(start_validation)
+            images, labels = zip(*[session.run(next_batch) for _ in range(2)])
+            with pytest.raises(tf.errors.OutOfRangeError):
+                session.run(next_batch)
+    assert losses[2] < losses[0]
+    assert (np.concatenate(labels).argmax(1) == val.labels).all()
+    np.testing.assert_array_equal(np.concatenate(images),
+                                  [load_image(path) for path in val.paths])
+
+
+def test_each_start_of_a_dataset_is_another_epoch_and_two_may_run_at_once():
+    data = ImageDataGenerator(TRAIN, mode='training', batch_size=135, num_classes=3)
+    iterators = [tf.data.make_initializable_iterator(data.data) for _ in range(2)]
+    with tf.Session() as session:
+        for iterator in iterators:
+            session.run(iterator.initializer)
+        (first, one), (second, other) = session.run(
+            [iterator.get_next() for iterator in iterators])
+    assert (one != other).any()
+    np.testing.assert_array_equal(np.sort(first.sum((1, 2, 3))),
+                                  np.sort(second.sum((1, 2, 3))))
+
+
+def test_what_the_second_version_refuses_is_refused():
+    for arguments in [{'mode': 'testing', 'batch_size': 8}, {'mode': 'training'},
+                      {'horizontal_flip': 'training'}]:
+        with pytest.raises(InputError, match='(mode|batch_size|horizontal_flip) is'):
+            ImageDataGenerator(TRAIN, num_classes=3, **arguments)
+
+
+@pytest.mark.parametrize('skip_layer', ['', [], None])
+def test_no_layer_to_skip_has_many_spellings(skip_layer):
+    x = tf.placeholder(tf.float32, [16, 240, 258, 3])
+    model = AlexNet(x, 0.5, 2, skip_layer)
+    assert model.SKIP_LAYER == [] and model.X is x and model.NUM_CLASSES == 2
+    assert model.WEIGHTS_PATH.endswith('bvlc_alexnet.npy')
