@@ -3,25 +3,24 @@
     python datagenerator.py photos   write train.txt, val.txt, test.txt and classes.txt
 """
 import copy
-import hashlib
-import json
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from machinery import lists
-from machinery.settings import InputError, check_value, input_errors
+from machinery.pictures import decode_image
+from machinery.settings import InputError, check_value
 from machinery.tf1 import tf
 
 IMAGENET_MEAN = [104, 117, 124]  # blue, green, red
 IMAGE_SIZE = (227, 227)  # width, height
+CROP_MARGIN = 29  # the paper and Caffe cut 227 x 227 from 256 x 256
 
 
-def load_image(path, size=IMAGE_SIZE, mean=IMAGENET_MEAN):
+def load_image(path, size=IMAGE_SIZE, mean=IMAGENET_MEAN, margin=0, change=None):
     """Read a picture as AlexNet takes it, whatever its file format.
 
     Grey pictures get three equal channels, 16-bit ones are cut to 8, an alpha channel
@@ -31,6 +30,9 @@ def load_image(path, size=IMAGE_SIZE, mean=IMAGENET_MEAN):
     Args:
         size: (width, height) in pixels.
         mean: what is subtracted from blue, green and red.
+        margin: the picture is resized to so many pixels more, and its middle is kept.
+        change: function that gets the image with its margin, before the mean is
+            subtracted, and returns one of the right size, instead.
 
     Returns:
         float32 array (height, width, 3), BGR, 0..255 minus the mean.
@@ -38,46 +40,38 @@ def load_image(path, size=IMAGE_SIZE, mean=IMAGENET_MEAN):
     Raises:
         InputError: it is no file, or no whole picture that OpenCV can decode; names it.
     """
+    width, height = size
     image = decode_image(path, cv2.IMREAD_COLOR)
-    return cv2.resize(image, tuple(size)).astype(np.float32) - np.float32(mean)
+    image = cv2.resize(image, (width + margin, height + margin)).astype(np.float32)
+    image = change(image) if change else crop(image, size, margin // 2, margin // 2)
+    return image - np.float32(mean)
 
 
-@input_errors()
-def decode_image(path, flags):
-    """Return a picture as OpenCV decodes it with these flags; raise as load_image."""
-    if '\0' in path:
-        raise InputError('%r: no such file' % path)
-    with open(path, 'rb') as file:
-        data = np.frombuffer(file.read(), np.uint8)
-    if not data.size:
-        raise InputError('%s: empty file' % path)
-    try:
-        image = cv2.imdecode(data, flags)
-    except cv2.error as error:
-        raise InputError('%s: OpenCV cannot decode it: %s' % (path, error))
-    if image is None:
-        raise InputError('%s: not a picture, or damaged, or of a kind that OpenCV '
-                         'cannot decode' % path)
-    return image
+def crop(image, size, left, top):
+    """Return the part of an image that is size (width, height) large."""
+    return image[top:top + size[1], left:left + size[0]]
 
 
 class ImageDataGenerator:
     """Batches of pictures and labels from a list file, decoded ahead in threads.
 
     An epoch gives every sample once; its order and what becomes of each picture are a
-    function of (seed, epoch) alone.
+    function of (seed, epoch, sample) alone.
 
     Args:
         class_list: text file with a line "path label" for each picture: see read_list.
         horizontal_flip: mirror each picture left-right with probability 0.5.
         shuffle: new order in every epoch, otherwise the order of the list; None: True
             with a mode, else False.
-        mean, scale_size: as load_image takes them.
+        mean, scale_size, margin: as load_image takes them, scale_size as its size.
         nb_classes, num_classes: number of classes; labels count from 0.
         seed: integer in 0..2**32 - 1.
         shard: (rank, size): of several workers, this one gets the samples i with
             i % size == rank. With shuffle, all get as many: a short share is filled
             with a sample of another one.
+        random_crop: cut the margin off at random.
+        augment: function (image, rng) that changes a float32 image, BGR, 0..255, for
+            training. All that it draws must come from rng, a RandomState.
         mode, batch_size, buffer_size: of the tutorial's second version. 'training' and
             'inference' give the same pictures; data has batches of this size; the
             whole list is shuffled, not a buffer.
@@ -99,8 +93,8 @@ class ImageDataGenerator:
 
     def __init__(self, class_list, horizontal_flip=False, shuffle=None,
                  mean=IMAGENET_MEAN, scale_size=IMAGE_SIZE, nb_classes=2, seed=0,
-                 shard=(0, 1), mode=None, batch_size=None, num_classes=None,
-                 buffer_size=None):
+                 shard=(0, 1), margin=0, random_crop=False, augment=None, mode=None,
+                 batch_size=None, num_classes=None, buffer_size=None):
         check_value('horizontal_flip', horizontal_flip)
         check_value('mode', mode)
         if mode:
@@ -110,6 +104,9 @@ class ImageDataGenerator:
         self.shuffle = bool(mode) if shuffle is None else shuffle
         self.mean = mean
         self.scale_size = tuple(scale_size)
+        self.margin = margin
+        self.random_crop = random_crop
+        self.augment = augment
         self.n_classes = num_classes or nb_classes
         self.batch_size = batch_size
         self.seed = seed
@@ -147,15 +144,42 @@ class ImageDataGenerator:
             InputError: batch_size is below 1, or a picture cannot be read; names list,
                 line and path.
         """
-        samples, images = self.decode_next(batch_size)
+        samples = self.take(batch_size)
+        ahead_for, images, decoding = self._ahead
+        if ahead_for != batch_size:
+            images, decoding = self._start_to_decode(samples)
+        following = self.order[self.pointer:self.pointer + batch_size]
+        self._ahead = (batch_size,) + self._start_to_decode(following)
+        start = time.time()
+        for image in decoding:
+            image.result()
+        self.seconds_waited += time.time() - start
         return images, self.one_hot(samples)
+
+    def take(self, batch_size):
+        """Return the numbers of the next samples; the pointer moves behind them."""
+        if not batch_size or batch_size < 1:
+            raise InputError('batch_size is %r, must be 1 or more' % batch_size)
+        if self.pointer >= self.data_size:
+            raise IndexError('epoch %d of %s is over: call reset_pointer()'
+                             % (self.epoch, self.class_list))
+        samples = self.order[self.pointer:self.pointer + batch_size]
+        self.pointer += len(samples)
+        return samples
+
+    def select(self, samples):
+        """Return a generator of these samples as in this epoch, in this order."""
+        selected = copy.copy(self)
+        selected.order, selected.data_size = np.asarray(samples), len(samples)
+        selected.pointer, selected._ahead = 0, (None, None, [])
+        return selected
 
     @property
     def data(self):
         """A tf.data.Dataset of the batches of an epoch, the next one at each start."""
         def batches():
             self.reset_pointer()
-            epoch = copy.copy(self)  # several iterators may run at once
+            epoch = self.select(self.order)  # several iterators may run at once
             while epoch.pointer < epoch.data_size:
                 yield epoch.next_batch(self.batch_size)
 
@@ -167,33 +191,6 @@ class ImageDataGenerator:
     def images(self):
         """The paths, by the tutorial's name."""
         return self.paths
-
-    def decode_next(self, batch_size, missing=lambda samples: samples):
-        """Return the numbers of the next samples, and images of what missing picks."""
-        if not batch_size or batch_size < 1:
-            raise InputError('batch_size is %r, must be 1 or more' % batch_size)
-        if self.pointer >= self.data_size:
-            raise IndexError('epoch %d of %s is over: call reset_pointer()'
-                             % (self.epoch, self.class_list))
-        samples = self.order[self.pointer:self.pointer + batch_size]
-        self.pointer += len(samples)
-        ahead_for, images, decoding = self._ahead
-        if ahead_for != batch_size:
-            images, decoding = self._start_to_decode(missing(samples))
-        following = self.order[self.pointer:self.pointer + batch_size]
-        self._ahead = (batch_size,) + self._start_to_decode(missing(following))
-        start = time.time()
-        for image in decoding:
-            image.result()
-        self.seconds_waited += time.time() - start
-        return samples, images
-
-    def decode(self, samples):
-        """Return the images of these samples as in this epoch."""
-        images, decoding = self._start_to_decode(samples)
-        for image in decoding:
-            image.result()
-        return images
 
     def pictures(self, samples):
         """Return these samples as uint8 arrays, None where one cannot be read here."""
@@ -228,54 +225,25 @@ class ImageDataGenerator:
                         for sample, image in zip(samples, images)]
 
     def _load(self, sample, image):
+        rng = LazyRandom(self.seed, self.epoch, sample)
         try:
-            loaded = load_image(self.paths[sample], self.scale_size, self.mean)
+            image[:] = load_image(self.paths[sample], self.scale_size, self.mean,
+                                  self.margin,
+                                  lambda image: self._change(image, sample, rng))
         except InputError as error:
             raise InputError('%s, line %d: %s' % (
                 self.class_list, self.line_numbers[sample], error))
-        image[:] = loaded[:, ::-1] if self.variants[sample] else loaded
+        if rng.is_used:
+            self.variants[sample] = -1
 
-    def find_bad_pictures(self):
-        """Decode this worker's pictures, at an eighth of the size where that is faster.
-
-        Results are kept in a hidden file beside the list until a path, size or
-        modification time changes; bad pictures are decoded each time.
-
-        Returns:
-            {sample: error message} of those that cannot be decoded.
-        """
-        folder, name = os.path.split(self.class_list)
-        rank, size = self.shard
-        samples = self.samples.tolist()
-        part = '.%d-of-%d' % (rank + 1, size) if size > 1 else ''
-        memory = os.path.join(folder, '.%s%s.checked' % (name, part))
-        state = hashlib.sha1()
-        for path in [self.paths[sample] for sample in samples]:
-            file = os.stat(path)
-            state.update(b'%s %d %d\n' % (path.encode(), file.st_size,
-                                          file.st_mtime_ns))
-        state = state.hexdigest()
-        if os.path.exists(memory):
-            with open(memory) as file:
-                remembered = file.read()
-            if remembered.startswith('{"state": "%s", "bad": [' % state):
-                # Their permissions, say, may have been mended since.
-                samples = json.loads(remembered)['bad']
-
-        bad = {}
-        bar = tqdm(total=len(samples), unit=' pictures', desc='Checking ' + name,
-                   disable=True if rank or not samples else None)
-        for start in range(0, len(samples), 1000):  # a million would fill the memory
-            part = samples[start:start + 1000]
-            faults = self._pool.map(find_fault, [self.paths[i] for i in part])
-            bad.update(pair for pair in zip(part, faults) if pair[1])
-            bar.update(len(part))
-        bar.close()
-        if samples and os.access(folder or '.', os.W_OK):
-            with open(memory + '.part', 'w') as file:
-                json.dump({'state': state, 'bad': list(bad)}, file)
-            os.replace(memory + '.part', memory)
-        return bad
+    def _change(self, image, sample, rng):
+        left, top = 2 * [self.margin // 2]
+        if self.random_crop:
+            left, top = rng.randint(0, self.margin + 1, 2)
+        image = crop(image, self.scale_size, left, top)
+        if self.augment:
+            image = self.augment(image, rng)
+        return image[:, ::-1] if self.variants[sample] == 1 else image
 
     def drop(self, samples):
         """Leave out these samples from now on, and start the epoch anew."""
@@ -288,61 +256,34 @@ class ImageDataGenerator:
         self._deal()
 
 
-def find_fault(path):
-    """Return why a picture cannot be decoded, or None."""
-    try:
-        decode_image(path, cv2.IMREAD_REDUCED_COLOR_8)
-    except InputError as error:
-        return str(error)
+class LazyRandom:
+    """The numpy RandomState of some seeds; making one takes as long as mirroring.
 
-
-def examine_pictures(generators, on_bad_image, workers):
-    """Decode every picture of these generators; refuse or drop those that are bad.
-
-    Prints which pictures it dropped, and warnings about the lists.
-
-    Args:
-        on_bad_image: 'stop' raises an error, 'skip' drops the bad pictures.
-
-    Raises:
-        InputError: workers have different lists; or there are bad pictures and
-            on_bad_image is 'stop'; names them all.
+    Attributes:
+        is_used: whether anything has been asked of it.
     """
-    workers.check_equal({
-        'the list of labels': [data.labels.tolist() for data in generators],
-        'the list of picture names': [
-            [os.path.basename(path) for path in data.paths] for data in generators]})
-    faults = []
-    for data in generators:
-        fault_of = data.find_bad_pictures()
-        is_bad = np.zeros((workers.size, len(data.paths)), np.int32)
-        is_bad[workers.rank, list(fault_of)] = 1
-        bad = np.flatnonzero(workers.merge(is_bad).any(0))
-        faults += ['%s, line %d: %s' % (
-            data.class_list, data.line_numbers[sample],
-            fault_of.get(sample) or find_fault(data.paths[sample]) or
-            '%s: another worker cannot read it' % data.paths[sample]) for sample in bad]
-        if len(bad) and on_bad_image == 'skip':
-            data.drop(bad)
-    report = 'Cannot read %d picture%s:\n  %s' % (
-        len(faults), 's' if len(faults) > 1 else '', '\n  '.join(faults))
-    if faults and on_bad_image == 'stop':
-        raise InputError(
-            report + "\nRemove these lines, or choose on_bad_image = 'skip'")
-    if faults:
-        print(report + '\nGoing on without.')
-    for warning in lists.list_warnings(generators):
-        print('Warning: ' + warning)
+
+    def __init__(self, *seeds):
+        self._seeds, self.is_used = seeds, False
+
+    def __getattr__(self, name):
+        if not self.is_used:
+            self.is_used = True
+            self._rng = np.random.RandomState(self._seeds)
+        return getattr(self._rng, name)
 
 
-def load_batches(paths, batch_size):
+def load_batches(paths, batch_size, *preprocessing):
     """Yield (paths, images) of batches, decoding one batch ahead.
 
     An image is what load_image gives, or the InputError that it raised.
+
+    Args:
+        preprocessing: size, mean and margin, as load_image takes them.
     """
     def load(path):
         try:
-            return load_image(path)
+            return load_image(path, *preprocessing)
         except InputError as error:
             return error
 

@@ -8,16 +8,17 @@ import sys
 import numpy as np
 
 from alexnet import AlexNet, pretrained_shapes
-from datagenerator import ImageDataGenerator, examine_pictures
+from datagenerator import CROP_MARGIN, ImageDataGenerator
 from machinery.cache import cache_bottlenecks
 from machinery.checkpoints import Checkpoints
 from machinery.cluster import find_tasks
 from machinery.download import fetch_if_missing
 from machinery.export import export_model
 from machinery.lists import read_class_names
+from machinery.pictures import examine_pictures
 from machinery.settings import read_settings
 from machinery.summaries import ProgressBar, Summaries, add_histograms
-from machinery.tf1 import tf
+from machinery.tf1 import find_device, tf
 from machinery.workers import StopSignals, Workers
 
 # Pictures
@@ -28,6 +29,7 @@ classes_file = None  # a line with the name of each class
 on_bad_image = 'stop'  # or 'skip': go on without the pictures that cannot be read
 num_classes = 3
 horizontal_flip = True  # mirror training pictures at random
+random_crop = False  # crop 227 x 227 from 256 x 256 at random; then nothing is cached
 
 # Learning
 learning_rate = 0.003  # 0.001 suits the pretrained weights
@@ -60,12 +62,16 @@ workers.check_settings(settings)
 checkpoints = Checkpoints(checkpoint_path, resume, workers, settings)
 summaries = Summaries(filewriter_path, workers.is_chief, checkpoints.resuming)
 
+print('Device: %s' % find_device())
+
 # Data
+margin = CROP_MARGIN if random_crop else 0
 train_data = ImageDataGenerator(train_file, horizontal_flip, shuffle=True,
                                 nb_classes=num_classes, seed=seed + workers.rank,
-                                shard=workers.shard)
+                                shard=workers.shard, margin=margin,
+                                random_crop=random_crop)
 val_data, *test_data = [
-    ImageDataGenerator(path, nb_classes=num_classes, shard=workers.shard)
+    ImageDataGenerator(path, nb_classes=num_classes, shard=workers.shard, margin=margin)
     for path in (val_file, test_file) if path]
 class_names = read_class_names(classes_file, num_classes)
 
@@ -122,7 +128,7 @@ with workers.session() as session, StopSignals() as stop, summaries:
         if weights_path:
             model.load_initial_weights(session)
         else:
-            images = train_data.decode(train_data.order[:64])
+            images, _ = train_data.select(train_data.order[:64]).next_batch(64)
             model.initialize_from_data(session, images)
         print(model.table())
     workers.broadcast(session)
@@ -175,5 +181,6 @@ checkpoints.report()
 print('Curves:     tensorboard --logdir %s' % filewriter_path)
 if export_path and workers.is_chief:
     export_model(lambda x: AlexNet(x, 1., num_classes, [], checkpoints.best),
-                 class_names, export_path, train_data.scale_size, train_data.mean)
+                 class_names, export_path, train_data.scale_size, train_data.mean,
+                 margin)
     print('Exported:   %s' % export_path)

@@ -10,12 +10,12 @@ import numpy as np
 
 from alexnet import AlexNet, LAYERS
 from datagenerator import IMAGENET_MEAN, IMAGE_SIZE, load_batches
-from machinery.checkpoints import find_class_names, find_weights
+from machinery.checkpoints import find_class_names, find_preprocessing, find_weights
 from machinery.drawings import draw_confusions
 from machinery.export import export_model
 from machinery.lists import find_pictures, has_labels, read_list
 from machinery.settings import InputError, input_errors, read_settings
-from machinery.tf1 import tf
+from machinery.tf1 import find_device, tf
 from machinery.workers import Workers
 
 checkpoint = '/tmp/finetune_alexnet/checkpoints'  # the best of a folder; or a file
@@ -81,7 +81,9 @@ def number_of(samples):
 
 weights_path = find_weights(checkpoint)
 print('Network: %s' % weights_path)
+print('Device: %s' % find_device())
 class_names = find_class_names(weights_path)
+preprocessing = find_preprocessing(weights_path, (IMAGE_SIZE, IMAGENET_MEAN, 0))
 
 
 def network(x):
@@ -90,7 +92,7 @@ def network(x):
 
 
 if export_path:
-    export_model(network, class_names, export_path, IMAGE_SIZE, IMAGENET_MEAN)
+    export_model(network, class_names, export_path, *preprocessing)
     print('Wrote %s' % export_path)
     sys.exit()
 
@@ -111,7 +113,7 @@ output = getattr(model, layer) if layer else tf.nn.softmax(model.fc8)
 values, is_read, faults = [], [], []
 with Workers().session() as session:
     model.load_initial_weights(session)
-    for _, images in load_batches(paths, batch_size):
+    for _, images in load_batches(paths, batch_size, *preprocessing):
         faults += [str(image) for image in images if isinstance(image, InputError)]
         is_read += [not isinstance(image, InputError) for image in images]
         images = [image for image in images if not isinstance(image, InputError)]

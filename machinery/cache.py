@@ -2,6 +2,9 @@
 import tempfile
 
 import numpy as np
+from tqdm import tqdm
+
+from machinery.settings import InputError
 
 
 def cache_bottlenecks(generators, session, model, limit, folder, enabled):
@@ -34,56 +37,91 @@ class FeatureCache:
 
     Args:
         generator: the ImageDataGenerator; this object takes its place.
-        forward: function from images (n, height, width, 3) to features (n, ...). It
-            always gets as many, padded with zeros, since TensorFlow computes batches of
-            different sizes in different ways, with different rounding.
+        forward: function from images (n, height, width, 3) to features (n, ...). In a
+            pass it always gets as many images, since TensorFlow computes batches of
+            different sizes in different ways, with different rounding. These are what
+            the epoch still misses, in its order, and zeros behind its end.
         memory: limit in bytes.
         folder: where the file is put; None: the system's temporary folder.
-        enabled: False computes all features anew each time.
+        enabled: False computes the features of each batch anew.
     """
 
     def __init__(self, generator, forward, memory, folder=None, enabled=True):
         self._generator = generator
         self._forward = forward
-        self._memory_limit = memory if enabled else 0
+        self._enabled = enabled
+        self._memory_limit = memory
         self._folder = folder
-        self._full = not enabled
+        self._full = self._has_told = False
         self._row_of = np.full((2, len(generator.paths)), -1, np.int32)
         self._stored = 0
         self._memory = self._file = None
+        self.reset_pointer(generator.epoch, generator.pointer)
 
     def __getattr__(self, name):
         """Give what this object does not have itself: the generator's."""
         return getattr(self._generator, name)
 
-    def next_batch(self, batch_size):
-        """Return (features, labels) of the next samples of the epoch.
+    def reset_pointer(self, epoch=None, pointer=0):
+        """Go to a sample of an epoch, by default to the first of the next one."""
+        self._generator.reset_pointer(epoch, pointer)
+        rest = self.order[pointer:]
+        is_stored = self._rows(rest) >= 0
+        self._missing = self._generator.select(rest[~is_stored])
+        self._waiting = {}  # features that are not stored, until their batch comes
+        if is_stored.any():
+            self._check(rest[is_stored][self.epoch % is_stored.sum()])
 
-        Computes what has not been stored, in one pass, and decodes nothing else.
-        """
-        samples, images = self.decode_next(batch_size, self._missing)
-        computed = self._compute(images, min(batch_size, self.data_size))
-        rows = self._rows(samples)
-        features = np.stack([next(computed) if row < 0 else self._load(row)
-                             for row in rows])
-        for sample, row, feature in zip(samples, rows, features):
-            if row < 0 and self.variants[sample] >= 0:
-                self._store(sample, feature)
-        return features, self.one_hot(samples)
+    def next_batch(self, batch_size):
+        """Return (features, labels) of the next samples of the epoch."""
+        size = min(batch_size, self.data_size)
+        if not self._enabled:
+            images, labels = self._generator.next_batch(batch_size)
+            return self._compute(images, size), labels
+        samples = self.take(batch_size)
+        features = []
+        for sample in samples:
+            if self._rows(sample) < 0 and sample not in self._waiting:
+                self._compute_missing(size)
+            row = self._rows(sample)
+            features.append(self._waiting.pop(sample) if row < 0 else self._load(row))
+        return np.stack(features), self.one_hot(samples)
+
+    def _compute_missing(self, size):
+        """Compute up to so many of the features that the epoch misses, in one pass."""
+        samples = self._missing.order[self._missing.pointer:][:size]
+        images, labels = self._missing.next_batch(size)
+        self._generator.seconds_waited = self._missing.seconds_waited
+        if (labels != self.one_hot(samples)).any():
+            raise InputError('next_batch gives other labels than one_hot, which is '
+                             'asked when features come from the cache: change one_hot, '
+                             'or set cache_features = False')
+        if not self._has_told and (self.variants[samples] < 0).any():
+            self._has_told = True
+            tqdm.write('Pictures of %s are changed at random in each epoch, so their '
+                       'features are not cached' % self.class_list)
+        for sample, feature in zip(samples, self._compute(images, size)):
+            if self.variants[sample] < 0 or not self._store(sample, feature):
+                self._waiting[sample] = feature
 
     def _compute(self, images, size):
-        """Return an iterator over the features of up to size images, in one pass."""
-        if not len(images):
-            return iter(())
         padding = np.zeros((size - len(images),) + images.shape[1:], np.float32)
-        return iter(self._forward(np.concatenate([images, padding])))
+        return self._forward(np.concatenate([images, padding]))[:len(images)]
+
+    def _check(self, sample):
+        """Raise an InputError if a sample's features are no longer those stored."""
+        [now] = self._forward(self._generator.select([sample]).next_batch(1)[0])
+        stored = self._load(self._rows(sample))
+        if np.linalg.norm(now - stored) > 0.01 * np.linalg.norm(stored):
+            raise InputError(
+                'The features of %s are not those of an earlier epoch. Something '
+                'changes pictures at random without drawing from the rng of augment: '
+                'draw from it, or set cache_features = False' % self.paths[sample])
 
     def _rows(self, samples):
+        """Return where the features of samples, as in this epoch, are stored, or -1."""
         variants = self.variants[samples]
         return np.where(variants < 0, -1, self._row_of[variants, samples])
-
-    def _missing(self, samples):
-        return samples[self._rows(samples) < 0]
 
     def _load(self, row):
         if row < len(self._memory):
@@ -94,6 +132,7 @@ class FeatureCache:
         return feature
 
     def _store(self, sample, feature):
+        """Keep the features of a sample; return whether there was room."""
         if self._memory is None:
             row_limit = min(self._memory_limit // feature.nbytes, self._row_of.size)
             self._memory = np.empty((row_limit,) + feature.shape, np.float32)
@@ -101,9 +140,10 @@ class FeatureCache:
         if row < len(self._memory):
             self._memory[row] = feature
         elif not self._write(row - len(self._memory), feature):
-            return
+            return False
         self._row_of[self.variants[sample], sample] = row
         self._stored += 1
+        return True
 
     def _write(self, row, feature):
         """Write a row to the file; return False, and stop to try, once that fails."""
@@ -121,6 +161,6 @@ class FeatureCache:
         except OSError as error:
             reason = error
         self._full = True
-        print('%d features are stored; there is no room for more (%s), so the others '
-              'are computed anew in each epoch' % (self._stored, reason))
+        tqdm.write('%d features are stored; there is no room for more (%s), so the '
+                   'others are computed anew in each epoch' % (self._stored, reason))
         return False

@@ -14,8 +14,9 @@ from machinery.tf1 import reason_of, tf
 from machinery.weights import num_classes_of, open_checkpoint
 
 # Of a change in these, a run that is resumed is warned.
-COMPARED = ['train_file', 'val_file', 'horizontal_flip', 'learning_rate',
-            'dropout_rate', 'seed', 'batch_size', 'workers', 'training pictures']
+COMPARED = ['train_file', 'val_file', 'horizontal_flip', 'random_crop',
+            'learning_rate', 'dropout_rate', 'seed', 'batch_size', 'workers',
+            'training pictures']
 
 
 class Checkpoints:
@@ -98,7 +99,7 @@ class Checkpoints:
                 'class_names': class_names,
                 'train_layers': self._settings['train_layers'],
                 'preprocessing': {'size': list(data.scale_size), 'channels': 'BGR',
-                                  'minus_mean': list(data.mean)},
+                                  'minus_mean': list(data.mean), 'margin': data.margin},
                 'settings': self._settings,
                 'versions': {'tensorflow': tf.__version__, 'numpy': np.__version__}}
             if self.latest:
@@ -248,10 +249,9 @@ def warn_of_changes(folder, model):
         InputError: other layers were trained; names them.
     """
     path = os.path.join(folder, 'model.json')
-    if not os.path.exists(path):
+    earlier = read_model(path)
+    if not earlier:
         return
-    with open(path) as file:
-        earlier = json.load(file)
     if sorted(earlier['train_layers']) != sorted(model['train_layers']):
         raise InputError('%s: train_layers was %s, now it is %s'
                          % (path, earlier['train_layers'], model['train_layers']))
@@ -297,15 +297,28 @@ def find_weights(checkpoint):
 
 
 @input_errors()
+def read_model(weights_path):
+    """Return what model.json beside the weights holds; {} where there is none."""
+    path = os.path.join(os.path.dirname(weights_path), 'model.json')
+    if not os.path.exists(path):
+        return {}
+    with open(path) as file:
+        return json.load(file)
+
+
+def find_preprocessing(weights_path, default):
+    """Return the size, mean and margin that the weights were trained with."""
+    found = read_model(weights_path).get('preprocessing')
+    return (found['size'], found['minus_mean'], found.get('margin', 0)) if (
+        found) else default
+
+
 def find_class_names(weights_path):
     """Return the names from model.json beside the weights, ImageNet's, or numbers."""
     num_classes = num_classes_of(weights_path)
-    model_file = os.path.join(os.path.dirname(weights_path), 'model.json')
-    if os.path.exists(model_file):
-        with open(model_file) as file:
-            class_names = json.load(file)['class_names']
-        if len(class_names) == num_classes:
-            return class_names
+    class_names = read_model(weights_path).get('class_names', [])
+    if len(class_names) == num_classes:
+        return class_names
     if num_classes == 1000:
         imagenet_file = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(
             __file__))), 'images', 'imagenet_classes.txt')

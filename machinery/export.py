@@ -7,7 +7,7 @@ from machinery.tf1 import session_config, tf
 
 
 @input_errors()
-def export_model(build, class_names, folder, size, mean):
+def export_model(build, class_names, folder, size, mean, margin):
     """Write a SavedModel that classifies the bytes of picture files.
 
     Its signature, serving_default, takes pictures, a string tensor (n,), and returns
@@ -17,7 +17,7 @@ def export_model(build, class_names, folder, size, mean):
     Args:
         build: function from images, as load_image gives them, to an AlexNet.
         folder: must not exist; it appears when it is complete, with its parents.
-        size, mean: as load_image takes them.
+        size, mean, margin: as load_image takes them.
 
     Raises:
         InputError: the folder cannot be made; names it.
@@ -27,7 +27,8 @@ def export_model(build, class_names, folder, size, mean):
     os.makedirs(part)
     with tf.Graph().as_default(), tf.Session(config=session_config()) as session:
         pictures = tf.placeholder(tf.string, [None], 'pictures')
-        x = tf.map_fn(lambda data: preprocess(data, size, mean), pictures, tf.float32)
+        x = tf.map_fn(lambda data: preprocess(data, size, mean, margin), pictures,
+                      tf.float32)
         model = build(x)
         probabilities, class_ids = tf.nn.top_k(tf.nn.softmax(model.fc8),
                                                len(class_names))
@@ -38,7 +39,7 @@ def export_model(build, class_names, folder, size, mean):
     os.rename(part, folder)
 
 
-def preprocess(data, size, mean):
+def preprocess(data, size, mean, margin):
     """load_image in graph form, for a file's bytes as a scalar tensor.
 
     Takes JPEG, PNG, and GIF of one frame; does not obey the EXIF orientation, and CMYK
@@ -46,7 +47,11 @@ def preprocess(data, size, mean):
     """
     # The decoding that OpenCV uses, too. The operation takes the other formats as well.
     image = tf.image.decode_jpeg(data, 3, dct_method='INTEGER_ACCURATE')
-    return tf.cast(resize(image, size)[:, :, ::-1], tf.float32) - mean
+    width, height = size
+    start = margin // 2
+    image = resize(image, (width + margin, height + margin))
+    image = image[start:start + height, start:start + width, ::-1]
+    return tf.cast(image, tf.float32) - mean
 
 
 def resize(image, size):

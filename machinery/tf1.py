@@ -16,6 +16,7 @@ if os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3') == '3':
 else:
     import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
+from tensorflow.python.client import device_lib
 
 tf.logging.set_verbosity(tf.logging.ERROR)
 tf.disable_v2_behavior()
@@ -30,6 +31,20 @@ def session_config():
     # With it, TensorFlow 2.21 asks for x though the input of conv3 is fed.
     config.graph_options.rewrite_options.dependency_optimization = RewriterConfig.OFF
     return config
+
+
+def find_device():
+    """Return the name of the device that computes, for the user."""
+    devices = device_lib.list_local_devices(session_config())
+    gpus = [re.search('name: ([^,]+)', device.physical_device_desc).group(1)
+            for device in devices if device.device_type == 'GPU']
+    if gpus:
+        return ', '.join(gpus)
+    hint = ''
+    if os.path.exists('/dev/nvidia0'):
+        hint = ('. There is an NVIDIA GPU, too, but TensorFlow cannot use it; '
+                'TF_CPP_MIN_LOG_LEVEL=0 in the environment lets it say why')
+    return '%d CPU cores%s' % (os.cpu_count(), hint)
 
 
 def reason_of(error):

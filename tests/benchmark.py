@@ -1,10 +1,11 @@
-"""Time one fine-tuning job four ways; run by hand: python tests/benchmark.py --help
+"""Time one fine-tuning job in several ways: python tests/benchmark.py --help
 
 With --workers 2 instead: what the reduction of gradients among so many workers on this
 machine moves and takes, for three choices of layers.
 
 Each way is a process of its own, starts from the same weights, and trains fc7 and fc8
-on the same pictures. Without lists, the pictures are the solar cells of the PyPI
+on the same pictures, with and without mirroring; all other settings of finetune.py are
+those that it comes with. Without lists, the pictures are the solar cells of the PyPI
 package elpv-dataset if that is installed (label: probability of a defect above 0.5),
 else the sample's, repeated.
 """
@@ -21,6 +22,7 @@ import numpy as np
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
+SHOWN = (1, 2, 3, 10)  # epochs
 
 
 def make_lists(folder):
@@ -80,6 +82,8 @@ def tutorial(args):
             images = np.ndarray([len(chosen), 227, 227, 3])
             for i, sample in enumerate(chosen):
                 image = cv2.resize(cv2.imread(paths[sample]), (227, 227))
+                if shuffle and args.mirror and np.random.rand() < 0.5:
+                    image = cv2.flip(image, 1)
                 images[i] = image.astype(np.float32) - [104., 117., 124.]
             yield images, np.eye(args.classes)[labels[chosen]]
 
@@ -139,6 +143,9 @@ def keras(args):
         if shuffle:
             data = data.shuffle(len(lines), seed=0)
         data = data.map(load, tf.data.AUTOTUNE)
+        if shuffle and args.mirror:
+            data = data.map(lambda image, label: (
+                tf.image.random_flip_left_right(image), label), tf.data.AUTOTUNE)
         return data.batch(args.batch).prefetch(tf.data.AUTOTUNE)
 
     def lrn(x):
@@ -298,18 +305,8 @@ def run(name, command):
     if process.wait():
         sys.exit('%s failed' % name)
     epochs = np.diff([start] + marks)
-    return {'first': epochs[0], 'later': np.median(epochs[1:]),
-            'best': epochs[1:].min(), 'job': time.time() - start,
-            'peak': peak[0] / 1e6, 'accuracy': accuracy}
-
-
-def checkpoint_bytes(folder):
-    sizes = {}
-    for name in os.listdir(folder):
-        if name.startswith('model'):
-            key = name.split('.')[0]
-            sizes[key] = sizes.get(key, 0) + os.path.getsize(os.path.join(folder, name))
-    return max(sizes.values())
+    return [epochs[number - 1] for number in SHOWN if number <= len(epochs)] + [
+        time.time() - start, peak[0] / 1e6, accuracy]
 
 
 def main():
@@ -320,14 +317,17 @@ def main():
     parser.add_argument('--epochs', type=int, default=10)
     parser.add_argument('--batch', type=int, default=128)
     parser.add_argument('--rate', type=float, default=0.003, help='learning rate')
-    parser.add_argument('--ways', default='abcd', help='a: the tutorial\'s loop, '
-                        'b: ours uncached, c: ours cached, d: Keras')
+    parser.add_argument('--ways', nargs='+', default=['tutorial', 'finetune', 'keras'],
+                        help='also: uncached (default: %(default)s)')
+    parser.add_argument('--mirror', type=int, nargs='+', default=[1, 0],
+                        help='1: with mirroring, 0: without (default: both)')
     parser.add_argument('--workers', type=int, help='2 or more: time the reduction')
     parser.add_argument('--part', help=argparse.SUPPRESS)
     parser.add_argument('--weights', help=argparse.SUPPRESS)
     parser.add_argument('--out', help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.part:
+        args.mirror = args.mirror[0]
         return globals()[args.part](args)
     if args.workers:
         return run_workers(args.workers, ['--batch', str(args.batch), '--classes',
@@ -343,36 +343,37 @@ def main():
                   str(args.classes), '--epochs', str(args.epochs), '--batch',
                   str(args.batch), '--rate', str(args.rate), '--weights', weights]
 
-        def part(name, out=folder):
-            return [sys.executable, __file__, '--part', name, '--out', out] + common
+        def part(name, *more):
+            return [sys.executable, __file__, '--part', name] + common + list(more)
 
-        def finetune(cached, out):
+        def finetune(mirror, out, *more):
             return [sys.executable, 'finetune.py', '--train_file=' + args.train,
                     '--val_file=' + args.val, '--num_classes=%d' % args.classes,
                     '--num_epochs=%d' % args.epochs, '--batch_size=%d' % args.batch,
-                    '--learning_rate=%r' % args.rate, '--horizontal_flip=False',
-                    '--weights_path=' + weights, '--skip_layers=[]',
-                    '--display_step=20', '--cache_features=%s' % cached,
-                    '--filewriter_path=%s/log' % out, '--checkpoint_path=' + out]
+                    '--learning_rate=%r' % args.rate,
+                    '--horizontal_flip=%s' % bool(mirror), '--weights_path=' + weights,
+                    '--skip_layers=[]', '--filewriter_path=%s/log' % out,
+                    '--checkpoint_path=' + out] + list(more)
 
         subprocess.check_call(part('make_weights'))
         subprocess.check_call(part('speed'))
-        heads = '%-20s' + 7 * '%9s'
-        print(heads % ('', 'first', 'later', 'fastest', 'whole', 'peak', 'check-',
-                       'accu-'))
-        print(heads % ('', 'epoch s', 'epoch s', 'epoch s', 'job s', 'GB', 'point MB',
-                       'racy'))
-        for way, name in [('a', 'tutorial\'s loop'), ('b', 'ours, uncached'),
-                          ('c', 'ours, cached'), ('d', 'Keras, frozen, fit')]:
-            if way not in args.ways:
-                continue
-            out = os.path.join(folder, way)
-            os.mkdir(out)
-            row = run(name, {'a': part('tutorial', out), 'b': finetune(False, out),
-                             'c': finetune(True, out), 'd': part('keras', out)}[way])
-            print('%-20s%9.1f%9.2f%9.2f%9.1f%9.2f%9.0f%9.4f' % (
-                name, row['first'], row['later'], row['best'], row['job'], row['peak'],
-                checkpoint_bytes(out) / 1e6, row['accuracy']), flush=True)
+        print('%-28s' % 'seconds of epoch' + ''.join(
+            '%8d' % number for number in SHOWN if number <= args.epochs) +
+            '   whole job   peak GB  accuracy')
+        for mirror in args.mirror:
+            for way in args.ways:
+                out = os.path.join(folder, '%s%d' % (way, mirror))
+                os.mkdir(out)
+                if way == 'finetune':
+                    command = finetune(mirror, out)
+                elif way == 'uncached':
+                    command = finetune(mirror, out, '--cache_features=False')
+                else:
+                    command = part(way, '--out', out, '--mirror', str(mirror))
+                *epochs, job, memory, accuracy = run(way, command)
+                print('%-28s' % (way + ', mirrored' * mirror) + ''.join(
+                    '%8.1f' % seconds for seconds in epochs) +
+                    '%12.1f%10.2f%10.4f' % (job, memory, accuracy), flush=True)
 
 
 if __name__ == '__main__':

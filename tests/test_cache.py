@@ -1,3 +1,4 @@
+import math
 import os
 import subprocess
 import sys
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 import datagenerator
-from datagenerator import ImageDataGenerator
+from datagenerator import ImageDataGenerator, load_image
 from helpers import ROOT, finetune, tensors
 from machinery import cache as cache_module
 from machinery.cache import FeatureCache
@@ -25,16 +26,30 @@ def pictures():
 
 
 class Forward:
-    """A forward pass that counts; its features are the images times 2."""
+    """A forward pass that counts; its features are the images times 2.
+
+    A pass of one image is the check of a stored one.
+    """
 
     def __init__(self):
-        self.calls, self.rows = 0, 0
+        self.passes, self.rows, self.checks = 0, 0, 0
 
     def __call__(self, images):
-        assert len(images) == 50  # padded to the batch size
-        self.calls += 1
-        self.rows += int(images.any((1, 2, 3)).sum())
+        if len(images) == 1:
+            self.checks += 1
+        else:
+            assert len(images) == 50  # padded to the batch size
+            self.passes += 1
+            self.rows += int(images.any((1, 2, 3)).sum())
         return images * 2
+
+
+def run_epoch(cache, epoch, batch_size=50):
+    """Return the features and the labels of an epoch."""
+    cache.reset_pointer(epoch)
+    batches = [cache.next_batch(batch_size)
+               for _ in range(math.ceil(cache.data_size / batch_size))]
+    return [np.concatenate(arrays) for arrays in zip(*batches)]
 
 
 @pytest.fixture
@@ -54,18 +69,18 @@ def test_features_are_right_and_computed_once(tmp_path, decoded, memory):
     forward, plain = Forward(), pictures()
     cache = FeatureCache(pictures(), forward, memory, str(tmp_path))
     assert cache.data_size == 135
-    keys = set()
+    keys, passes = set(), 0
     for epoch in range(6):
-        cache.reset_pointer(epoch)
-        plain.reset_pointer(epoch)
-        for _ in range(3):
-            keys |= {(sample, plain.variants[sample])
-                     for sample in plain.order[plain.pointer:plain.pointer + 50]}
-            images, labels = plain.next_batch(50)
-            features, same_labels = cache.next_batch(50)
-            assert (features == images * 2).all() and (same_labels == labels).all()
-    assert forward.rows == len(keys) > 135
-    assert len(decoded) == 6 * 135 + len(keys)
+        features, labels = run_epoch(cache, epoch)
+        images, same_labels = run_epoch(plain, epoch)
+        assert (features == images * 2).all() and (labels == same_labels).all()
+        before = len(keys)
+        keys |= {(sample, plain.variants[sample]) for sample in plain.order}
+        passes += math.ceil((len(keys) - before) / 50)
+        assert forward.passes == passes
+    assert forward.rows == len(keys) > 135 and passes < 3 + 2 + 5
+    assert len(decoded) == 6 * 135 + len(keys) + forward.checks
+    assert forward.checks == 5
     assert os.listdir(str(tmp_path)) == []  # the file has no name, so nothing can stay
 
 
@@ -73,26 +88,81 @@ def test_disabled_cache_computes_every_time(tmp_path, decoded):
     forward = Forward()
     cache = FeatureCache(pictures(), forward, 2 * DATA, str(tmp_path), enabled=False)
     for epoch in range(3):
-        cache.reset_pointer(epoch)
-        for _ in range(3):
-            cache.next_batch(50)
-    assert forward.calls == 9 and len(decoded) == 3 * 135
+        run_epoch(cache, epoch)
+    assert forward.passes == 9 and not forward.checks and len(decoded) == 3 * 135
 
 
-def test_samples_without_a_variant_are_computed_every_time():
-    """As a user's own random change of pictures."""
-    class Jitter(ImageDataGenerator):
-        def reset_pointer(self, *args):
-            super().reset_pointer(*args)
-            self.variants[::2] = -1
+def test_what_a_resumed_epoch_misses_is_computed_alone():
+    whole, resumed = [FeatureCache(pictures(), Forward(), DATA) for _ in range(2)]
+    expected, _ = run_epoch(whole, 4)
+    resumed.reset_pointer(4, 100)
+    assert (resumed.next_batch(50)[0] == expected[100:]).all()
+    assert resumed._forward.passes == 1 and resumed.pointer == 135
 
-    forward = Forward()
-    cache = FeatureCache(Jitter(TRAIN, nb_classes=3, scale_size=(8, 8)), forward, DATA)
-    for epoch in range(3):
-        cache.reset_pointer(epoch)
-        for _ in range(3):
-            cache.next_batch(50)
-    assert forward.rows == 135 + 68 + 68
+
+def changed(image, rng):
+    """A user's own change of pictures at random, of every other one."""
+    return image if image[0, 0, 0] % 2 else image * rng.uniform(0.5, 1.5)
+
+
+def test_pictures_changed_at_random_are_drawn_anew_in_each_epoch(capsys):
+    cache, again = [FeatureCache(
+        ImageDataGenerator(TRAIN, nb_classes=3, scale_size=(8, 8), augment=changed),
+        Forward(), DATA) for _ in range(2)]
+    epochs = np.array([run_epoch(cache, epoch)[0] for epoch in range(3)])
+    is_changed = (epochs[0] != epochs[1]).any((1, 2, 3))
+    assert 10 < is_changed.sum() < 125
+    assert ((epochs[1] != epochs[2]).any((1, 2, 3)) == is_changed).all()
+    assert cache._forward.rows == 135 + 2 * is_changed.sum()
+    # A function of seed, epoch and sample, whatever came before.
+    assert (run_epoch(again, 2)[0] == epochs[2]).all()
+    assert capsys.readouterr().out.count('their features are not cached\n') == 2
+
+
+def test_a_change_that_the_cache_cannot_know_of_ends_the_run():
+    rng = np.random.RandomState(0)
+    cache = FeatureCache(
+        ImageDataGenerator(TRAIN, nb_classes=3, scale_size=(8, 8),
+                           augment=lambda image, _: image * rng.uniform(0.5, 1.5)),
+        Forward(), DATA)
+    run_epoch(cache, 0)
+    with pytest.raises(InputError, match='Something changes pictures at random'):
+        run_epoch(cache, 1)
+
+
+def test_other_labels_are_used_or_refused():
+    """An edit of next_batch, through which all pictures and labels come."""
+    class Smooth(ImageDataGenerator):
+        def next_batch(self, batch_size):
+            images, labels = super().next_batch(batch_size)
+            return images + 1, 0.9 * labels + 0.05
+
+    data = Smooth(TRAIN, nb_classes=3, scale_size=(8, 8))
+    features, labels = run_epoch(FeatureCache(data, Forward(), 0, enabled=False), 0)
+    assert labels.max() == np.float32(0.95)
+    assert (features[0] == 2 * (data.select([0]).next_batch(1)[0][0])).all()
+    with pytest.raises(InputError, match='next_batch gives other labels than one_hot'):
+        run_epoch(FeatureCache(data, Forward(), DATA), 0)
+
+
+def test_random_crops_are_those_of_the_paper_and_the_middle_is_for_validation():
+    path = ImageDataGenerator(TRAIN, nb_classes=3).paths[0]
+    large = load_image(path, (256, 256))
+    assert (load_image(path, margin=29) == large[14:241, 14:241]).all()
+    train = ImageDataGenerator(TRAIN, True, nb_classes=3, margin=29, random_crop=True)
+    val = ImageDataGenerator(TRAIN, nb_classes=3, margin=29)
+    assert (val.next_batch(1)[0][0] == large[14:241, 14:241]).all()
+    found = set()
+    for epoch in range(20):
+        train.reset_pointer(epoch)
+        [image] = train.select([0]).next_batch(1)[0]
+        [(left, top, step)] = [
+            (left, top, step) for left in range(30) for top in range(30)
+            for step in (1, -1)
+            if (large[top, left:left + 227][::step] == image[0]).all()]
+        assert (large[top:top + 227, left:left + 227][:, ::step] == image).all()
+        found.add((left, top, step))
+    assert len(found) > 15 and {step for _, _, step in found} == {1, -1}
 
 
 @pytest.mark.skipif(not os.path.exists('/dev/full'), reason='no /dev/full here')
@@ -102,11 +172,8 @@ def test_full_disk_costs_time_but_no_features(monkeypatch, capsys):
     forward, plain = Forward(), pictures()
     cache = FeatureCache(pictures(), forward, 60 * ROW)
     for _ in range(3):
-        cache.reset_pointer(0)
-        plain.reset_pointer(0)
-        for _ in range(3):
-            assert (cache.next_batch(50)[0] == plain.next_batch(50)[0] * 2).all()
-    assert forward.rows == 135 + 75 + 75
+        assert (run_epoch(cache, 0)[0] == run_epoch(plain, 0)[0] * 2).all()
+    assert forward.rows == 135 + 75 + 75 and forward.passes == 3 + 2 + 2
     assert capsys.readouterr().out.splitlines() == [
         '60 features are stored; there is no room for more ([Errno 28] No space left '
         'on device), so the others are computed anew in each epoch']

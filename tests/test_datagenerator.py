@@ -4,10 +4,10 @@ import cv2
 import numpy as np
 import pytest
 
-import datagenerator
-from datagenerator import (IMAGENET_MEAN, ImageDataGenerator, examine_pictures,
-                           load_image)
+from datagenerator import IMAGENET_MEAN, ImageDataGenerator, load_image
 from helpers import ROOT
+from machinery import pictures
+from machinery.pictures import examine_pictures, find_bad_pictures
 from machinery.settings import InputError
 from machinery.workers import Workers
 
@@ -142,17 +142,17 @@ def test_good_pictures_are_remembered_and_bad_ones_are_not(tmp_path, monkeypatch
     def refuse(path):
         asked.append(path)
         return 'no permission' if path.endswith('1.png') else None
-    monkeypatch.setattr(datagenerator, 'find_fault', refuse)
+    monkeypatch.setattr(pictures, 'find_fault', refuse)
     for paths in (generator.paths, [generator.paths[1]]):
-        assert generator.find_bad_pictures() == {1: 'no permission'}
+        assert find_bad_pictures(generator) == {1: 'no permission'}
         assert sorted(asked) == paths
         asked.clear()
     monkeypatch.undo()
-    assert generator.find_bad_pictures() == {}
-    monkeypatch.setattr(datagenerator, 'find_fault', refuse)
-    assert generator.find_bad_pictures() == {} and not asked
+    assert find_bad_pictures(generator) == {}
+    monkeypatch.setattr(pictures, 'find_fault', refuse)
+    assert find_bad_pictures(generator) == {} and not asked
     os.utime(generator.paths[0])
-    assert generator.find_bad_pictures() == {1: 'no permission'} and len(asked) == 3
+    assert find_bad_pictures(generator) == {1: 'no permission'} and len(asked) == 3
 
 
 def test_decoding_error_reaches_the_caller_with_list_line_and_path(tmp_path):

@@ -125,7 +125,8 @@ def test_projector_page_shows_the_bottlenecks_of_the_validation_list(run, golden
 
 def test_output_is_clean_and_ends_with_what_to_do_next(run):
     folder, output = run
-    lines = output.splitlines()
+    device, *lines = output.splitlines()
+    assert device.startswith('Device: ')
     assert lines[0].split() == ['layer', 'weights', 'initially', 'then']
     assert lines[7].split()[-2:] == ['loaded', 'frozen']
     assert lines[8].split() == ['fc8', '4096', 'x', '3', 'fresh', 'trained']

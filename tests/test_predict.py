@@ -106,7 +106,7 @@ def test_model_file_tells_what_one_needs(trained):
     assert model['class_names'] == NAMES
     assert model['num_classes'] == 3 and model['train_layers'] == ['fc8', 'fc7']
     assert model['preprocessing'] == {'size': [227, 227], 'channels': 'BGR',
-                                      'minus_mean': [104, 117, 124]}
+                                      'minus_mean': [104, 117, 124], 'margin': 0}
 
 
 def test_files_folders_and_patterns_are_classified(trained):
@@ -195,9 +195,11 @@ def test_exported_model_sees_a_picture_as_load_image_does(ending):
     path = 'cat.' + ending
     data = cv2.imencode('.' + ending, cv2.resize(cv2.imread(CAT), (300, 200)))[1]
     data.tofile(path)
-    with tf.Session() as session:
-        found = session.run(preprocess(data.tobytes(), IMAGE_SIZE, IMAGENET_MEAN))
-    np.testing.assert_array_equal(found, load_image(path))
+    for margin in (0, 29):
+        with tf.Session() as session:
+            found = session.run(preprocess(data.tobytes(), IMAGE_SIZE, IMAGENET_MEAN,
+                                           margin))
+        np.testing.assert_array_equal(found, load_image(path, margin=margin))
 
 
 @pytest.mark.parametrize('height, width', [
@@ -208,6 +210,28 @@ def test_resize_is_that_of_opencv(height, width):
         with tf.Session() as session:
             found = session.run(resize(image, size))
         np.testing.assert_array_equal(found, cv2.resize(image, size))
+
+
+def test_pictures_are_cropped_as_in_training(tmp_path):
+    status, output = finetune(
+        tmp_path, '--random_crop=True', '--train_file=images/test.txt',
+        '--val_file=images/test.txt', '--test_file=images/test.txt', '--num_epochs=2',
+        '--weights_path=None')
+    assert status == 0 and 'Epoch 2/2' in output, output
+    assert output.count('are changed at random in each epoch') == 1
+    [told] = [line for line in output.splitlines() if line.startswith('Test: loss ')]
+    folder = str(tmp_path / 'new' / 'checkpoints')
+    status, output = predict('--checkpoint=' + folder, TEST)
+    assert status == 0, output
+    assert 'Accuracy: %s of 27' % told.split()[4].rstrip(',') in output
+    tf.reset_default_graph()
+    x = tf.placeholder(tf.float32, [None, 227, 227, 3])
+    model = AlexNet(x, 1., 3, [], folder + '/model_best.ckpt')
+    with tf.Session() as session:
+        model.load_initial_weights(session)
+        [expected] = session.run(tf.nn.softmax(model.fc8), {
+            x: [load_image(rows()[0]['path'], margin=29)]})
+    assert abs(float(rows()[0]['probability_1']) - expected.max()) < 1e-4
 
 
 def test_checkpoint_is_exported_afterwards(trained):

@@ -98,7 +98,7 @@ def start_of_the_job(module_path):
     model = AlexNet(tf.placeholder(tf.float32, [None, 227, 227, 3]), 1., 3, [], None)
     with tf.Session() as session:
         session.run(tf.global_variables_initializer())
-        model.initialize_from_data(session, data.decode(data.order[:64]))
+        model.initialize_from_data(session, data.next_batch(64)[0])
         weights = tf.train.Saver().save(session, str(module_path / 'start.ckpt'))
     JOB.extend(['--train_file=%s' % path, '--weights_path=' + weights])
 
