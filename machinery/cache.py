@@ -56,7 +56,8 @@ class FeatureCache:
         self._row_of = np.full((2, len(generator.paths)), -1, np.int32)
         self._stored = 0
         self._memory = self._file = None
-        self.reset_pointer(generator.epoch, generator.pointer)
+        self._missing = generator.select(generator.order[generator.pointer:])
+        self._waiting = {}  # features that are not stored, until their batch comes
 
     def __getattr__(self, name):
         """Give what this object does not have itself: the generator's."""
@@ -68,7 +69,7 @@ class FeatureCache:
         rest = self.order[pointer:]
         is_stored = self._rows(rest) >= 0
         self._missing = self._generator.select(rest[~is_stored])
-        self._waiting = {}  # features that are not stored, until their batch comes
+        self._waiting = {}
         if is_stored.any():
             self._check(rest[is_stored][self.epoch % is_stored.sum()])
 

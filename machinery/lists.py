@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import os
 import re
+from array import array
 
 import numpy as np
 
@@ -31,8 +32,8 @@ def read_list(list_path, num_classes, check_files=True):
     Raises:
         InputError: the list cannot be read, is empty, or has faults; shows up to 20.
     """
-    paths, labels, line_numbers, faults = [], [], [], []
-    label_of = {}
+    paths, faults, label_of = [], [], {}
+    labels, line_numbers = array('q'), array('q')  # a list of a million fills 40 MB
     with open(list_path, 'rb') as file:
         for line_number, line in enumerate(file, 1):
             try:

@@ -234,7 +234,7 @@ def test_shared_pictures_and_missing_classes_are_warned_about(tmp_path):
         for name, text in sorted(texts.items()):
             path = write(tmp_path, text, name)
             paths, labels, line_numbers = read_list(path, 3)
-            lists.append(SimpleNamespace(class_list=name, nb_classes=3, paths=paths,
+            lists.append(SimpleNamespace(class_list=name, n_classes=3, paths=paths,
                                          labels=labels, line_numbers=line_numbers))
         return list_warnings(lists)
     assert warnings(a='0.png 0\n0.png 0\n', b='1.png 1\nlink.png 2\n') == [

@@ -94,6 +94,7 @@ def start_of_the_job(module_path):
         path.write_text(''.join(os.path.join(ROOT, 'images', line)
                                 for line in file.readlines()[7:128]))
     data = ImageDataGenerator(str(path), shuffle=True, nb_classes=3)
+    tf.reset_default_graph()
     tf.set_random_seed(0)
     model = AlexNet(tf.placeholder(tf.float32, [None, 227, 227, 3]), 1., 3, [], None)
     with tf.Session() as session:
