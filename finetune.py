@@ -136,7 +136,7 @@ with workers.session() as session, StopSignals() as stop, summaries:
     step = int(session.run(global_step))
     summaries.start(session.graph, step)
     train_batches, val_batches, *test_batches = cache_bottlenecks(
-        [train_data, val_data] + test_data, session, model, cache_limit, cache_dir,
+        [train_data, val_data] + test_data, session, model, x, cache_limit, cache_dir,
         cache_features)
 
     for epoch in range(checkpoints.epoch, num_epochs + 1):

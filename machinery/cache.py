@@ -7,21 +7,22 @@ from tqdm import tqdm
 from machinery.settings import InputError
 
 
-def cache_bottlenecks(generators, session, model, limit, folder, enabled):
+def cache_bottlenecks(generators, session, model, x, limit, folder, enabled):
     """Return batches of what enters the trained layers, instead of pictures.
 
     Args:
         generators: ImageDataGenerators for training and validation, and perhaps one for
             testing, which is not stored, since it is used once.
-        model: the AlexNet.
+        model, x: the AlexNet, and the placeholder for images, from which it may be
+            separated by operations of your own.
         limit: GB of memory, shared out by the number of samples.
         folder, enabled: as FeatureCache takes them.
     """
-    if model.bottleneck is model.X:  # nothing is frozen
+    if model.bottleneck is x:  # nothing is frozen
         return generators
 
     def forward(images):
-        return session.run(model.bottleneck, {model.X: images, model.KEEP_PROB: 1.})
+        return session.run(model.bottleneck, {x: images, model.KEEP_PROB: 1.})
     total = sum(data.data_size for data in generators[:2])
     return [FeatureCache(data, forward, int(limit * 1e9 * data.data_size / total),
                          folder, enabled and data in generators[:2])
@@ -116,8 +117,9 @@ class FeatureCache:
         if np.linalg.norm(now - stored) > 0.01 * np.linalg.norm(stored):
             raise InputError(
                 'The features of %s are not those of an earlier epoch. Something '
-                'changes pictures at random without drawing from the rng of augment: '
-                'draw from it, or set cache_features = False' % self.paths[sample])
+                'changes at random, in the graph or without drawing from the rng of '
+                'augment: draw from that, or set cache_features = False'
+                % self.paths[sample])
 
     def _rows(self, samples):
         """Return where the features of samples, as in this epoch, are stored, or -1."""

@@ -1,6 +1,8 @@
 """TensorFlow as TensorFlow 1: from machinery.tf1 import tf."""
 import os
 import re
+import subprocess
+import sys
 
 # Keep TensorFlow's start-up messages off the screen, unless the user set a level. Some
 # are written straight to file descriptor 2 during the import, whatever the level is.
@@ -18,6 +20,10 @@ else:
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 from tensorflow.python.client import device_lib
 
+GPU_FILE = '/dev/nvidia0'  # where Linux has an NVIDIA GPU
+LIST_DEVICES = ('from tensorflow.python.client import device_lib; '
+                'device_lib.list_local_devices()')
+
 tf.logging.set_verbosity(tf.logging.ERROR)
 tf.disable_v2_behavior()
 # The update of a reference variable can race the backward pass that still reads it.
@@ -34,17 +40,24 @@ def session_config():
 
 
 def find_device():
-    """Return the name of the device that computes, for the user."""
+    """Return the name of the device that computes; if a GPU lies idle, also why."""
     devices = device_lib.list_local_devices(session_config())
     gpus = [re.search('name: ([^,]+)', device.physical_device_desc).group(1)
             for device in devices if device.device_type == 'GPU']
     if gpus:
         return ', '.join(gpus)
-    hint = ''
-    if os.path.exists('/dev/nvidia0'):
-        hint = ('. There is an NVIDIA GPU, too, but TensorFlow cannot use it; '
-                'TF_CPP_MIN_LOG_LEVEL=0 in the environment lets it say why')
-    return '%d CPU cores%s' % (os.cpu_count(), hint)
+    cores = '%d CPU cores' % os.cpu_count()
+    if (not os.path.exists(GPU_FILE) or
+            os.environ.get('CUDA_VISIBLE_DEVICES') in ('', '-1')):
+        return cores
+    if not tf.test.is_built_with_cuda():
+        return cores + ', since this TensorFlow was built without CUDA'
+    # Here its messages are off; of those in a process of its own, take what matters.
+    log = subprocess.run([sys.executable, '-c', LIST_DEVICES], universal_newlines=True,
+                         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                         env=dict(os.environ, TF_CPP_MIN_LOG_LEVEL='0')).stderr
+    return '%s, since TensorFlow cannot use the GPU:\n%s' % (cores, '\n'.join(
+        line for line in log.splitlines() if re.search('cuda|gpu|dlopen', line, re.I)))
 
 
 def reason_of(error):

@@ -11,7 +11,7 @@ import datagenerator
 from datagenerator import ImageDataGenerator, load_image
 from helpers import ROOT, finetune, tensors
 from machinery import cache as cache_module
-from machinery.cache import FeatureCache
+from machinery.cache import FeatureCache, cache_bottlenecks
 from machinery.settings import InputError
 from machinery.tf1 import tf
 
@@ -126,8 +126,34 @@ def test_a_change_that_the_cache_cannot_know_of_ends_the_run():
                            augment=lambda image, _: image * rng.uniform(0.5, 1.5)),
         Forward(), DATA)
     run_epoch(cache, 0)
-    with pytest.raises(InputError, match='Something changes pictures at random'):
+    with pytest.raises(InputError, match='Something changes at random'):
         run_epoch(cache, 1)
+
+
+def test_a_change_in_the_graph_is_not_passed_over(capsys):
+    """A script's own operations between the placeholder and the network."""
+    class Model:
+        x = tf.placeholder(tf.float32, [None, 8, 8, 3])
+        KEEP_PROB = tf.placeholder(tf.float32, [])
+        X = x * tf.random.uniform([], 1, 2)
+        bottleneck = X  # nothing is frozen
+
+    def batches(enabled):
+        return cache_bottlenecks([pictures(), pictures()], session, Model, Model.x, 1,
+                                 None, enabled)[0]
+    with tf.Session() as session:
+        plain, _ = run_epoch(pictures(), 0)
+        plain[plain == 0] = np.nan
+        first, second = [run_epoch(batches(False), 0)[0] / plain for _ in range(2)]
+        for ratio in (first, second):
+            assert 1 < np.nanmin(ratio) < np.nanmax(ratio) < 2
+        assert (first != second).any()
+        cached = batches(True)
+        run_epoch(cached, 0)
+        with pytest.raises(InputError, match='Something changes at random, in'):
+            run_epoch(cached, 0)
+        Model.X = Model.bottleneck = Model.x
+        assert isinstance(batches(True), ImageDataGenerator)
 
 
 def test_other_labels_are_used_or_refused():
