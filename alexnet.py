@@ -14,7 +14,10 @@ from machinery.settings import InputError
 from machinery.tf1 import tf
 from machinery.weights import check_weights, read_weights
 
-LAYERS = ['conv1', 'conv2', 'conv3', 'conv4', 'conv5', 'fc6', 'fc7', 'fc8']
+# The layers with weights in their order, and what enters each, before any dropout.
+INPUT_OF = {'conv1': 'X', 'conv2': 'pool1', 'conv3': 'pool2', 'conv4': 'conv3',
+            'conv5': 'conv4', 'fc6': 'flat5', 'fc7': 'fc6', 'fc8': 'fc7'}
+LAYERS = list(INPUT_OF)
 
 
 class AlexNet:
@@ -33,7 +36,9 @@ class AlexNet:
 
     Attributes:
         conv1, norm1, pool1, conv2, norm2, pool2, conv3, conv4, conv5, pool5, flat5,
-        fc6, dropout6, fc7, dropout7, fc8: the outputs, fc8 being the unscaled logits.
+        fc6, dropout6, fc7, dropout7, fc8: the outputs.
+        logits: the output of the last layer, fc8.
+        probabilities: what becomes of the logits for whoever uses the network.
         variables: {layer name: [weights, biases]}.
         bottleneck: the tensor that enters the first trained layer, before its dropout.
             It depends on the image alone, so it can be computed once and fed instead
@@ -78,10 +83,10 @@ class AlexNet:
         self.dropout7 = dropout(self.fc7, self.KEEP_PROB, 'dropout7', seed7)
         self.fc8 = fc(self.dropout7, 4096, self.NUM_CLASSES, 'fc8', relu=False)
 
-        inputs = [self.X, self.pool1, self.pool2, self.conv3, self.conv4, self.flat5,
-                  self.fc6, self.fc7, self.fc8]
-        is_trained = [name in self.train_layers for name in LAYERS]
-        self.bottleneck = inputs[(is_trained + [True]).index(True)]
+        self.logits = getattr(self, LAYERS[-1])
+        self.probabilities = tf.nn.softmax(self.logits, name='probabilities')
+        trained = [name for name in LAYERS if name in self.train_layers]
+        self.bottleneck = getattr(self, INPUT_OF[trained[0]] if trained else LAYERS[-1])
         scope = tf.get_variable_scope().name
         prefix = scope + '/' if scope else ''
         self.variables = {name: tf.trainable_variables('%s%s/' % (prefix, name))
@@ -219,12 +224,5 @@ def dropout_seeds(seed):
         return tf.stack([2 * first, second]), tf.stack([2 * first + 1, second])
 
 
-def pretrained_shapes():
-    """Return {layer name: shape of its weights} for the 1000 classes of ImageNet."""
-    with tf.Graph().as_default():
-        return AlexNet(tf.placeholder(tf.float32, [None, 227, 227, 3]), 1., 1000,
-                       []).shapes()
-
-
 if __name__ == '__main__':
-    download.main(pretrained_shapes())
+    download.main()

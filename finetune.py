@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 
-from alexnet import AlexNet, pretrained_shapes
+from alexnet import AlexNet
 from datagenerator import CROP_MARGIN, ImageDataGenerator
 from machinery.cache import cache_bottlenecks
 from machinery.checkpoints import Checkpoints
@@ -17,7 +17,7 @@ from machinery.export import export_model
 from machinery.lists import read_class_names
 from machinery.pictures import examine_pictures
 from machinery.settings import read_settings
-from machinery.summaries import ProgressBar, Summaries, add_histograms
+from machinery.summaries import ProgressBar, Summaries, add_summaries, as_text
 from machinery.tf1 import find_device, tf
 from machinery.workers import StopSignals, Workers
 
@@ -40,6 +40,7 @@ train_layers = ['fc8', 'fc7']
 skip_layers = None  # layers that start fresh, not pretrained; None: the train_layers
 weights_path = 'DEFAULT'  # 'DEFAULT': bvlc_alexnet.npy; None: start from the pictures
 seed = 0
+best_by = 'accuracy'  # the best checkpoint has it highest; '-cross_entropy': lowest
 
 # Speed: what the frozen layers make of a picture is computed once
 cache_features = True
@@ -85,40 +86,51 @@ model = AlexNet(x, keep_prob, num_classes,
                 train_layers, dropout_seed=[seed + workers.rank, global_step])
 variables = [variable for layer in train_layers for variable in model.variables[layer]]
 
-with tf.name_scope('loss'):
-    losses = tf.nn.softmax_cross_entropy_with_logits_v2(labels=y, logits=model.fc8)
-    loss = tf.reduce_mean(losses)
-with tf.name_scope('score'):
-    predicted = tf.argmax(model.fc8, 1)
+with tf.name_scope('scores'):  # of each sample; all of them are shown everywhere
+    predicted = tf.argmax(model.logits, 1)
     correct = tf.equal(predicted, tf.argmax(y, 1))
-    accuracy = tf.reduce_mean(tf.cast(correct, tf.float32))
+    scores = {'cross_entropy': tf.nn.softmax_cross_entropy_with_logits_v2(
+                  labels=y, logits=model.logits),
+              'accuracy': tf.cast(correct, tf.float32)}
 with tf.name_scope('train'):
-    *gradients, loss, accuracy = workers.mean(
-        tf.gradients(loss, variables) + [loss, accuracy])
-    optimizer = tf.train.GradientDescentOptimizer(learning_rate)
+    means = {name: tf.reduce_mean(values) for name, values in scores.items()}
+    loss = means['cross_entropy']  # what is minimised, whatever is shown
+    gradients, means = workers.mean([tf.gradients(loss, variables), means])
+    rate = tf.placeholder(tf.float32, [], 'learning_rate')
+    optimizer = tf.train.GradientDescentOptimizer(rate)
     train_op = optimizer.apply_gradients(zip(gradients, variables), global_step)
 
-add_histograms(gradients, variables, train_op)
-tf.summary.scalar('cross_entropy', loss)
-tf.summary.scalar('accuracy', accuracy)
+add_summaries(means, gradients, variables, train_op)
 summary = tf.summary.merge_all()
 
 
+def rate_of(epoch):
+    """Return the learning rate of an epoch: the place for one that falls."""
+    return learning_rate
+
+
 def evaluate(batches):
-    """Return the loss and the predicted class of every sample, in the list's order."""
+    """Return {score: values} and the classes of all samples, in the list's order."""
     batches.reset_pointer()
     results = []
     while batches.pointer < batches.data_size:
         features, labels = batches.next_batch(batch_size)
         feed = {model.bottleneck: features, y: labels, keep_prob: 1.}
-        results.append(session.run([losses, predicted], feed))
-    return [workers.interleave(np.concatenate(share)) for share in zip(*results)]
+        results.append(session.run([predicted] + list(scores.values()), feed))
+    classes, *values = [workers.interleave(np.concatenate(share))
+                        for share in zip(*results)]
+    return dict(zip(scores, values)), classes
+
+
+def mean_of(scores):
+    """Return {score: mean of its values}."""
+    return {name: values.mean(dtype=np.float64) for name, values in scores.items()}
 
 
 examine_pictures([train_data, val_data] + test_data, on_bad_image, workers)
 if workers.is_chief and not checkpoints.resuming:
     model.WEIGHTS_PATH = weights_path = fetch_if_missing(
-        weights_path, pretrained_shapes(), optional=train_file == 'images/train.txt')
+        weights_path, optional=train_file == 'images/train.txt')
 
 with workers.session() as session, StopSignals() as stop, summaries:
     session.run(tf.global_variables_initializer())
@@ -132,7 +144,7 @@ with workers.session() as session, StopSignals() as stop, summaries:
             model.initialize_from_data(session, images)
         print(model.table())
     workers.broadcast(session)
-    checkpoints.start(session, train_data, class_names)
+    checkpoints.start(session, train_data, class_names, optimizer, scores)
     step = int(session.run(global_step))
     summaries.start(session.graph, step)
     train_batches, val_batches, *test_batches = cache_bottlenecks(
@@ -149,32 +161,31 @@ with workers.session() as session, StopSignals() as stop, summaries:
             features, labels = train_batches.next_batch(batch_size)
             step += 1
             display = workers.is_chief and step % display_step == 0
-            _, batch_loss, batch_accuracy, *merged = session.run(
-                [train_op, loss, accuracy] + [summary] * display,
-                {model.bottleneck: features, y: labels, keep_prob: 1. - dropout_rate})
-            checkpoints.stop_unless_finite('loss', batch_loss, epoch, step)
+            _, batch_scores, merged = session.run(
+                [train_op, means, [summary] * display],
+                {model.bottleneck: features, y: labels, rate: rate_of(epoch),
+                 keep_prob: 1. - dropout_rate})
+            checkpoints.stop_unless_finite('training', batch_scores, epoch, step)
             summaries.add('train', step, *merged)
-            bar.update(step, batch_loss, batch_accuracy, display)
+            bar.update(step, batch_scores, display)
         bar.close()
 
-        val_losses, val_classes = evaluate(val_batches)
-        val_loss = val_losses.mean()
-        val_accuracy = (val_classes == val_data.labels).mean()
-        checkpoints.stop_unless_finite('validation loss', val_loss, epoch, step)
-        summaries.add('train', step, learning_rate=learning_rate,
+        val_scores, val_classes = evaluate(val_batches)
+        val_means = mean_of(val_scores)
+        checkpoints.stop_unless_finite('validation', val_means, epoch, step)
+        summaries.add('train', step, learning_rate=rate_of(epoch),
                       images_per_second=bar.images_per_second)
-        summaries.add('validation', step, cross_entropy=val_loss, accuracy=val_accuracy)
-        checkpoints.save(session, epoch + 1, accuracy=val_accuracy)
-        bar.report(val_loss, val_accuracy, val_data.labels, val_classes, class_names)
+        summaries.add('validation', step, **val_means)
+        checkpoints.save(session, epoch + 1, scores=val_means)
+        bar.report(val_means, val_data.labels, val_classes, class_names)
         filters = session.run(model.variables['conv1'][0])
-        summaries.draw(step, val_batches, batch_size, val_losses, val_classes,
-                       class_names, filters)
+        summaries.draw(step, val_batches, batch_size, val_scores['cross_entropy'],
+                       val_classes, class_names, filters)
 
     if test_data:
         checkpoints.restore_best(session)
-        test_losses, test_classes = evaluate(*test_batches)
-        print('Test: loss %.4f, accuracy %.4f, of the best checkpoint' % (
-            test_losses.mean(), (test_classes == test_data[0].labels).mean()))
+        test_scores, _ = evaluate(*test_batches)
+        print('Test: %s, of the best checkpoint' % as_text(mean_of(test_scores)))
     workers.finish()
 
 checkpoints.report()

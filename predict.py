@@ -10,10 +10,11 @@ import numpy as np
 
 from alexnet import AlexNet, LAYERS
 from datagenerator import IMAGENET_MEAN, IMAGE_SIZE, load_batches
-from machinery.checkpoints import find_class_names, find_preprocessing, find_weights
+from machinery.checkpoints import find_weights
 from machinery.drawings import draw_confusions
 from machinery.export import export_model
 from machinery.lists import find_pictures, has_labels, read_list
+from machinery.model_file import find_class_names, find_preprocessing
 from machinery.settings import InputError, input_errors, read_settings
 from machinery.tf1 import find_device, tf
 from machinery.workers import Workers
@@ -82,7 +83,7 @@ def number_of(samples):
 weights_path = find_weights(checkpoint)
 print('Network: %s' % weights_path)
 print('Device: %s' % find_device())
-class_names = find_class_names(weights_path)
+class_names = find_class_names(weights_path, LAYERS[-1])
 preprocessing = find_preprocessing(weights_path, (IMAGE_SIZE, IMAGENET_MEAN, 0))
 
 
@@ -108,7 +109,7 @@ else:
 
 x = tf.placeholder(tf.float32, [None, 227, 227, 3])
 model = network(x)
-output = getattr(model, layer) if layer else tf.nn.softmax(model.fc8)
+output = getattr(model, layer or 'probabilities')
 
 values, is_read, faults = [], [], []
 with Workers().session() as session:

@@ -1,6 +1,5 @@
 """The checkpoints of a run: the newest five, the best, and model.json beside them."""
 import glob
-import json
 import os
 import re
 import shutil
@@ -8,15 +7,10 @@ import sys
 
 import numpy as np
 
-from machinery.lists import read_class_names
-from machinery.settings import InputError, input_errors
+from machinery.model_file import read_model, warn_of_changes, write_model
+from machinery.settings import InputError
 from machinery.tf1 import reason_of, tf
-from machinery.weights import num_classes_of, open_checkpoint
-
-# Of a change in these, a run that is resumed is warned.
-COMPARED = ['train_file', 'val_file', 'horizontal_flip', 'random_crop',
-            'learning_rate', 'dropout_rate', 'seed', 'batch_size', 'workers',
-            'training pictures']
+from machinery.weights import open_checkpoint
 
 
 class Checkpoints:
@@ -34,7 +28,8 @@ class Checkpoints:
         resuming: whether the run continues an earlier one.
         epoch, done: the epoch to resume in, and how many samples of this worker's share
             are done.
-        best_accuracy, best_epoch: on the validation list.
+        best_score, best_epoch: on the validation list, of the score that best_by names;
+            of one that is to be low, as in '-cross_entropy', the negative.
 
     Raises:
         InputError: see choose_checkpoint.
@@ -48,10 +43,10 @@ class Checkpoints:
         if workers.is_chief:
             self.latest, self._earlier = choose_checkpoint(folder, resume)
         self.resuming = workers.any(self.latest)
-        # best_accuracy, best_epoch, epoch, done of all workers; a variable, so that a
+        # best_score, best_epoch, epoch, done of all workers; a variable, so that a
         # checkpoint holds them and never disagrees with them.
         self._progress = tf.get_variable('progress', trainable=False,
-                                         initializer=np.array([-1., 0., 1., 0.]))
+                                         initializer=np.array([-np.inf, 0., 1., 0.]))
 
     def restore(self, session):
         """Restore the latest checkpoint, and see that its best one is here."""
@@ -67,19 +62,27 @@ class Checkpoints:
                 os.makedirs(self.folder, exist_ok=True)
                 copy_checkpoint(source, self.best)
             if not os.path.exists(self.best + '.index'):
-                self._progress.load([-1., 0., epoch, done], session)
+                self._progress.load([-np.inf, 0., epoch, done], session)
         print('Resuming from %s' % self.latest)
 
-    def start(self, session, data, class_names):
+    def start(self, session, data, class_names, optimizer, scores):
         """Find out how far the run has come, warn of changes, and write model.json.
 
         Args:
             data: ImageDataGenerator of the training pictures.
+            optimizer: the tf.train.Optimizer; its kind and numbers are compared, too.
+            scores: the names that best_by may have.
 
         Raises:
-            InputError: the run being resumed trained other layers; names them.
+            InputError: there is no score of the name best_by, or the run being resumed
+                had another best_by, or trained other layers; names them.
         """
-        self.best_accuracy, best_epoch, epoch, done = session.run(self._progress)
+        best_by = self._settings['best_by']
+        self._score, self._sign = best_by.lstrip('-'), -1 if best_by[0] == '-' else 1
+        if self._score not in scores:
+            raise InputError('best_by is %r, must be one of %s, perhaps with a minus'
+                             % (best_by, ', '.join(scores)))
+        self.best_score, best_epoch, epoch, done = session.run(self._progress)
         self.best_epoch, self.epoch = int(best_epoch), int(epoch)
         self.done = int(done) // self._workers.size
         is_over = self.epoch > self._settings['num_epochs']
@@ -93,6 +96,9 @@ class Checkpoints:
             self._is_finite = tf.reduce_all([tf.reduce_all(tf.is_finite(variable))
                                              for variable in tf.trainable_variables()])
         self._settings['training pictures'] = len(data.paths)
+        self._settings['optimizer'] = dict(
+            {name.lstrip('_'): value for name, value in vars(optimizer).items()
+             if type(value) in (int, float)}, kind=type(optimizer).__name__)
         if self._workers.is_chief:
             model = {
                 'network': 'AlexNet', 'num_classes': len(class_names),
@@ -107,32 +113,30 @@ class Checkpoints:
                 if os.path.dirname(self.latest) == self.folder:
                     self._saved_step = session.run(tf.train.get_global_step())
             os.makedirs(self.folder, exist_ok=True)
-            path = os.path.join(self.folder, 'model.json')
-            if not is_over or not os.path.exists(path):
-                with open(path + '.part', 'w') as file:
-                    json.dump(model, file, indent=2)
-                os.replace(path + '.part', path)
+            if not is_over or not read_model(self.folder):
+                write_model(self.folder, model)
 
-    def save(self, session, epoch, done=0, accuracy=None):
+    def save(self, session, epoch, done=0, scores=None):
         """Save a checkpoint, or delete what there is of it, name the last one and exit.
 
         Args:
             epoch, done: where to resume from it, as the attributes.
-            accuracy: on the validation list, at the end of an epoch.
+            scores: {name: value} on the validation list, at the end of an epoch.
         """
         step = session.run(tf.train.get_global_step())
-        is_finite = session.run(self._is_finite)
-        self.stop_unless_finite('network', 0. if is_finite else np.nan, epoch, step)
-        is_best = accuracy is not None and accuracy > self.best_accuracy
+        if not session.run(self._is_finite):
+            self._stop_since('network', epoch, step)
+        score = self._sign * scores[self._score] if scores else -np.inf
+        is_best = score > self.best_score
         if is_best:
-            self.best_accuracy, self.best_epoch = accuracy, epoch - 1
+            self.best_score, self.best_epoch = score, epoch - 1
         self.epoch, self.done = epoch, done
-        self._progress.load([self.best_accuracy, self.best_epoch, epoch,
+        self._progress.load([self.best_score, self.best_epoch, epoch,
                              done * self._workers.size], session)
         if step == self._saved_step:  # nothing was trained since
             return
         path = os.path.join(self.folder, 'model_epoch%d%s.ckpt' % (
-            (epoch, '_step%d' % step) if accuracy is None else (epoch - 1, '')))
+            (epoch - 1, '') if scores else (epoch, '_step%d' % step)))
         if self._workers.is_chief:
             try:
                 self._saver.save(session, path)
@@ -145,15 +149,18 @@ class Checkpoints:
                          % (path, reason_of(error), self.latest or 'none yet'))
         self.latest, self._saved_step = path, step
 
-    def stop_unless_finite(self, what, value, epoch, step):
-        """End all workers, before anything is spoilt, where a value is not finite."""
-        if not np.isfinite(value):
-            self._workers.leave(1, (
-                'The %s is no longer finite in epoch %d, step %d, with learning_rate '
-                '%g. The last good checkpoint: %s.\nUsual causes: a learning rate that '
-                'is too high (try a tenth of it), or a wrong weights_path.'
-                % (what, epoch, step, self._settings['learning_rate'],
-                   self.latest or 'none yet')))
+    def stop_unless_finite(self, what, scores, epoch, step):
+        """End all workers, before anything is spoilt, where a score is not finite."""
+        for name, value in scores.items():
+            if not np.isfinite(value):
+                self._stop_since('%s %s' % (what, name), epoch, step)
+
+    def _stop_since(self, what, epoch, step):
+        self._workers.leave(1, (
+            'The %s is no longer finite in epoch %d, step %d. The last good '
+            'checkpoint: %s.\nUsual causes: a learning rate that is too high (try a '
+            'tenth of it), or a wrong weights_path.'
+            % (what, epoch, step, self.latest or 'none yet')))
 
     def farewell(self, epoch, step):
         """Return what to say when a signal ends the run early."""
@@ -162,8 +169,8 @@ class Checkpoints:
 
     def report(self):
         """Print the best and the newest checkpoint."""
-        print('Best:       %s, of epoch %d, validation accuracy %.4f'
-              % (self.best, self.best_epoch, self.best_accuracy))
+        print('Best:       %s, of epoch %d, validation %s %.4f' % (
+            self.best, self.best_epoch, self._score, self._sign * self.best_score))
         print('Checkpoint: %s' % self.latest)
 
     def restore_best(self, session):
@@ -239,28 +246,11 @@ def restore_checkpoint(session, path):
     if faults:
         raise InputError('%s does not fit this configuration:\n  %s'
                          % (path, '\n  '.join(faults)))
+    surplus = set(shapes) - {variable.op.name for variable in tf.global_variables()}
+    if surplus:
+        print('Warning: %s also holds %s, for which there is no use now'
+              % (path, ', '.join(sorted(surplus))))
     tf.train.Saver().restore(session, path)
-
-
-def warn_of_changes(folder, model):
-    """Compare the model.json of a run being resumed with what it would be now.
-
-    Raises:
-        InputError: other layers were trained; names them.
-    """
-    path = os.path.join(folder, 'model.json')
-    earlier = read_model(path)
-    if not earlier:
-        return
-    if sorted(earlier['train_layers']) != sorted(model['train_layers']):
-        raise InputError('%s: train_layers was %s, now it is %s'
-                         % (path, earlier['train_layers'], model['train_layers']))
-    before, now = [dict(one['settings'], class_names=one['class_names'])
-                   for one in (earlier, model)]
-    for name in COMPARED + ['class_names']:
-        if name in before and before[name] != now[name]:
-            print('Warning: %s was %.200r in the run being resumed, now it is %.200r'
-                  % (name, before[name], now[name]))
 
 
 def copy_checkpoint(source, target):
@@ -294,33 +284,3 @@ def find_weights(checkpoint):
         raise InputError('%s: no checkpoints there; finetune.py writes them'
                          % checkpoint)
     return paths[-1]
-
-
-@input_errors()
-def read_model(weights_path):
-    """Return what model.json beside the weights holds; {} where there is none."""
-    path = os.path.join(os.path.dirname(weights_path), 'model.json')
-    if not os.path.exists(path):
-        return {}
-    with open(path) as file:
-        return json.load(file)
-
-
-def find_preprocessing(weights_path, default):
-    """Return the size, mean and margin that the weights were trained with."""
-    found = read_model(weights_path).get('preprocessing')
-    return (found['size'], found['minus_mean'], found.get('margin', 0)) if (
-        found) else default
-
-
-def find_class_names(weights_path):
-    """Return the names from model.json beside the weights, ImageNet's, or numbers."""
-    num_classes = num_classes_of(weights_path)
-    class_names = read_model(weights_path).get('class_names', [])
-    if len(class_names) == num_classes:
-        return class_names
-    if num_classes == 1000:
-        imagenet_file = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(
-            __file__))), 'images', 'imagenet_classes.txt')
-        return [line.split(' ', 1)[1] for line in read_class_names(imagenet_file, 1000)]
-    return read_class_names(None, num_classes)

@@ -21,11 +21,16 @@ SOURCES = [
     ('http://www.cs.toronto.edu/~guerzhoy/tf_alexnet/bvlc_alexnet.npy', None),
     ('http://dl.caffe.berkeleyvision.org/bvlc_alexnet.caffemodel',
      '9116a64c0fbe4459d18f4bb6b56d647b63920377')]
+# The layers of BVLC's network, whatever becomes of ours.
+PRETRAINED = {
+    'conv1': [11, 11, 3, 96], 'conv2': [5, 5, 48, 256], 'conv3': [3, 3, 256, 384],
+    'conv4': [3, 3, 192, 384], 'conv5': [3, 3, 192, 256], 'fc6': [9216, 4096],
+    'fc7': [4096, 4096], 'fc8': [4096, 1000]}
 TIMEOUT = 10  # seconds without an answer
 MIN_BYTES_PER_SECOND = 10000  # below it, a source counts as dead
 
 
-def fetch_if_missing(weights_path, shapes, optional):
+def fetch_if_missing(weights_path, optional):
     """Fetch the pretrained weights if weights_path means them and they are not here.
 
     Returns weights_path, or None where they are optional and could not be fetched.
@@ -36,7 +41,7 @@ def fetch_if_missing(weights_path, shapes, optional):
     is_default = weights_path in ('DEFAULT', DEFAULT_WEIGHTS)
     try:
         if is_default and not os.path.exists(DEFAULT_WEIGHTS):
-            fetch_weights(shapes, DEFAULT_WEIGHTS, SOURCES)
+            fetch_weights(DEFAULT_WEIGHTS, SOURCES)
         return weights_path
     except InputError as error:
         if not optional:
@@ -44,14 +49,13 @@ def fetch_if_missing(weights_path, shapes, optional):
         print('%s\nThe sample starts from its own pictures instead.' % error)
 
 
-def fetch_weights(shapes, path=DEFAULT_WEIGHTS, sources=SOURCES):
+def fetch_weights(path=DEFAULT_WEIGHTS, sources=SOURCES):
     """Download the pretrained weights to path, from the first source that works.
 
     Resumes an interrupted download. The file appears under its name only when it holds
     all layers in the right shapes and finite numbers.
 
     Args:
-        shapes: {layer name: shape of its weights}.
         sources: list of (url, SHA-1 in hexadecimal or None); .npy or .caffemodel.
 
     Raises:
@@ -68,7 +72,7 @@ def fetch_weights(shapes, path=DEFAULT_WEIGHTS, sources=SOURCES):
                 if sha1:
                     check_sha1(part, sha1)
                 weights = (read_caffemodel if is_caffe else read_npy)(part)
-                check_pretrained(weights, shapes, part)
+                check_pretrained(weights, part)
             except InputError:
                 os.remove(part)  # or the next try would resume it
                 raise
@@ -138,15 +142,15 @@ def check_sha1(path, expected):
         raise InputError('SHA-1 is %s, should be %s' % (found, expected))
 
 
-def check_pretrained(weights, shapes, path):
-    """Raise an InputError unless these are finite weights of these shapes."""
-    check_weights(weights, shapes, path)
+def check_pretrained(weights, path):
+    """Raise an InputError unless these are finite weights of BVLC's network."""
+    check_weights(weights, PRETRAINED, path)
     for name, pair in weights.items():
         if not all(np.isfinite(array).all() for array in pair):
             raise InputError('%s: %s holds numbers that are not finite' % (path, name))
 
 
-def main(shapes):
+def main():
     """Fetch or convert weights, as the command line says."""
     parser = Parser(description='Fetch the pretrained weights, or convert weights.')
     parser.add_argument('source', nargs='?', help='.caffemodel, checkpoint or .npy '
@@ -167,5 +171,5 @@ def main(shapes):
     if args.source:
         save_weights(read_weights(args.source), out)
     else:
-        fetch_weights(shapes, out, [(args.url, None)] if args.url else SOURCES)
+        fetch_weights(out, [(args.url, None)] if args.url else SOURCES)
     print('Wrote %s' % out)

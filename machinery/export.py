@@ -30,8 +30,7 @@ def export_model(build, class_names, folder, size, mean, margin):
         x = tf.map_fn(lambda data: preprocess(data, size, mean, margin), pictures,
                       tf.float32)
         model = build(x)
-        probabilities, class_ids = tf.nn.top_k(tf.nn.softmax(model.fc8),
-                                               len(class_names))
+        probabilities, class_ids = tf.nn.top_k(model.probabilities, len(class_names))
         names = tf.gather(tf.constant(class_names), class_ids)
         model.load_initial_weights(session)
         tf.saved_model.simple_save(session, part, {'pictures': pictures}, {

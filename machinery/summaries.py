@@ -12,8 +12,15 @@ from machinery.drawings import (draw_confusions, draw_filters, draw_mistakes,
 from machinery.tf1 import tf
 
 
-def add_histograms(gradients, variables, train_op):
-    """Add summaries of evenly spaced values of gradients and of updated variables."""
+def as_text(scores):
+    """Return {score: value} as 'cross_entropy 0.5000, accuracy 0.8000'."""
+    return ', '.join('%s %.4f' % score for score in scores.items())
+
+
+def add_summaries(scores, gradients, variables, train_op):
+    """Add summaries: scores, and evenly spaced gradients and updated variables."""
+    for name, score in scores.items():
+        tf.summary.scalar(name, score)
     with tf.name_scope('histograms'), tf.control_dependencies([train_op]):
         updated = [variable.read_value() for variable in variables]
         histograms = {}
@@ -123,13 +130,12 @@ class ProgressBar:
             initial=batches.pointer * self._size,
             disable=None if workers.is_chief else True)
 
-    def update(self, step, loss, accuracy, display):
-        """Show how many samples are done."""
-        self._bar.set_postfix(loss='%.4f' % loss, accuracy='%.4f' % accuracy)
+    def update(self, step, scores, display):
+        """Show how many samples are done, and the scores of the step."""
+        self._bar.set_postfix_str(as_text(scores))
         self._bar.update(self._batches.pointer * self._size - self._bar.n)
         if display and self._bar.disable:
-            print('%s, step %d: loss %.4f, accuracy %.4f'
-                  % (self._title, step, loss, accuracy))
+            print('%s, step %d: %s' % (self._title, step, as_text(scores)))
 
     def close(self):
         """End the epoch's training."""
@@ -139,12 +145,12 @@ class ProgressBar:
             (self._batches.pointer - self._first) * self._size / seconds)
         self._waiting = (self._batches.seconds_waited - self._waited) / seconds
 
-    def report(self, loss, accuracy, labels, predicted, class_names):
+    def report(self, scores, labels, predicted, class_names):
         """Print the line that ends an epoch; warn if all predictions are one class."""
         majority = np.bincount(labels).max() / len(labels)
-        print('%s: validation loss %.4f, accuracy %.4f%s; trained at %.0f images/s, '
-              'waiting for pictures %.0f %% of the time' % (
-                  self._title, loss, accuracy,
+        print('%s: validation %s%s; trained at %.0f images/s, waiting for pictures '
+              '%.0f %% of the time' % (
+                  self._title, as_text(scores),
                   ' (always predicting the most common class: %.4f)' % majority
                   if self._epoch == 1 else '',
                   self.images_per_second, 100 * self._waiting))

@@ -39,18 +39,22 @@ def read_weights(path):
     return weights
 
 
-def num_classes_of(path):
-    """Return the number of classes that a file's weights are for: the width of fc8.
+def num_classes_of(path, layer):
+    """Return the number of classes that a file's weights are for.
+
+    Args:
+        layer: name of the last layer, whose width that is.
 
     Raises:
-        InputError: as read_weights, or there is no fc8.
+        InputError: as read_weights, or there is no such layer.
     """
     try:
         if os.path.exists(path + '.index'):  # where reading all would take a second
-            return open_checkpoint(path).get_variable_to_shape_map()['fc8/biases'][0]
-        return read_weights(path)['fc8'][1].shape[0]
+            return open_checkpoint(path).get_variable_to_shape_map()[
+                layer + '/biases'][0]
+        return read_weights(path)[layer][1].shape[0]
     except (KeyError, IndexError):
-        raise InputError('%s: holds no layer fc8' % path)
+        raise InputError('%s: holds no layer %s' % (path, layer))
 
 
 def check_weights(weights, shapes, path, skip=()):

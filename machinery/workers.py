@@ -83,21 +83,22 @@ class Workers:
         with tf.Session(self._target, config=self._config) as session, self._naming():
             yield session
 
-    def mean(self, tensors):
+    def mean(self, structure):
         """Return the mean over the workers of each of these tensors.
 
         Args:
-            tensors: float32 tensors of known shapes.
+            structure: lists or dicts of float32 tensors of known shapes.
         """
         if self.size == 1:
-            return tensors
+            return structure
+        tensors = tf.nest.flatten(structure)
         with tf.name_scope('all_workers'):
             total = self._all_reduce(
                 tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], 0))
             parts = tf.split(total / self.size, [
                 tensor.shape.num_elements() for tensor in tensors])
-            return [tf.reshape(part, tensor.shape)
-                    for part, tensor in zip(parts, tensors)]
+            return tf.nest.pack_sequence_as(structure, [
+                tf.reshape(part, tensor.shape) for part, tensor in zip(parts, tensors)])
 
     def merge(self, array):
         """Merge arrays in which each element is non-zero on at most one worker.

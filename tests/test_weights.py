@@ -51,7 +51,7 @@ def test_all_kinds_of_layers_of_caffe_are_read(tmp_path, old):
     path = str(tmp_path / 'a.caffemodel')
     write_caffemodel(path, CAFFE, old)
     assert same(read_weights(path), WEIGHTS)
-    assert num_classes_of(path) == 3
+    assert num_classes_of(path, 'fc8') == 3
 
 
 def test_full_caffemodel_is_read(module_path):
@@ -81,7 +81,7 @@ def test_weights_of_every_writer_are_read(writer):
     assert same(read_weights(path), {
         'conv1': [np.arange(6).reshape(2, 3), np.arange(3)],  # a list
         'fc8': [np.ones((2, 2)), np.zeros(2)]})  # a dict
-    assert num_classes_of(path) == 2
+    assert num_classes_of(path, 'fc8') == 2
 
 
 @pytest.mark.parametrize('kind', ['<f4', '>f4', '>f8', '<f2'])
@@ -92,7 +92,7 @@ def test_every_byte_order_and_width_is_read(tmp_path, kind):
 
 
 def test_missing_weight_file_is_named_with_the_ways_out(tmp_path):
-    for call in [read_weights, num_classes_of]:
+    for call in [read_weights, lambda path: num_classes_of(path, 'fc8')]:
         with pytest.raises(InputError, match='none.npy.*weights_path = None'):
             call(str(tmp_path / 'none.npy'))
 
@@ -184,7 +184,7 @@ def test_checkpoint_becomes_a_weight_file(checkpoint, tmp_path):
     out = str(tmp_path / 'model_epoch1.npy')
     assert run_program('alexnet.py', checkpoint) == (0, 'Wrote %s\n' % out)
     assert same(read_weights(checkpoint), WEIGHTS) and same(read_weights(out), WEIGHTS)
-    assert num_classes_of(checkpoint) == num_classes_of(out) == 3
+    assert num_classes_of(checkpoint, 'fc8') == num_classes_of(out, 'fc8') == 3
 
 
 def test_damaged_checkpoints_are_clear_errors(checkpoint):
@@ -192,16 +192,16 @@ def test_damaged_checkpoints_are_clear_errors(checkpoint):
     os.truncate(checkpoint + '.data-00000-of-00001', 1000)
     with pytest.raises(InputError, match=complaint):
         read_weights(checkpoint)
-    assert num_classes_of(checkpoint) == 3
+    assert num_classes_of(checkpoint, 'fc8') == 3
     os.truncate(checkpoint + '.index', 100)
-    for call in [read_weights, num_classes_of]:
+    for call in [read_weights, lambda path: num_classes_of(path, 'fc8')]:
         with pytest.raises(InputError, match=complaint):
             call(checkpoint)
 
 
 def test_weights_without_fc8_are_of_no_classes():
     with pytest.raises(InputError, match='tiny.caffemodel: holds no layer fc8'):
-        num_classes_of(TINY)
+        num_classes_of(TINY, 'fc8')
 
 
 def test_command_line_converts_and_never_overwrites(tmp_path):
@@ -290,6 +290,11 @@ class Server:
         self.http.server_close()
 
 
+@pytest.fixture(autouse=True)
+def small_network(monkeypatch):
+    monkeypatch.setattr(download, 'PRETRAINED', SHAPES)
+
+
 @pytest.fixture(scope='module')
 def content(module_path):
     save(module_path / 'content.npy', WEIGHTS)
@@ -298,7 +303,7 @@ def content(module_path):
 
 def fetch(folder, *sources):
     """Fetch into folder; return what is there afterwards: {name: content}."""
-    fetch_weights(SHAPES, str(folder / 'weights.npy'), list(sources))
+    fetch_weights(str(folder / 'weights.npy'), list(sources))
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
@@ -421,12 +426,12 @@ def test_missing_pretrained_weights_are_fetched(
     with Server(content, 'missing', 'missing') as server:
         monkeypatch.setattr(download, 'SOURCES', [(server.url, None)])
         for path in [None, 'other.npy']:
-            assert fetch_if_missing(path, SHAPES, optional=False) == path
+            assert fetch_if_missing(path, optional=False) == path
         assert server.ranges == []
         with pytest.raises(InputError, match='could not be fetched'):
-            fetch_if_missing('DEFAULT', SHAPES, optional=False)
-        assert fetch_if_missing('DEFAULT', SHAPES, optional=True) is None
+            fetch_if_missing('DEFAULT', optional=False)
+        assert fetch_if_missing('DEFAULT', optional=True) is None
         assert 'starts from its own pictures instead.' in capsys.readouterr().out
         for path in ['DEFAULT', str(default)]:
-            assert fetch_if_missing(path, SHAPES, optional=False) == path
+            assert fetch_if_missing(path, optional=False) == path
         assert default.read_bytes() == content and len(server.ranges) == 3

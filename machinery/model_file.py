@@ -1,0 +1,77 @@
+"""model.json beside checkpoints: what it takes to use them, and how they were made."""
+import json
+import os
+
+from machinery.lists import read_class_names
+from machinery.settings import InputError, input_errors
+from machinery.weights import num_classes_of
+
+# Settings that may differ in a run that is resumed; it is warned of all others.
+NOT_COMPARED = ['test_file', 'classes_file', 'on_bad_image', 'num_epochs',
+                'skip_layers', 'weights_path', 'cache_features', 'cache_limit',
+                'cache_dir', 'display_step', 'filewriter_path', 'checkpoint_path',
+                'export_path', 'peer_timeout', 'resume']
+
+
+def write_model(folder, model):
+    """Write model.json, whole or not at all."""
+    path = os.path.join(folder, 'model.json')
+    with open(path + '.part', 'w') as file:
+        json.dump(model, file, indent=2)
+    os.replace(path + '.part', path)
+
+
+@input_errors()
+def read_model(folder):
+    """Return what model.json in a folder holds; {} where there is none."""
+    path = os.path.join(folder, 'model.json')
+    if not os.path.exists(path):
+        return {}
+    with open(path) as file:
+        return json.load(file)
+
+
+def find_preprocessing(weights_path, default):
+    """Return the size, mean and margin that the weights were trained with."""
+    found = read_model(os.path.dirname(weights_path)).get('preprocessing')
+    return (found['size'], found['minus_mean'], found.get('margin', 0)) if (
+        found) else default
+
+
+def find_class_names(weights_path, layer):
+    """Return the names from model.json beside the weights, ImageNet's, or numbers.
+
+    Args:
+        layer: name of the last layer, which tells how many they are.
+    """
+    num_classes = num_classes_of(weights_path, layer)
+    class_names = read_model(os.path.dirname(weights_path)).get('class_names', [])
+    if len(class_names) == num_classes:
+        return class_names
+    if num_classes == 1000:
+        imagenet_file = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(
+            __file__))), 'images', 'imagenet_classes.txt')
+        return [line.split(' ', 1)[1] for line in read_class_names(imagenet_file, 1000)]
+    return read_class_names(None, num_classes)
+
+
+def warn_of_changes(folder, model):
+    """Compare the model.json of a run being resumed with what it would be now.
+
+    Raises:
+        InputError: other layers were trained, or best_by was another score.
+    """
+    earlier = read_model(folder)
+    if not earlier:
+        return
+    before, now = [dict(one['settings'], class_names=one['class_names'],
+                        train_layers=sorted(one['train_layers']))
+                   for one in (earlier, model)]
+    for name in ('train_layers', 'best_by'):
+        if before.get(name, now[name]) != now[name]:
+            raise InputError('%s: %s was %s, now it is %s'
+                             % (folder, name, before[name], now[name]))
+    for name in now:
+        if name not in NOT_COMPARED and before.get(name, now[name]) != now[name]:
+            print('Warning: %s was %.200r in the run being resumed, now it is %.200r'
+                  % (name, before[name], now[name]))
