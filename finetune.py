@@ -165,14 +165,16 @@ with workers.session() as session, StopSignals() as stop, summaries:
                 [train_op, means, [summary] * display],
                 {model.bottleneck: features, y: labels, rate: rate_of(epoch),
                  keep_prob: 1. - dropout_rate})
-            checkpoints.stop_unless_finite('training', batch_scores, epoch, step)
+            checkpoints.stop_unless_finite('training', batch_scores, epoch, step,
+                                           rate_of(epoch))
             summaries.add('train', step, *merged)
             bar.update(step, batch_scores, display)
         bar.close()
 
         val_scores, val_classes = evaluate(val_batches)
         val_means = mean_of(val_scores)
-        checkpoints.stop_unless_finite('validation', val_means, epoch, step)
+        checkpoints.stop_unless_finite('validation', val_means, epoch, step,
+                                       rate_of(epoch))
         summaries.add('train', step, learning_rate=rate_of(epoch),
                       images_per_second=bar.images_per_second)
         summaries.add('validation', step, **val_means)

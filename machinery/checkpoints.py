@@ -149,11 +149,12 @@ class Checkpoints:
                          % (path, reason_of(error), self.latest or 'none yet'))
         self.latest, self._saved_step = path, step
 
-    def stop_unless_finite(self, what, scores, epoch, step):
+    def stop_unless_finite(self, what, scores, epoch, step, rate):
         """End all workers, before anything is spoilt, where a score is not finite."""
         for name, value in scores.items():
             if not np.isfinite(value):
-                self._stop_since('%s %s' % (what, name), epoch, step)
+                self._stop_since('%s %s with learning_rate %g' % (what, name, rate),
+                                 epoch, step)
 
     def _stop_since(self, what, epoch, step):
         self._workers.leave(1, (

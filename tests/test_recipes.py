@@ -40,7 +40,7 @@ class Edited:
         self.folder, self.lists = folder, lists
         for name in ['alexnet.py', 'datagenerator.py', 'finetune.py', 'predict.py']:
             shutil.copy(os.path.join(ROOT, name), str(folder))
-            sys.modules.pop(name[:-3], None)
+            monkeypatch.delitem(sys.modules, name[:-3], raising=False)
         monkeypatch.syspath_prepend(str(folder))
         for old, new in edits:
             [name] = [name for name in ['finetune.py', 'alexnet.py']
@@ -86,13 +86,8 @@ def lists(module_path):
 @pytest.fixture
 def edited(tmp_path, lists, monkeypatch):
     """Return a function that makes the scripts with some edits."""
-    before = dict(sys.modules)
     monkeypatch.chdir(tmp_path)
-    yield lambda edits=(): Edited(tmp_path, lists, monkeypatch, edits)
-    for name in ['alexnet', 'datagenerator']:
-        sys.modules.pop(name, None)
-        if name in before:
-            sys.modules[name] = before[name]
+    return lambda edits=(): Edited(tmp_path, lists, monkeypatch, edits)
 
 
 def variables(out, epoch=2):
