@@ -8,13 +8,14 @@ import sys
 import numpy as np
 
 from alexnet import AlexNet
-from datagenerator import CROP_MARGIN, ImageDataGenerator
+from datagenerator import CROP_MARGIN, IMAGE_SIZE, IMAGENET_MEAN, ImageDataGenerator
 from machinery.cache import cache_bottlenecks
 from machinery.checkpoints import Checkpoints
 from machinery.cluster import find_tasks
 from machinery.download import fetch_if_missing
 from machinery.export import export_model
 from machinery.lists import read_class_names
+from machinery.model_file import find_preprocessing
 from machinery.pictures import examine_pictures
 from machinery.settings import read_settings
 from machinery.summaries import ProgressBar, Summaries, add_summaries, as_text
@@ -140,8 +141,7 @@ with workers.session() as session, StopSignals() as stop, summaries:
         if weights_path:
             model.load_initial_weights(session)
         else:
-            images, _ = train_data.select(train_data.order[:64]).next_batch(64)
-            model.initialize_from_data(session, images)
+            model.initialize_from_data(session, train_data.next_batch(64)[0])
         print(model.table())
     workers.broadcast(session)
     checkpoints.start(session, train_data, class_names, optimizer, scores)
@@ -194,6 +194,6 @@ checkpoints.report()
 print('Curves:     tensorboard --logdir %s' % filewriter_path)
 if export_path and workers.is_chief:
     export_model(lambda x: AlexNet(x, 1., num_classes, [], checkpoints.best),
-                 class_names, export_path, train_data.scale_size, train_data.mean,
-                 margin)
+                 class_names, export_path, *find_preprocessing(
+                     checkpoints.best, (IMAGE_SIZE, IMAGENET_MEAN, 0)))
     print('Exported:   %s' % export_path)

@@ -25,7 +25,7 @@ def cache_bottlenecks(generators, session, model, x, limit, folder, enabled):
         return session.run(model.bottleneck, {x: images, model.KEEP_PROB: 1.})
     total = sum(data.data_size for data in generators[:2])
     return [FeatureCache(data, forward, int(limit * 1e9 * data.data_size / total),
-                         folder, enabled and data in generators[:2])
+                         folder, enabled and data in generators[:2] and len(data.paths))
             for data in generators]
 
 
@@ -57,8 +57,9 @@ class FeatureCache:
         self._row_of = np.full((2, len(generator.paths)), -1, np.int32)
         self._stored = 0
         self._memory = self._file = None
-        self._missing = generator.select(generator.order[generator.pointer:])
+        self._missing = None  # a generator of what the rest of the epoch misses
         self._waiting = {}  # features that are not stored, until their batch comes
+        self._find_missing()
 
     def __getattr__(self, name):
         """Give what this object does not have itself: the generator's."""
@@ -67,7 +68,12 @@ class FeatureCache:
     def reset_pointer(self, epoch=None, pointer=0):
         """Go to a sample of an epoch, by default to the first of the next one."""
         self._generator.reset_pointer(epoch, pointer)
-        rest = self.order[pointer:]
+        self._find_missing()
+
+    def _find_missing(self):
+        if not self._enabled:
+            return
+        rest = self.order[self.pointer:]
         is_stored = self._rows(rest) >= 0
         self._missing = self._generator.select(rest[~is_stored])
         self._waiting = {}

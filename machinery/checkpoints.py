@@ -95,7 +95,7 @@ class Checkpoints:
         with tf.name_scope('is_finite'):
             self._is_finite = tf.reduce_all([tf.reduce_all(tf.is_finite(variable))
                                              for variable in tf.trainable_variables()])
-        self._settings['training pictures'] = len(data.paths)
+        self._settings['training pictures'] = len(data.paths) or data.data_size
         self._settings['optimizer'] = dict(
             {name.lstrip('_'): value for name, value in vars(optimizer).items()
              if type(value) in (int, float)}, kind=type(optimizer).__name__)
@@ -104,8 +104,9 @@ class Checkpoints:
                 'network': 'AlexNet', 'num_classes': len(class_names),
                 'class_names': class_names,
                 'train_layers': self._settings['train_layers'],
-                'preprocessing': {'size': list(data.scale_size), 'channels': 'BGR',
-                                  'minus_mean': list(data.mean), 'margin': data.margin},
+                'preprocessing': None if data.mean is None else {
+                    'size': list(data.scale_size), 'channels': 'BGR',
+                    'minus_mean': list(data.mean), 'margin': data.margin},
                 'settings': self._settings,
                 'versions': {'tensorflow': tf.__version__, 'numpy': np.__version__}}
             if self.latest:

@@ -33,7 +33,10 @@ def read_model(folder):
 
 def find_preprocessing(weights_path, default):
     """Return the size, mean and margin that the weights were trained with."""
-    found = read_model(os.path.dirname(weights_path)).get('preprocessing')
+    found = read_model(os.path.dirname(weights_path)).get('preprocessing', {})
+    if found is None:
+        print('Warning: this was trained on batches of your own, but pictures are now '
+              'prepared as load_image does by default')
     return (found['size'], found['minus_mean'], found.get('margin', 0)) if (
         found) else default
 

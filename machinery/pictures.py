@@ -86,15 +86,23 @@ def find_bad_pictures(data):
 def examine_pictures(generators, on_bad_image, workers):
     """Decode every picture of these generators; refuse or drop those that are bad.
 
-    Prints which pictures it dropped, and warnings about the lists.
+    Prints which pictures it dropped, and warnings about the lists. Leaves out batches
+    that have no files.
 
     Args:
         on_bad_image: 'stop' raises an error, 'skip' drops the bad pictures.
 
     Raises:
         InputError: workers have different lists; or there are bad pictures and
-            on_bad_image is 'stop'; names them all.
+            on_bad_image is 'stop'; names them all; or workers have batches without
+            files, which cannot be shared out.
     """
+    if not all(data.paths for data in generators):
+        print('Batches of your own: no check of pictures, no cache, no worst mistakes, '
+              'no projector; a run resumed in mid-epoch starts that epoch anew.')
+        if workers.size > 1:
+            raise InputError('Batches of your own are for one machine')
+        generators = [data for data in generators if data.paths]
     workers.check_equal({
         'the list of labels': [data.labels.tolist() for data in generators],
         'the list of picture names': [

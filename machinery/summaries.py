@@ -90,16 +90,18 @@ class Summaries:
         if not self._enabled:
             return
         images = {'confusion_matrix': draw_confusions(batches.labels, predicted,
-                                                      class_names),
-                  'worst_mistakes': draw_mistakes(batches.pictures, batches.labels,
-                                                  predicted, losses, class_names)}
+                                                      class_names)}
+        if batches.paths:
+            images['worst_mistakes'] = draw_mistakes(
+                batches.pictures, batches.labels, predicted, losses, class_names)
         if not np.array_equal(filters, self._filters):
             images['conv1_filters'], self._filters = draw_filters(filters), filters
         self._add_values('validation', step, [
             tf.Summary.Value(
                 tag=tag, image=tf.Summary.Image(encoded_image_string=image))
             for tag, image in images.items() if image])
-        if not self._is_projected and isinstance(batches, FeatureCache):
+        if not self._is_projected and (
+                batches.paths and isinstance(batches, FeatureCache)):
             self._is_projected = True
             write_projector(os.path.join(self._folder, 'validation'), batches,
                             batch_size, batches.pictures, batches.paths,

@@ -155,7 +155,7 @@ EFFECTS = {
 
 
 def test_every_recipe_is_tested():
-    assert set(RECIPES) == set(EFFECTS) | {'early stopping'}
+    assert set(RECIPES) == set(EFFECTS) | {'early stopping', 'batches of your own'}
 
 
 @pytest.mark.parametrize('title', sorted(EFFECTS))
@@ -182,6 +182,79 @@ def test_early_stopping(edited):
     _, output = edited(RECIPES['early stopping']).finetune(
         'out', '--num_epochs=9', '--learning_rate=1e-30')
     assert 'Epoch 6/9' in output and 'Epoch 7/9' not in output
+
+
+MINE = '''
+from datagenerator import ImageDataGenerator
+from machinery.own_batches import DatasetBatches
+
+def batches(path, shuffle):
+    data = ImageDataGenerator(path, mode='training', batch_size=4, num_classes=3,
+                              shuffle=shuffle)
+    return DatasetBatches(data.data, data.data_size)
+
+class Train:
+    def __init__(self):
+        self._data = ImageDataGenerator(%r, shuffle=True, nb_classes=3)
+        self.data_size = self._data.data_size
+        self.reset_pointer, self.next_batch = (
+            self._data.reset_pointer, self._data.next_batch)
+
+def Val():
+    return batches(%r, False)
+'''
+
+
+def test_batches_of_your_own(edited):
+    """From an object, and from tf.data; the same ones have the same effect."""
+    same_start = '--skip_layers=[]'  # the seeds of fresh layers depend on the graph
+    expected = variables(edited().finetune('expected', same_start)[0])
+    scripts = edited(RECIPES['batches of your own'])
+    train_file, val_file = [path.split('=')[1] for path in scripts.lists[:2]]
+    (scripts.folder / 'mine.py').write_text(MINE % (train_file, val_file))
+    out, output = scripts.finetune('out', same_start, '--export_path=served')
+    assert output.count('Batches of your own: no check of pictures') == 1
+    assert 'own, but pictures are now prepared as load_image does' in output
+    found = variables(out)
+    assert set(found) == set(expected)
+    for name in found:
+        np.testing.assert_allclose(found[name][0], expected[name][0], 0, 1e-6)
+    tags = {tag for _, tag, _ in summaries(out, 'validation')}
+    assert 'confusion_matrix' in tags and 'worst_mistakes' not in tags
+
+    text = (scripts.folder / 'mine.py').read_text()
+    for old, new, message in [
+            ("return batches(%r, False)" % val_file, "return Train()", None),
+            ("def Val():", "def Train():\n    return batches(%r, True)\n\n"
+             "def Val():" % train_file, None),
+            ('data.data_size)', '13)', 'The dataset has fewer than data_size = 13'),
+            ('batch_size=4', 'batch_size=5', 'expected (n, 227, 227, 3) and (n, cl')]:
+        assert text.count(old) == 1
+        (scripts.folder / 'mine.py').write_text(text.replace(old, new))
+        sys.modules.pop('mine')
+        status, output = run_program(str(scripts.folder / 'finetune.py'), *(
+            JOB + scripts.lists + outputs_in(scripts.folder / 'x')))
+        shutil.rmtree(str(scripts.folder / 'x'))
+        assert status == (2 if message else 0), output
+        assert (message or 'Best:') in output
+    sys.modules.pop('mine')
+
+
+def test_nearest_neighbours(edited, plain):
+    with open(os.path.join(ROOT, 'README.md'), encoding='utf-8') as file:
+        code = re.search("`(f = np.load.*?)`", file.read()).group(1)
+    scripts = edited()
+    picture = os.path.join(ROOT, 'images', 'textures', 'brick', 'train_01.jpg')
+    again = str(scripts.folder / 'again.jpg')
+    shutil.copy(picture, again)
+    status, output = run_program(
+        str(scripts.folder / 'predict.py'), picture, os.path.join(ROOT, 'images'),
+        again, '--layer=fc7', '--checkpoint=%s/new/checkpoints' % plain)
+    assert status == 0, output
+    lines = []
+    exec(code, {'np': np, 'print': lines.append})
+    assert set(lines[0][:3]) == {picture, again}  # the folder holds it, too
+    assert len(lines[0]) == 5
 
 
 def test_another_optimizer_is_noticed_when_resuming(edited, plain):
