@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import numpy as np
 
-from machinery import lists
+from machinery import folders
+from machinery.lists import read_list
 from machinery.pictures import decode_image
 from machinery.settings import InputError, check_value
 from machinery.tf1 import tf
@@ -23,9 +24,9 @@ CROP_MARGIN = 29  # the paper and Caffe cut 227 x 227 from 256 x 256
 def load_image(path, size=IMAGE_SIZE, mean=IMAGENET_MEAN, margin=0, change=None):
     """Read a picture as AlexNet takes it, whatever its file format.
 
-    Grey pictures get three equal channels, 16-bit ones are cut to 8, an alpha channel
-    is dropped, of an animation the first frame counts, and a camera's EXIF orientation
-    is obeyed. Resized bilinearly, without regard to the aspect ratio.
+    Grey pictures get three equal channels, 16-bit ones are cut to 8, transparent ones
+    get a white ground, of an animation the first frame counts, and a camera's EXIF
+    orientation is obeyed. Resized bilinearly, without regard to the aspect ratio.
 
     Args:
         size: (width, height) in pixels.
@@ -41,7 +42,7 @@ def load_image(path, size=IMAGE_SIZE, mean=IMAGENET_MEAN, margin=0, change=None)
         InputError: it is no file, or no whole picture that OpenCV can decode; names it.
     """
     width, height = size
-    image = decode_image(path, cv2.IMREAD_COLOR)
+    image = decode_image(path)
     image = cv2.resize(image, (width + margin, height + margin)).astype(np.float32)
     image = change(image) if change else crop(image, size, margin // 2, margin // 2)
     return image - np.float32(mean)
@@ -72,6 +73,7 @@ class ImageDataGenerator:
         random_crop: cut the margin off at random.
         augment: function (image, rng) that changes a float32 image, BGR, 0..255, for
             training. All that it draws must come from rng, a RandomState.
+        check_files: a picture that does not exist is an error now, not only when used.
         mode, batch_size, buffer_size: of the tutorial's second version. 'training' and
             'inference' give the same pictures; data has batches of this size; the
             whole list is shuffled, not a buffer.
@@ -93,8 +95,9 @@ class ImageDataGenerator:
 
     def __init__(self, class_list, horizontal_flip=False, shuffle=None,
                  mean=IMAGENET_MEAN, scale_size=IMAGE_SIZE, nb_classes=2, seed=0,
-                 shard=(0, 1), margin=0, random_crop=False, augment=None, mode=None,
-                 batch_size=None, num_classes=None, buffer_size=None):
+                 shard=(0, 1), margin=0, random_crop=False, augment=None,
+                 check_files=True, mode=None, batch_size=None, num_classes=None,
+                 buffer_size=None):
         check_value('horizontal_flip', horizontal_flip)
         check_value('mode', mode)
         if mode:
@@ -111,8 +114,8 @@ class ImageDataGenerator:
         self.batch_size = batch_size
         self.seed = seed
         self.shard = shard
-        self.paths, self.labels, self.line_numbers = lists.read_list(
-            class_list, self.n_classes)
+        self.paths, self.labels, self.line_numbers = read_list(
+            class_list, self.n_classes, check_files)
         self.seconds_waited = 0.
         self._pool = ThreadPoolExecutor(os.cpu_count())
         self._ahead = None, None, []
@@ -297,4 +300,4 @@ def load_batches(paths, batch_size, *preprocessing):
 
 
 if __name__ == '__main__':
-    lists.main()
+    folders.main()

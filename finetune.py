@@ -14,8 +14,7 @@ from machinery.checkpoints import Checkpoints
 from machinery.cluster import find_tasks
 from machinery.download import fetch_if_missing
 from machinery.export import export_model
-from machinery.lists import read_class_names
-from machinery.model_file import find_preprocessing
+from machinery.model_file import choose_class_names, find_preprocessing
 from machinery.pictures import examine_pictures
 from machinery.settings import read_settings
 from machinery.summaries import ProgressBar, Summaries, add_summaries, as_text
@@ -26,7 +25,7 @@ from machinery.workers import StopSignals, Workers
 train_file = 'images/train.txt'  # a line "path label" for each picture
 val_file = 'images/val.txt'
 test_file = None  # the best checkpoint is evaluated on it at the end
-classes_file = None  # a line with the name of each class
+classes_file = 'DEFAULT'  # a name in each line: classes.txt beside train_file
 on_bad_image = 'stop'  # or 'skip': go on without the pictures that cannot be read
 num_classes = 3
 horizontal_flip = True  # mirror training pictures at random
@@ -71,11 +70,14 @@ margin = CROP_MARGIN if random_crop else 0
 train_data = ImageDataGenerator(train_file, horizontal_flip, shuffle=True,
                                 nb_classes=num_classes, seed=seed + workers.rank,
                                 shard=workers.shard, margin=margin,
+                                check_files=on_bad_image == 'stop',
                                 random_crop=random_crop)
 val_data, *test_data = [
-    ImageDataGenerator(path, nb_classes=num_classes, shard=workers.shard, margin=margin)
+    ImageDataGenerator(path, nb_classes=num_classes, shard=workers.shard, margin=margin,
+                       check_files=on_bad_image == 'stop')
     for path in (val_file, test_file) if path]
-class_names = read_class_names(classes_file, num_classes)
+class_names = choose_class_names(classes_file, train_file, num_classes,
+                                 checkpoints.latest)
 
 # Graph
 x = tf.placeholder(tf.float32, [None, 227, 227, 3], 'x')

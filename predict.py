@@ -10,7 +10,7 @@ import numpy as np
 
 from alexnet import AlexNet, LAYERS
 from datagenerator import IMAGENET_MEAN, IMAGE_SIZE, load_batches
-from machinery.checkpoints import find_weights
+from machinery.checkpoint_files import find_weights
 from machinery.drawings import draw_confusions
 from machinery.export import export_model
 from machinery.lists import find_pictures, has_labels, read_list
@@ -71,7 +71,7 @@ def print_scores(labels, predicted, probabilities):
     print('Accuracy: %.4f of %s' % ((predicted == labels).mean(), number_of(labels)))
     if len(class_names) > 5:
         own = probabilities[np.arange(len(labels)), labels]
-        ranks = (probabilities > own[:, None]).sum(1)
+        ranks = (~(probabilities <= own[:, None])).sum(1)  # a NaN is no good rank
         print('Top-5 accuracy: %.4f' % (ranks < 5).mean())
 
 

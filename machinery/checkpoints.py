@@ -1,16 +1,15 @@
 """The checkpoints of a run: the newest five, the best, and model.json beside them."""
 import glob
 import os
-import re
-import shutil
 import sys
 
 import numpy as np
 
-from machinery.model_file import read_model, warn_of_changes, write_model
+from machinery.checkpoint_files import (copy_checkpoint, find_weights,
+                                        list_checkpoints, open_checkpoint)
+from machinery.model_file import model_path, read_model, warn_of_changes, write_model
 from machinery.settings import InputError
 from machinery.tf1 import reason_of, tf
-from machinery.weights import open_checkpoint
 
 
 class Checkpoints:
@@ -95,6 +94,8 @@ class Checkpoints:
         with tf.name_scope('is_finite'):
             self._is_finite = tf.reduce_all([tf.reduce_all(tf.is_finite(variable))
                                              for variable in tf.trainable_variables()])
+        if self.resuming and not session.run(self._is_finite):
+            raise InputError('%s holds numbers that are not finite' % self.latest)
         self._settings['training pictures'] = len(data.paths) or data.data_size
         self._settings['optimizer'] = dict(
             {name.lstrip('_'): value for name, value in vars(optimizer).items()
@@ -110,12 +111,12 @@ class Checkpoints:
                 'settings': self._settings,
                 'versions': {'tensorflow': tf.__version__, 'numpy': np.__version__}}
             if self.latest:
-                warn_of_changes(os.path.dirname(self.latest), model)
+                warn_of_changes(self.latest, model)
                 if os.path.dirname(self.latest) == self.folder:
                     self._saved_step = session.run(tf.train.get_global_step())
             os.makedirs(self.folder, exist_ok=True)
-            if not is_over or not read_model(self.folder):
-                write_model(self.folder, model)
+            if not is_over or not read_model(self.best):
+                write_model(model_path(self.best), model)
 
     def save(self, session, epoch, done=0, scores=None):
         """Save a checkpoint, or delete what there is of it, name the last one and exit.
@@ -182,21 +183,6 @@ class Checkpoints:
         self._workers.broadcast(session)
 
 
-def list_checkpoints(folder):
-    """Return the complete checkpoints of finetune.py in a folder, oldest first.
-
-    Saving writes .index last, so a checkpoint without it is incomplete. A copy of one
-    of them, model_best.ckpt, is left out.
-    """
-    found = []
-    for name in os.listdir(folder) if os.path.isdir(folder) else []:
-        match = re.fullmatch(r'(model_epoch(\d+)(_step(\d+))?\.ckpt)\.index', name)
-        if match:  # an epoch's last checkpoint has no step in its name
-            name, epoch, _, step = match.groups()
-            found.append((int(epoch), float(step or 'inf'), os.path.join(folder, name)))
-    return [path for _, _, path in sorted(found)]
-
-
 def choose_checkpoint(folder, resume):
     """Return the checkpoint to resume from, or None, and all that are in a folder.
 
@@ -216,10 +202,10 @@ def choose_checkpoint(folder, resume):
     checkpoint = None
     if resume is True and checkpoints:
         checkpoint = checkpoints[-1]
-    elif type(resume) is str:
-        checkpoint = resume
-        if not os.path.exists(checkpoint + '.index'):
-            raise InputError('%s: no such checkpoint' % checkpoint)
+    elif resume is True:
+        print('%s holds no checkpoint to resume from: a new run starts' % folder)
+    elif resume:
+        checkpoint = find_weights(resume, newest=True)
     if checkpoint:
         open_checkpoint(checkpoint)  # a damaged one is told now, not after the pictures
     if checkpoints and checkpoint != checkpoints[-1]:
@@ -253,36 +239,3 @@ def restore_checkpoint(session, path):
         print('Warning: %s also holds %s, for which there is no use now'
               % (path, ', '.join(sorted(surplus))))
     tf.train.Saver().restore(session, path)
-
-
-def copy_checkpoint(source, target):
-    """Copy a checkpoint; an interrupted copy is incomplete, never a mix of two."""
-    if os.path.realpath(source) == os.path.realpath(target):
-        return
-    for path in glob.glob(glob.escape(target) + '.*'):
-        os.remove(path)
-    for path in sorted(glob.glob(glob.escape(source) + '.*')):  # .data, .index, .meta
-        try:
-            os.link(path, target + path[len(source):])
-        except OSError:  # not every file system has links
-            shutil.copyfile(path, target + path[len(source):])
-
-
-def find_weights(checkpoint):
-    """Return the path of the best checkpoint in a folder, else of the newest one.
-
-    The path of a checkpoint or a weight file itself is returned as it is.
-
-    Raises:
-        InputError: there is none.
-    """
-    if not os.path.isdir(checkpoint):
-        if os.path.exists(checkpoint) or os.path.exists(checkpoint + '.index'):
-            return checkpoint
-        raise InputError('%s: no such checkpoint; finetune.py writes them' % checkpoint)
-    best = os.path.join(checkpoint, 'model_best.ckpt')
-    paths = [best] if os.path.exists(best + '.index') else list_checkpoints(checkpoint)
-    if not paths:
-        raise InputError('%s: no checkpoints there; finetune.py writes them'
-                         % checkpoint)
-    return paths[-1]

@@ -9,6 +9,8 @@ import urllib.request
 import numpy as np
 from tqdm import tqdm
 
+from machinery.checkpoint_files import find_weights
+from machinery.model_file import copy_model
 from machinery.settings import InputError, Parser
 from machinery.weights import (check_weights, read_caffemodel, read_npy, read_weights,
                                save_weights)
@@ -72,7 +74,7 @@ def fetch_weights(path=DEFAULT_WEIGHTS, sources=SOURCES):
                 if sha1:
                     check_sha1(part, sha1)
                 weights = (read_caffemodel if is_caffe else read_npy)(part)
-                check_pretrained(weights, part)
+                check_weights(weights, PRETRAINED, part)
             except InputError:
                 os.remove(part)  # or the next try would resume it
                 raise
@@ -142,14 +144,6 @@ def check_sha1(path, expected):
         raise InputError('SHA-1 is %s, should be %s' % (found, expected))
 
 
-def check_pretrained(weights, path):
-    """Raise an InputError unless these are finite weights of BVLC's network."""
-    check_weights(weights, PRETRAINED, path)
-    for name, pair in weights.items():
-        if not all(np.isfinite(array).all() for array in pair):
-            raise InputError('%s: %s holds numbers that are not finite' % (path, name))
-
-
 def main():
     """Fetch or convert weights, as the command line says."""
     parser = Parser(description='Fetch the pretrained weights, or convert weights.')
@@ -161,15 +155,22 @@ def main():
     args = parser.parse_args()
     if args.source and args.url:
         parser.error('--url must be the only argument')
-    out = args.out or (os.path.splitext(args.source)[0] + '.npy' if args.source
+    source = args.source and find_weights(args.source)
+    out = args.out or (os.path.splitext(source)[0] + '.npy' if source
                        else DEFAULT_WEIGHTS)
     if os.path.exists(out):
-        message = '%s is already there; to write it anew, remove it first' % out
-        if args.source:
-            raise InputError(message)
-        return print(message)
-    if args.source:
-        save_weights(read_weights(args.source), out)
+        if source:
+            raise InputError('%s is already there; to write it anew, remove it first'
+                             % out)
+        try:
+            check_weights(read_weights(out), PRETRAINED, out)
+        except InputError as error:
+            raise InputError('%s\nRemove it, and "python alexnet.py" fetches it anew.'
+                             % error)
+        return print('%s is already there, and whole' % out)
+    if source:
+        save_weights(read_weights(source), out)
+        copy_model(source, out)
     else:
         fetch_weights(out, [(args.url, None)] if args.url else SOURCES)
     print('Wrote %s' % out)

@@ -1,27 +1,61 @@
-"""Lists and folders of pictures: find, read, warn, split."""
+"""Lists of pictures and of classes: find, read, warn."""
+import codecs
+import csv
 import glob
-import hashlib
+import io
 import itertools
 import os
 import re
 from array import array
 
+import cv2
 import numpy as np
 
-from machinery.settings import InputError, Parser, input_errors, integer, parse
+from machinery.settings import InputError, input_errors
 
 MAX_FAULTS = 20
+UTF16_MARKS = codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE
+HIDDEN = ['thumbs.db', 'desktop.ini']  # what Windows leaves in folders
 PICTURE_ENDINGS = tuple('.jpg .jpeg .jpe .jfif .png .bmp .dib .gif .tif .tiff .webp '
                         '.pbm .pgm .ppm .pnm .jp2 .avif'.split())
+
+
+def read_lines(path):
+    """Yield (line number, line) of a text file, without blank lines and comments.
+
+    UTF-8, with or without byte order mark, or UTF-16 with one.
+
+    Raises:
+        InputError: it is no such file; names the line.
+    """
+    with open(path, 'rb') as file:
+        start = file.read(2)
+        file.seek(0)
+        lines = (io.TextIOWrapper(file, 'utf-16') if start in UTF16_MARKS else
+                 (line.decode('utf-8-sig') for line in file))
+        line_number = 0
+        try:
+            for line_number, line in enumerate(lines, 1):
+                if '\0' in line:
+                    raise InputError('%s, line %d: this is no text file'
+                                     % (path, line_number))
+                line = line.strip()
+                if line and not line.startswith('#'):
+                    yield line_number, line
+        except UnicodeDecodeError as error:
+            raise InputError('%s, line %d: this is no text in UTF-8 (%s): save it as '
+                             'UTF-8' % (path, line_number + 1, error))
 
 
 @input_errors()
 def read_list(list_path, num_classes, check_files=True):
     """Read a list file of pictures and labels.
 
-    A line is "path label", split at its last white space; the label is an integer in
-    0..num_classes - 1; a relative path is relative to the list's folder. Blank lines
-    and lines that start with # are skipped. UTF-8, with or without byte order mark.
+    A line is "path label", split at its last white space, or "path,label"; the label is
+    an integer in 0..num_classes - 1; a relative path is relative to the list's folder.
+    Blank lines and lines that start with # are skipped, and so is a CSV file's header.
+    Of a path that does not exist, quotes and commas at its ends are left out, and
+    backslashes may be slashes.
 
     Args:
         check_files: a picture that does not exist is a fault.
@@ -34,60 +68,92 @@ def read_list(list_path, num_classes, check_files=True):
     """
     paths, faults, label_of = [], [], {}
     labels, line_numbers = array('q'), array('q')  # a list of a million fills 40 MB
-    with open(list_path, 'rb') as file:
-        for line_number, line in enumerate(file, 1):
-            try:
-                line = line.decode('utf-8-sig').strip()
-                if not line or line.startswith('#'):
-                    continue
-                path, label = split_line(line)
-            except (InputError, UnicodeDecodeError) as fault:
+    folder = os.path.dirname(list_path)
+    for line_number, line in read_lines(list_path):
+        try:
+            path, label = split_line(line)
+        except InputError as fault:
+            is_header = re.fullmatch('[a-z_ "]+[,;][a-z_ "]+', line, re.I)
+            if paths or faults or not is_header:
                 faults.append('line %d: %s' % (line_number, fault))
-                continue
-            path = os.path.join(os.path.dirname(list_path), path)
-            paths.append(path)
-            labels.append(label)
-            line_numbers.append(line_number)
-            if not 0 <= label < num_classes:
-                faults.append('line %d: label %d is not in 0..%d'
-                              % (line_number, label, num_classes - 1))
-            elif label_of.setdefault(os.path.normpath(path), label) != label:
-                faults.append('line %d: label %d, but label %d in an earlier line: %s'
-                              % (line_number, label,
-                                 label_of[os.path.normpath(path)], path))
-            if '\0' in path or check_files and not os.path.isfile(path):
-                faults.append('line %d: no such file: %.500s' % (line_number, path))
+            continue
+        path = find_file(folder, path)
+        paths.append(path)
+        labels.append(label)
+        line_numbers.append(line_number)
+        same_path = os.path.normpath(path)
+        if (0 <= label < num_classes and
+                label_of.setdefault(same_path, label) != label):
+            faults.append('line %d: label %d, but label %d in an earlier line: %s'
+                          % (line_number, label, label_of[same_path], path))
+        if check_files and not os.path.isfile(path):
+            faults.append('line %d: no such file: %.500s' % (line_number, path))
+    if not paths and len(faults) > 3:
+        raise InputError('%s: no line is "path label" with an integer for a label; the '
+                         'first fault: %s' % (list_path, faults[0]))
     if not paths and not faults:
         faults.append('no samples in it')
-    if faults:
-        shown = faults[:MAX_FAULTS]
-        if len(faults) > MAX_FAULTS:
-            shown.append('and %d more' % (len(faults) - MAX_FAULTS))
-        if labels and min(labels) == 1 and max(labels) == num_classes:
+    labels, line_numbers = np.array(labels, np.int64), np.array(line_numbers, np.int32)
+    wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
+    shown = faults[:MAX_FAULTS]
+    if len(faults) > MAX_FAULTS:
+        shown.append('and %d more' % (len(faults) - MAX_FAULTS))
+    if len(wrong):
+        low, high = labels.min(), labels.max()
+        from_1 = (low, high) == (1, num_classes)
+        if low >= 0 and not from_1:
+            shown.insert(0, 'the labels run %d..%d: set num_classes = %d'
+                         % (low, high, high + 1))
+        shown += ['line %d: label %d is not in 0..%d' % (
+            line_numbers[sample], labels[sample], num_classes - 1)
+            for sample in wrong[:3]]
+        if len(wrong) > 3:
+            shown.append('and %d more such labels' % (len(wrong) - 3))
+        if from_1:
             shown.append('the labels run 1..%d, but labels start at 0' % num_classes)
+    if shown:
         raise InputError('%s:\n  %s' % (list_path, '\n  '.join(shown)))
-    return paths, np.array(labels, np.int32), np.array(line_numbers, np.int32)
+    return paths, np.int32(labels), line_numbers
 
 
 def split_line(line):
-    """Return (path, label) of a line "path label", or raise an InputError."""
+    """Return (path, label) of "path label" or "path,label", or raise an InputError."""
     *path, label = line.rsplit(None, 1)
+    delimiter = ',' if ',' in line else ';'
+    if not is_integer(label) and delimiter in line:
+        cells = next(csv.reader([line], delimiter=delimiter))
+        *path, label = cells if len(cells) == 2 else line.rsplit(delimiter, 1)
     if not path:
         raise InputError('no label after %.500r' % line)
-    if not re.match('[+-]?[0-9]{1,18}$', label):
+    if not is_integer(label.strip()):
         raise InputError('label %.100r is not an integer' % label)
-    return path[0], int(label)
+    return path[0].strip(), int(label)
+
+
+def is_integer(text):
+    """Tell whether this text is an integer of at most 18 digits."""
+    return bool(re.fullmatch('[+-]?[0-9]{1,18}', text))
+
+
+def find_file(folder, path):
+    """Return the path that a list in a folder means: as it is, if that exists."""
+    whole = os.path.join(folder, path)
+    if re.search(r'["\'\\,;]', path) and not os.path.exists(whole):
+        plain = os.path.join(folder, path.strip('"\',;').replace('\\', '/'))
+        if os.path.exists(plain):
+            return plain
+    return whole
 
 
 @input_errors()
-def read_class_names(path, num_classes):
+def read_class_names(path, num_classes=None):
     """Read a file with the name of a class in each line, in the order of the labels.
 
     Without a path, return the labels as names.
 
     Raises:
-        InputError: the file cannot be read, is not UTF-8, has a blank line, or does not
-            have num_classes lines.
+        InputError: the file cannot be read, is not UTF-8, has a blank line, a name
+            twice, or not num_classes lines.
     """
     if path is None:
         return [str(label) for label in range(num_classes)]
@@ -95,11 +161,16 @@ def read_class_names(path, num_classes):
         try:
             lines = file.read().decode('utf-8-sig').rstrip().split('\n')
         except UnicodeDecodeError as error:
-            raise InputError('%s: %s' % (path, error))
+            raise InputError('%s: this is no text in UTF-8 (%s)' % (path, error))
     class_names = [line.strip() for line in lines]
-    if '' in class_names:
-        raise InputError('%s, line %d: no name' % (path, class_names.index('') + 1))
-    if len(class_names) != num_classes:
+    line_of = {}
+    for line_number, name in enumerate(class_names, 1):
+        if not name:
+            raise InputError('%s, line %d: no name' % (path, line_number))
+        if line_of.setdefault(name, line_number) != line_number:
+            raise InputError('%s, line %d: %s is in line %d, too'
+                             % (path, line_number, name, line_of[name]))
+    if num_classes and len(class_names) != num_classes:
         raise InputError('%s: expected names of num_classes = %d classes, found %d'
                          % (path, num_classes, len(class_names)))
     return class_names
@@ -131,22 +202,23 @@ def list_warnings(generators):
 
 @input_errors()
 def find_pictures(source):
-    """Return the paths of a picture, or those in a folder, a pattern or a .txt list.
+    """Return the paths of a picture, or those in a folder, a pattern or a list.
 
-    A list has a path in each line; a relative one is relative to the list's folder.
+    A list is any other text file. It has a path in each line; a relative one is
+    relative to the list's folder.
 
     Raises:
         InputError: there are none, or it cannot be read, or links lead in circles.
     """
-    if source.endswith('.txt'):
-        with open(source, encoding='utf-8-sig', errors='surrogateescape') as file:
-            paths = [os.path.join(os.path.dirname(source), line.strip())
-                     for line in file if line.strip() and not line.startswith('#')]
-    elif os.path.isdir(source):
+    if os.path.isdir(source):
         paths = sorted(path for path in walk(source) if is_picture(path))
+    elif not os.path.isfile(source):
+        paths = sorted(glob.glob(source, recursive=True))
+    elif is_picture(source):
+        paths = [source]
     else:
-        paths = [source] if os.path.isfile(source) else sorted(
-            glob.glob(source, recursive=True))
+        paths = [find_file(os.path.dirname(source), line)
+                 for _, line in read_lines(source)]
     if not paths:
         raise InputError('%s: does not exist, or no pictures there' % source)
     return paths
@@ -156,124 +228,26 @@ def walk(folder):
     """Yield the files below a folder, also through links; nothing that is hidden."""
     with os.scandir(folder) as entries:
         for entry in entries:
-            if not entry.name.startswith('.'):
+            if not entry.name.startswith('.') and entry.name.lower() not in HIDDEN:
                 yield from walk(entry.path) if entry.is_dir() else [entry.path]
 
 
-def has_labels(list_path):
-    """Tell whether this is a .txt list whose lines do not end with a picture's name."""
-    return list_path.endswith('.txt') and not is_picture(find_pictures(list_path)[0])
+@input_errors()
+def has_labels(path):
+    """Tell whether this is a list with labels, and not one of pictures alone."""
+    if not os.path.isfile(path) or is_picture(path):
+        return False
+    lines = itertools.islice(read_lines(path), 2)  # the first may be a header
+    for _, line in lines:
+        try:
+            split_line(line)
+            return not os.path.isfile(find_file(os.path.dirname(path), line))
+        except InputError:
+            continue
+    return False
 
 
 def is_picture(path):
-    """Tell whether the name of a file looks like a picture's."""
-    return path.lower().endswith(PICTURE_ENDINGS)
-
-
-def find_classes(folder):
-    """Return {class name: [paths]} of the pictures below a folder.
-
-    A class is a subfolder; of a picture that lies in the folder itself, the class is
-    what stands before the first point of its name, as in cat.0.jpg.
-
-    Raises:
-        InputError: a folder cannot be read, a picture has no class, or a name that
-            cannot stand in a list, or there are fewer than two classes.
-    """
-    classes = {}
-    for path in find_pictures(folder):
-        inside = os.path.relpath(path, folder).split(os.sep)
-        if len(inside) == 1 and inside[0].count('.') < 2:
-            raise InputError('%s: is neither in a subfolder that tells its class nor '
-                             'named like cat.0.jpg' % path)
-        class_name = inside[0] if len(inside) > 1 else inside[0].split('.')[0]
-        if ('\n' in path or path.encode(errors='ignore').decode() != path
-                or not class_name.strip()):
-            raise InputError('%r: cannot stand in a list, since it is not UTF-8, has '
-                             'several lines, or has a class without a name' % path)
-        classes.setdefault(class_name, []).append(path)
-    if len(classes) < 2:
-        raise InputError('%s: all pictures are of one class, %s; at least 2 classes '
-                         'are needed' % (folder, class_name))
-    return classes
-
-
-@input_errors()
-def split_classes(classes, shares, seed=0):
-    """Distribute the pictures of each class at random among as many lists as shares.
-
-    Identical pictures, of whatever class, always go to the same list.
-
-    Args:
-        classes: {class name: [paths]}.
-        shares: relative sizes of the lists.
-
-    Returns:
-        a list of (path, label) for each share; labels count the sorted class names.
-
-    Raises:
-        InputError: a picture cannot be read.
-    """
-    rng = np.random.RandomState(seed)
-    lists, list_of = [[] for _ in shares], {}
-    for label, class_name in enumerate(sorted(classes)):
-        groups = {}
-        for path in classes[class_name]:
-            with open(path, 'rb') as file:
-                content = hashlib.sha1(file.read()).digest()
-            groups.setdefault(content, []).append((path, label))
-        fresh = [content for content in groups if content not in list_of]
-        rng.shuffle(fresh)
-        ends = np.round(np.cumsum(shares) / sum(shares) * len(fresh))
-        for position, content in enumerate(fresh):
-            list_of[content] = int(np.searchsorted(ends, position, side='right'))
-        for content, pairs in groups.items():
-            lists[list_of[content]] += pairs
-    return lists
-
-
-def main():
-    """Write lists of the pictures in a folder, as the command line says."""
-    parser = Parser(
-        description='Write train.txt, val.txt and test.txt of the pictures in a folder '
-        'that has a subfolder for each class, or names like cat.0.jpg; and '
-        'classes.txt, whose lines are the names of the classes.')
-    parser.add_argument('folder')
-    parser.add_argument('--split', nargs=3, type=float, default=[70, 15, 15],
-                        metavar=('TRAIN', 'VAL', 'TEST'), help='default: 70 15 15')
-    parser.add_argument('--seed', default=0, help='of the random split',
-                        type=lambda text: parse(text, integer(0, 2 ** 32 - 1)))
-    parser.add_argument('--out', default='.', help='folder of the lists; default: '
-                        'the current one')
-    parser.add_argument('--force', action='store_true', help='overwrite lists')
-    args = parser.parse_args()
-    if not (min(args.split) >= 0 and args.split[0] > 0 and sum(args.split) < np.inf):
-        parser.error('--split: the shares must be 0 or more, that of training above 0')
-    classes = find_classes(args.folder)
-    class_names = sorted(classes)
-    names = ['train', 'val', 'test']
-    outs = [os.path.join(args.out, name + '.txt') for name in names + ['classes']]
-    taken = [path for path in outs if os.path.exists(path)]
-    if taken and not args.force:
-        raise InputError('%s would be overwritten; --force does so' % ', '.join(taken))
-    lists = split_classes(classes, args.split, args.seed)
-    with input_errors():
-        os.makedirs(args.out, exist_ok=True)
-        for list_path, pairs in zip(outs, lists):
-            with open(list_path, 'w', encoding='utf-8') as file:
-                # ./ since a line that starts with # is a comment
-                file.writelines('./%s %d\n' % (os.path.relpath(path, args.out), label)
-                                for path, label in pairs)
-        with open(outs[-1], 'w', encoding='utf-8') as file:
-            file.writelines(class_name + '\n' for class_name in class_names)
-
-    counts = np.array([np.bincount([label for _, label in pairs],
-                                   minlength=len(classes)) for pairs in lists])
-    row = '%-20s' + 4 * ' %7s'
-    print(row % ('class', 'label', *names))
-    for label, class_name in enumerate(class_names):
-        print(row % (class_name, label, *counts[:, label]))
-    for name, share, count in zip(names, args.split, counts):
-        missing = np.array(class_names)[count == 0]
-        if share and len(missing):
-            print('Warning: %s.txt has no picture of %s' % (name, ', '.join(missing)))
+    """Tell whether the name or the first bytes of a file are a picture's."""
+    return path.lower().endswith(PICTURE_ENDINGS) or (
+        os.path.isfile(path) and cv2.haveImageReader(path))

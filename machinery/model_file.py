@@ -1,4 +1,7 @@
-"""model.json beside checkpoints: what it takes to use them, and how they were made."""
+"""model.json beside checkpoints: what it takes to use them, and how they were made.
+
+Beside an .npy file, it has the file's name instead, as my.json.
+"""
 import json
 import os
 
@@ -13,32 +16,69 @@ NOT_COMPARED = ['test_file', 'classes_file', 'on_bad_image', 'num_epochs',
                 'export_path', 'peer_timeout', 'resume']
 
 
-def write_model(folder, model):
-    """Write model.json, whole or not at all."""
-    path = os.path.join(folder, 'model.json')
+def model_path(weights_path):
+    """Return the path of the model.json of a checkpoint or weight file."""
+    start, ending = os.path.splitext(weights_path)
+    return start + '.json' if ending == '.npy' else os.path.join(
+        os.path.dirname(weights_path), 'model.json')
+
+
+def write_model(path, model):
+    """Write a model.json, whole or not at all."""
     with open(path + '.part', 'w') as file:
         json.dump(model, file, indent=2)
     os.replace(path + '.part', path)
 
 
 @input_errors()
-def read_model(folder):
-    """Return what model.json in a folder holds; {} where there is none."""
-    path = os.path.join(folder, 'model.json')
+def read_model(weights_path):
+    """Return what the model.json of these weights holds; {} where there is none."""
+    path = model_path(weights_path)
     if not os.path.exists(path):
         return {}
     with open(path) as file:
         return json.load(file)
 
 
+def copy_model(source, target):
+    """Give the model.json of a weight file to another one, too."""
+    if read_model(source):
+        write_model(model_path(target), read_model(source))
+
+
 def find_preprocessing(weights_path, default):
     """Return the size, mean and margin that the weights were trained with."""
-    found = read_model(os.path.dirname(weights_path)).get('preprocessing', {})
+    found = read_model(weights_path).get('preprocessing', {})
     if found is None:
         print('Warning: this was trained on batches of your own, but pictures are now '
               'prepared as load_image does by default')
     return (found['size'], found['minus_mean'], found.get('margin', 0)) if (
         found) else default
+
+
+def choose_class_names(classes_file, train_file, num_classes, resumed):
+    """Return the names of the classes for a run.
+
+    By 'DEFAULT' they are those of the run being resumed, or of classes.txt beside the
+    training list, or numbers.
+
+    Args:
+        resumed: the checkpoint that is resumed, or None.
+
+    Raises:
+        InputError: as read_class_names.
+    """
+    if classes_file != 'DEFAULT':
+        return read_class_names(classes_file, num_classes)
+    beside = os.path.join(os.path.dirname(train_file), 'classes.txt')
+    found = resumed and read_model(resumed).get('class_names')
+    if not found and os.path.exists(beside):
+        found = read_class_names(beside)
+        if len(found) != num_classes:
+            print('Warning: %s names %d classes, but num_classes is %d; so they go by '
+                  'their numbers' % (beside, len(found), num_classes))
+    return found if found and len(found) == num_classes else (
+        read_class_names(None, num_classes))
 
 
 def find_class_names(weights_path, layer):
@@ -48,7 +88,7 @@ def find_class_names(weights_path, layer):
         layer: name of the last layer, which tells how many they are.
     """
     num_classes = num_classes_of(weights_path, layer)
-    class_names = read_model(os.path.dirname(weights_path)).get('class_names', [])
+    class_names = read_model(weights_path).get('class_names', [])
     if len(class_names) == num_classes:
         return class_names
     if num_classes == 1000:
@@ -58,13 +98,13 @@ def find_class_names(weights_path, layer):
     return read_class_names(None, num_classes)
 
 
-def warn_of_changes(folder, model):
+def warn_of_changes(checkpoint, model):
     """Compare the model.json of a run being resumed with what it would be now.
 
     Raises:
         InputError: other layers were trained, or best_by was another score.
     """
-    earlier = read_model(folder)
+    earlier = read_model(checkpoint)
     if not earlier:
         return
     before, now = [dict(one['settings'], class_names=one['class_names'],
@@ -73,7 +113,7 @@ def warn_of_changes(folder, model):
     for name in ('train_layers', 'best_by'):
         if before.get(name, now[name]) != now[name]:
             raise InputError('%s: %s was %s, now it is %s'
-                             % (folder, name, before[name], now[name]))
+                             % (checkpoint, name, before[name], now[name]))
     for name in now:
         if name not in NOT_COMPARED and before.get(name, now[name]) != now[name]:
             print('Warning: %s was %.200r in the run being resumed, now it is %.200r'

@@ -1,7 +1,10 @@
 """Picture files: decode them, and find those that are bad before hours are spent."""
+import contextlib
 import hashlib
 import json
 import os
+import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
@@ -11,16 +14,27 @@ from tqdm import tqdm
 from machinery.lists import list_warnings
 from machinery.settings import InputError, input_errors
 
+JPEG_MARK = b'\xff\xd8'
+cv2.utils.logging.setLogLevel(0)  # its messages name no file; ours do
+
 
 @input_errors()
-def decode_image(path, flags):
-    """Return a picture as OpenCV decodes it with these flags; raise as load_image."""
-    if '\0' in path:
-        raise InputError('%r: no such file' % path)
+def read_file(path):
+    """Return the bytes of a file, or raise an InputError that names it.
+
+    What is no plain file might never end, or never begin.
+    """
+    if '\0' in path or os.path.exists(path) and not os.path.isfile(path):
+        raise InputError('%r: no file' % path)
     with open(path, 'rb') as file:
         data = np.frombuffer(file.read(), np.uint8)
     if not data.size:
         raise InputError('%s: empty file' % path)
+    return data
+
+
+def decode(data, flags, path):
+    """Return a picture's bytes as OpenCV decodes them with these flags."""
     try:
         image = cv2.imdecode(data, flags)
     except cv2.error as error:
@@ -31,22 +45,93 @@ def decode_image(path, flags):
     return image
 
 
-def find_fault(path):
-    """Return why a picture cannot be decoded, or None."""
+def decode_image(path):
+    """Return a picture as uint8 BGR, transparent parts on white; raise as load_image.
+
+    (One with an EXIF orientation, which OpenCV does not obey in its alpha channel,
+    counts as opaque.)
+    """
+    data = read_file(path)
+    image = decode(data, cv2.IMREAD_COLOR, path)
+    if may_be_transparent(data.tobytes()):
+        whole = decode(data, cv2.IMREAD_UNCHANGED, path)
+        if whole.ndim == 3 and whole.shape[2] == 4:
+            alpha = whole[:, :, 3:] / np.float32(np.iinfo(whole.dtype).max)
+            if alpha.min() < 1:
+                image = np.uint8(image * alpha + 255 * (1 - alpha) + 0.5)
+    return image
+
+
+def may_be_transparent(data):
+    """Tell from a file's first bytes whether it is worth while to look for alpha."""
+    if data.startswith(b'\x89PNG'):
+        header = data.partition(b'IDAT')[0]
+        return b'eXIf' not in data and (header[25] in (4, 6) or b'tRNS' in header)
+    return (data[8:12] == b'WEBP' and data[12:16] != b'VP8 ' or
+            data[4:12] == b'ftypavif' or data[:4] in (b'GIF8', b'II*\0', b'MM\0*'))
+
+
+def examine(path):
+    """Return why a picture cannot be decoded, or None, and whether it is nearly black.
+
+    A JPEG is decoded at an eighth of its size, which is faster.
+    """
     try:
-        decode_image(path, cv2.IMREAD_REDUCED_COLOR_8)
+        data = read_file(path)
+        if data[:2].tobytes() == JPEG_MARK:
+            decode(data, cv2.IMREAD_REDUCED_COLOR_8, path)
+            return None, False
+        image = decode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH, path)
+        return None, image.dtype == np.uint16 and image.max() < 2 ** 14
     except InputError as error:
-        return str(error)
+        return str(error), False
+
+
+@contextlib.contextmanager
+def messages(found):
+    """Append to a list what libraries write to standard error meanwhile."""
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+        file.seek(0)
+        found += file.read().decode(errors='replace').splitlines()
+
+
+def examine_all(paths, pool):
+    """Return what examine gives for each path; damage inside a JPEG is a fault, too.
+
+    Of that, libjpeg only says that it is there, on standard error.
+    """
+    complaints = []
+    with messages(complaints):
+        results = list(pool.map(examine, paths))
+    if not any('JPEG' in line for line in complaints):
+        return results
+    for position, (path, (fault, is_dark)) in enumerate(zip(paths, results)):
+        complaints = []
+        if not fault:
+            with messages(complaints):
+                examine(path)
+        if complaints:
+            results[position] = '%s: %s' % (path, complaints[0]), is_dark
+    return results
 
 
 def find_bad_pictures(data):
-    """Decode a generator's pictures, at an eighth of the size where that is faster.
+    """Decode a generator's pictures.
 
     Results are kept in a hidden file beside the list until a path, size or
-    modification time changes; bad pictures are decoded each time.
+    modification time changes; bad and dark pictures are decoded each time.
 
     Returns:
-        {sample: error message} of those that cannot be decoded.
+        {sample: error message} of those that cannot be decoded, and a list of the
+        samples that are dark: of 16 bits, but with nothing in the brightest 3/4.
     """
     folder, name = os.path.split(data.class_list)
     rank, size = data.shard
@@ -55,32 +140,36 @@ def find_bad_pictures(data):
     memory = os.path.join(folder, '.%s%s.checked' % (name, part))
     state = hashlib.sha1()
     for path in [data.paths[sample] for sample in samples]:
-        file = os.stat(path)
-        state.update(b'%s %d %d\n' % (path.encode(), file.st_size,
-                                      file.st_mtime_ns))
+        file = os.stat(path) if os.path.exists(path) else None
+        state.update(b'%s %d %d\n' % (path.encode(), file.st_size, file.st_mtime_ns)
+                     if file else b'%s gone' % path.encode())
     state = state.hexdigest()
     if os.path.exists(memory):
         with open(memory) as file:
             remembered = file.read()
-        if remembered.startswith('{"state": "%s", "bad": [' % state):
+        if remembered.startswith('{"state": "%s", "again": [' % state):
             # Their permissions, say, may have been mended since.
-            samples = json.loads(remembered)['bad']
+            samples = json.loads(remembered)['again']
 
-    bad = {}
+    bad, dark = {}, []
     bar = tqdm(total=len(samples), unit=' pictures', desc='Checking ' + name,
                disable=True if rank or not samples else None)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(samples), 1000):  # a million would fill the memory
             part = samples[start:start + 1000]
-            faults = pool.map(find_fault, [data.paths[sample] for sample in part])
-            bad.update(pair for pair in zip(part, faults) if pair[1])
+            results = examine_all([data.paths[sample] for sample in part], pool)
+            for sample, (fault, is_dark) in zip(part, results):
+                if fault:
+                    bad[sample] = fault
+                elif is_dark:
+                    dark.append(sample)
             bar.update(len(part))
     bar.close()
     if samples and os.access(folder or '.', os.W_OK):
         with open(memory + '.part', 'w') as file:
-            json.dump({'state': state, 'bad': list(bad)}, file)
+            json.dump({'state': state, 'again': list(bad) + dark}, file)
         os.replace(memory + '.part', memory)
-    return bad
+    return bad, dark
 
 
 def examine_pictures(generators, on_bad_image, workers):
@@ -107,15 +196,21 @@ def examine_pictures(generators, on_bad_image, workers):
         'the list of labels': [data.labels.tolist() for data in generators],
         'the list of picture names': [
             [os.path.basename(path) for path in data.paths] for data in generators]})
-    faults = []
+    faults, warnings = [], []
     for data in generators:
-        fault_of = find_bad_pictures(data)
+        fault_of, dark = find_bad_pictures(data)
+        if dark:
+            warnings.append(
+                '%d picture%s of %s will be nearly black: of 16 bits a channel, only '
+                'the darkest quarter is in use; if it is 10 or 12 bits, scale them up; '
+                'the first is %s' % (len(dark), 's'[:len(dark) > 1], data.class_list,
+                                     data.paths[dark[0]]))
         is_bad = np.zeros((workers.size, len(data.paths)), np.int32)
         is_bad[workers.rank, list(fault_of)] = 1
         bad = np.flatnonzero(workers.merge(is_bad).any(0))
         faults += ['%s, line %d: %s' % (
             data.class_list, data.line_numbers[sample],
-            fault_of.get(sample) or find_fault(data.paths[sample]) or
+            fault_of.get(sample) or examine(data.paths[sample])[0] or
             '%s: another worker cannot read it' % data.paths[sample]) for sample in bad]
         if len(bad) and on_bad_image == 'skip':
             data.drop(bad)
@@ -126,5 +221,5 @@ def examine_pictures(generators, on_bad_image, workers):
             report + "\nRemove these lines, or choose on_bad_image = 'skip'")
     if faults:
         print(report + '\nGoing on without.')
-    for warning in list_warnings(generators):
+    for warning in warnings + list_warnings(generators):
         print('Warning: ' + warning)

@@ -82,6 +82,10 @@ PATH = 'a path', lambda value: type(value) is str and value != ''
 FOLDER = 'a folder to write to, or one that can be made', lambda value: (
     PATH[1](value) and (os.path.isdir(value) and os.access(value, os.W_OK)
                         or can_be_made(value)))
+# TensorFlow does not find the checkpoints of such a path, or finds another's.
+PATTERN = r'[][*?\\]'
+CHECKPOINTS = FOLDER[0] + r', without [ ] * ? or \ in its path', lambda value: (
+    FOLDER[1](value) and not re.search(PATTERN, value))
 # What variables of these names may be, in whichever script they stand.
 RULES = {
     'train_file': PATH, 'val_file': PATH, 'test_file': or_none(PATH),
@@ -89,7 +93,7 @@ RULES = {
     'predictions_file': PATH, 'confusion_file': PATH, 'features_file': PATH,
     'pictures': ('a path or a list of paths',
                  lambda value: PATH[1](value) or is_names(value)),
-    'filewriter_path': FOLDER, 'checkpoint_path': FOLDER,
+    'filewriter_path': FOLDER, 'checkpoint_path': CHECKPOINTS,
     'export_path': or_none(('a folder that does not exist yet and can be made',
                             lambda value: PATH[1](value) and can_be_made(value))),
     'cache_dir': or_none(('a folder', lambda value: PATH[1](value) and

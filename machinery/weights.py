@@ -1,5 +1,4 @@
 """Weights in files: .npy, .caffemodel, and checkpoints."""
-import contextlib
 import mmap
 import os
 import pickle
@@ -8,10 +7,9 @@ import re
 import numpy as np
 from google.protobuf import descriptor_pb2, message_factory
 
+from machinery.checkpoint_files import (KINDS, damage_told, find_weights,
+                                        open_checkpoint, read_checkpoint)
 from machinery.settings import InputError, input_errors
-from machinery.tf1 import tf
-
-KINDS = ['weights', 'biases']  # what a layer has, in this order
 
 
 @input_errors()
@@ -19,21 +17,17 @@ def read_weights(path):
     """Read {layer name: [weights, biases]} in TensorFlow's layout.
 
     Args:
-        path: an .npy file, a .caffemodel file, or a checkpoint (path without .index).
+        path: an .npy file, a .caffemodel file, a checkpoint, or a folder of them.
 
     Raises:
         InputError: there is no such file, or it is damaged, foreign or empty; names it,
             and the layer if it can.
     """
+    path = find_weights(path)
     if os.path.exists(path + '.index'):
         weights = read_checkpoint(path)
-    elif os.path.isfile(path):
-        weights = (read_caffemodel if path.endswith('.caffemodel') else read_npy)(path)
     else:
-        raise InputError(
-            '%s: no such weight file; "python alexnet.py" fetches the pretrained '
-            'weights, and weights_path = None starts from the training images alone'
-            % path)
+        weights = (read_caffemodel if path.endswith('.caffemodel') else read_npy)(path)
     if not weights:
         raise InputError('%s: holds no layer with weights and biases' % path)
     return weights
@@ -76,6 +70,9 @@ def check_weights(weights, shapes, path, skip=()):
             if array.shape != shape:
                 faults.append('%s/%s: expected shape %s, found %s'
                               % (name, kind, shape, array.shape))
+            elif not np.isfinite(array).all():
+                faults.append('%s/%s: %d numbers are not finite'
+                              % (name, kind, (~np.isfinite(array)).sum()))
     if faults:
         raise InputError('%s does not fit the network:\n  %s'
                          % (path, '\n  '.join(faults)))
@@ -90,33 +87,6 @@ def save_weights(weights, path):
     os.replace(path + '.part', path)
 
 
-@contextlib.contextmanager
-def damage_told(path, expected):
-    """Turn any exception into an InputError; a damaged file raises nearly any."""
-    try:
-        yield
-    except Exception as error:
-        raise InputError('%s: damaged, or not %s: %s: %s' % (
-            path, expected, type(error).__name__, str(error).split('\n')[0])) from error
-
-
-def open_checkpoint(path):
-    """Return TensorFlow's reader of a checkpoint, or raise an InputError."""
-    with damage_told(path, 'made by finetune.py'):
-        return tf.train.load_checkpoint(path)
-
-
-def read_checkpoint(path):
-    """Read weights from a checkpoint; what an optimizer keeps there is left out."""
-    reader = open_checkpoint(path)
-    found = reader.get_variable_to_shape_map()
-    layers = [name[:-len('/weights')] for name in sorted(found)
-              if name.endswith('/weights')]
-    with damage_told(path, 'made by finetune.py'):
-        return {layer: [reader.get_tensor('%s/%s' % (layer, kind)) for kind in KINDS]
-                for layer in layers if layer + '/biases' in found}
-
-
 def read_npy(path):
     """Read weights from an .npy file without running its code, or copying it.
 
@@ -125,6 +95,8 @@ def read_npy(path):
     """
     with open(path, 'rb') as file, damage_told(path, 'a weight file'):
         content = MappedFile(file.fileno(), 0, access=mmap.ACCESS_READ)
+        if content[:100].lstrip().startswith(b'<'):
+            raise ValueError('it is an HTML page')
         np.lib.format.read_magic(content)
         shape, _, dtype = np.lib.format.read_array_header_1_0(content)
         if shape != () or dtype != np.dtype(object):
@@ -242,6 +214,12 @@ def read_caffemodel(path):
         content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         if net.ParseFromString(content) < len(content):
             raise ValueError('only its start is a caffemodel')
+        names = [layer.name for layer in list(net.layers) + list(net.layer)]
+        if {'norm1', 'pool1'} < set(names) and (
+                names.index('pool1') < names.index('norm1')):
+            raise InputError('it pools before it normalises, so it is CaffeNet or '
+                             'the like, not AlexNet; "python alexnet.py" fetches '
+                             "AlexNet's weights")
         return {layer.name: convert_blobs(layer)
                 for layer in list(net.layers) + list(net.layer)
                 if len(layer.blobs) == 2}

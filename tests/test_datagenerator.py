@@ -35,9 +35,19 @@ def picture():
     return cv2.resize(small, (90, 60))
 
 
+def on_white(limit):
+    alpha = picture()[..., :1] / limit
+    return np.round(picture() * alpha + 255 * (1 - alpha))
+
+
 @pytest.mark.parametrize('name, pixels, expected', [
     ('colour.png', picture(), picture()),
-    ('rgba.png', np.dstack([picture(), picture()[..., 0]]), picture()),
+    ('opaque.png', np.dstack([picture(), np.full((60, 90), 255, np.uint8)]), picture()),
+    ('rgba.png', np.dstack([picture(), picture()[..., 0]]), on_white(255)),
+    ('rgba.webp', np.dstack([picture(), picture()[..., 0]]), on_white(255)),
+    ('rgba.tif', np.dstack([picture(), picture()[..., 0]]), on_white(255)),
+    ('deep_rgba.png', np.dstack([picture(), picture()[..., 0]]).astype(np.uint16) * 257,
+     on_white(255)),
     ('grey.png', picture()[..., 0], np.dstack([picture()[..., 0]] * 3)),
     ('deep.png', picture().astype(np.uint16) * 257, picture()),
     ('deep_grey.png', picture()[..., 1].astype(np.uint16) * 257,
@@ -46,10 +56,14 @@ def picture():
 ])
 def test_every_kind_of_picture_becomes_bgr(tmp_path, name, pixels, expected):
     path = str(tmp_path / name)
-    cv2.imwrite(path, pixels)
+    lossless = [cv2.IMWRITE_WEBP_QUALITY, 101] if name.endswith('webp') else []
+    cv2.imwrite(path, pixels, lossless)
     image = load_image(path, (90, 60))
     assert image.dtype == np.float32
-    np.testing.assert_array_equal(image, expected - MEAN)
+    if name == 'rgba.webp':  # which drops what cannot be seen
+        np.testing.assert_allclose(image, expected - MEAN, atol=1)
+    else:
+        np.testing.assert_array_equal(image, expected - MEAN)
     assert load_image(path).shape == (227, 227, 3)
 
 
@@ -141,18 +155,49 @@ def test_good_pictures_are_remembered_and_bad_ones_are_not(tmp_path, monkeypatch
 
     def refuse(path):
         asked.append(path)
-        return 'no permission' if path.endswith('1.png') else None
-    monkeypatch.setattr(pictures, 'find_fault', refuse)
-    for paths in (generator.paths, [generator.paths[1]]):
-        assert find_bad_pictures(generator) == {1: 'no permission'}
+        return path.endswith('1.png') and 'no permission', path.endswith('2.png')
+    monkeypatch.setattr(pictures, 'examine', refuse)
+    for paths in (generator.paths, generator.paths[1:]):
+        assert find_bad_pictures(generator) == ({1: 'no permission'}, [2])
         assert sorted(asked) == paths
         asked.clear()
     monkeypatch.undo()
-    assert find_bad_pictures(generator) == {}
-    monkeypatch.setattr(pictures, 'find_fault', refuse)
-    assert find_bad_pictures(generator) == {} and not asked
+    assert find_bad_pictures(generator) == ({}, [])
+    monkeypatch.setattr(pictures, 'examine', refuse)
+    assert find_bad_pictures(generator) == ({}, []) and not asked
     os.utime(generator.paths[0])
-    assert find_bad_pictures(generator) == {1: 'no permission'} and len(asked) == 3
+    assert find_bad_pictures(generator) == ({1: 'no permission'}, [2])
+    assert len(asked) == 3
+
+
+def test_small_dark_and_damaged_pictures(tmp_path, capfd):
+    """What libjpeg complains about is bad; nothing of it reaches the screen."""
+    image = np.random.RandomState(0).randint(0, 256, (99, 99, 3)).astype(np.uint8)
+    for side in (1, 5, 7):
+        for ending in ('png', 'bmp'):
+            cv2.imwrite('%s/%d.%s' % (tmp_path, side, ending), image[:side, :side])
+    cv2.imwrite(str(tmp_path / 'dark.png'), image.astype(np.uint16) * 16)
+    cv2.imwrite(str(tmp_path / 'bright.png'), image.astype(np.uint16) * 65)
+    cv2.imwrite(str(tmp_path / 'good.jpg'), image)
+    data = (tmp_path / 'good.jpg').read_bytes()
+    (tmp_path / 'damaged.jpg').write_bytes(data[:-2] + 40 * b'\0\x11' + data[-2:])
+    (tmp_path / 'cut.jpg').write_bytes(data[:-999])
+    names = sorted(os.listdir(str(tmp_path)))
+    generator = ImageDataGenerator(write_list(tmp_path, ''.join(
+        name + ' 0\n' for name in names)))
+    bad, dark = find_bad_pictures(generator)
+    assert {names[sample] for sample in bad} == {'cut.jpg', 'damaged.jpg'}
+    assert 'damaged.jpg: Corrupt JPEG data: ' in bad[names.index('damaged.jpg')]
+    assert [names[sample] for sample in dark] == ['dark.png']
+    assert find_bad_pictures(generator) == (bad, dark)
+    assert 'JPEG' not in ''.join(capfd.readouterr())
+
+
+def test_what_is_no_plain_file_is_no_picture(tmp_path):
+    os.mkfifo(str(tmp_path / 'pipe.jpg'))
+    for path in (str(tmp_path / 'pipe.jpg'), '/dev/zero', str(tmp_path)):
+        with pytest.raises(InputError, match='no file'):
+            load_image(path)
 
 
 def test_decoding_error_reaches_the_caller_with_list_line_and_path(tmp_path):

@@ -108,7 +108,8 @@ def test_projector_page_shows_the_bottlenecks_of_the_validation_list(run, golden
     with open(folder + 'pictures.tsv') as file:
         rows = [line.rstrip('\n').split('\t') for line in file]
     assert rows[0] == ['class', 'picture']
-    assert [row[0] for row in rows[1:]] == [str(label) for label in labels]
+    names = ['brick', 'grass', 'gravel']
+    assert [row[0] for row in rows[1:]] == [names[label] for label in labels]
     assert [os.path.join(ROOT, row[1]) for row in rows[1:]] == paths
     sprite = cv2.imread(folder + 'thumbnails.png')
     assert sprite.shape == (8 * 64, 8 * 64, 3)
@@ -159,7 +160,7 @@ def test_sample_learns_from_its_own_pictures(tmp_path):
 
 
 @pytest.mark.parametrize('weights_path, complaint', [
-    ('none.npy', 'none.npy: no such weight file'),
+    ('none.npy', 'none.npy: no such checkpoint or weight file'),
     ('DEFAULT', 'the pretrained weights could not be fetched')])
 def test_missing_weights_for_own_pictures_are_an_error(tmp_path, weights_path,
                                                        complaint):

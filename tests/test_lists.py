@@ -1,11 +1,14 @@
 """Lists of pictures, written by python datagenerator.py or by hand; their faults."""
 import os
+import re
+import shutil
 from types import SimpleNamespace
 
 import pytest
 
-from helpers import run_program
-from machinery.lists import list_warnings, read_class_names, read_list
+from helpers import ROOT, run_program
+from machinery.lists import (find_pictures, has_labels, list_warnings,
+                             read_class_names, read_list)
 from machinery.settings import InputError
 
 
@@ -63,7 +66,13 @@ def test_folder_of_folders_is_split_by_class(tmp_path):
                 'train': [28, 14], 'val': [6, 3], 'test': [6, 3]}
     assert [line.split() for line in output.splitlines()] == [
         ['class', 'label', 'train', 'val', 'test'], ['cat', '0', '28', '6', '6'],
-        ['dog', '1', '14', '3', '3']]
+        ['dog', '1', '14', '3', '3'], ['Ignored:', '1', '.txt'],
+        ['Wrote'] + [str(out / name) + comma for name, comma in [
+            ('train.txt', ','), ('val.txt', ','), ('test.txt', ','),
+            ('classes.txt', '')]],
+        ('python finetune.py --train_file {0}/train.txt --val_file {0}/val.txt '
+         '--test_file {0}/test.txt --classes_file {0}/classes.txt --num_classes 2'
+         .format(out)).split()]
     everything = sum(samples.values(), [])
     assert len(set(everything)) == 60
     assert all(('cat' in path) == (label == 0) for path, label in everything)
@@ -75,9 +84,86 @@ def test_names_like_kaggles_tell_the_class(tmp_path):
     status, output = write_lists(tmp_path, '--split', 50, 50, 0, '--out', tmp_path)
     assert status == 0, output
     assert (tmp_path / 'classes.txt').read_text() == '#odd name\ncat\ndog\n'
-    assert (tmp_path / 'test.txt').read_text() == ''
+    assert not (tmp_path / 'test.txt').exists() and '--test_file' not in output
     lines = (tmp_path / 'train.txt').read_text() + (tmp_path / 'val.txt').read_text()
     assert lines.count('\n') == 21 and './#odd name.7.jpg 0\n' in lines
+
+
+def split(tmp_path, names, *arguments):
+    """Return {list: [(path, label or None)]}, the classes, and the output."""
+    photos = tmp_path / 'photos'
+    make(photos, names)
+    status, output = write_lists(photos, '--out', tmp_path / 'out', *arguments)
+    assert status == 0, output
+    found = {}
+    for name in ('train', 'val', 'test'):
+        path = tmp_path / 'out' / (name + '.txt')
+        if path.exists():
+            found[name] = [
+                re.fullmatch(r'\./\.\./photos/(.*?)(?: (\d+))?', line).groups()
+                for line in path.read_text().splitlines()]
+    return found, (tmp_path / 'out' / 'classes.txt').read_text().split(), output
+
+
+def test_folder_that_is_split_stays_so(tmp_path):
+    names = ['%s/%s/%d.jpg' % (part, name, i) for part, name, count in [
+        ('Train', 'ant', 20), ('Train', 'bee', 20), ('Train', 'cow', 20),
+        ('valid', 'ant', 3), ('valid', 'cow', 3)] for i in range(count)]
+    found, classes, output = split(tmp_path, names)
+    assert classes == ['ant', 'bee', 'cow']
+    assert [(path, classes[int(label)]) for path, label in found['val']] == [
+        (path, path.split('/')[1]) for path in names[60:]]  # no label has shifted
+    assert all(path.startswith('Train') for path, _ in found['train'] + found['test'])
+    assert len(found['test']) == 12 and len(found['train']) == 48
+    assert 'Warning: val.txt has no picture of bee\n' in output
+    assert 'is split already, which was kept; test.txt was taken from its' in output
+
+
+def test_kaggles_archive(tmp_path):
+    found, classes, output = split(
+        tmp_path, ['train/%s.%d.jpg' % (name, i) for name in ('cat', 'dog')
+                   for i in range(20)] + ['test1/%d.jpg' % i for i in range(5)])
+    assert classes == ['cat', 'dog'] and len(found['train']) == 32
+    assert found['test'] == [('test1/%d.jpg' % i, None) for i in range(5)]
+    assert all(path.split('/')[1].split('.')[0] == classes[int(label)]
+               for path, label in found['train'] + found['val'])
+    assert 'val.txt was taken' in output and 'it is for predict.py' in output
+    assert '--test_file' not in output
+
+
+def test_names_and_order_of_classes_may_be_given(tmp_path):
+    names = ['%d/%d.jpg' % (name, i) for name in (0, 1, 2, 10) for i in range(9)]
+    assert split(tmp_path, names)[1] == ['0', '1', '2', '10']
+    path = write(tmp_path, '10\n2\n1\n0\n-1\n')
+    found, classes, output = split(tmp_path, names, '--force', '--classes', path)
+    assert classes == ['10', '2', '1', '0', '-1']
+    assert all(path.split('/')[0] == classes[int(label)]
+               for path, label in found['train'])
+    assert 'train.txt has no picture of -1' in output
+    path = write(tmp_path, '10\n2\n1\n')
+    assert write_lists(tmp_path / 'photos', '--classes', path) == (
+        2, path + ': no class 0\n')
+
+
+def test_nothing_vanishes_silently(tmp_path):
+    """What is no picture is counted; content tells where a name does not."""
+    make(tmp_path / 'photos', ['fish/x.txt', 'a/b.heic', 'a/c.HEIC', 'b/plain',
+                               'Thumbs.db', 'b/notes.pdf'])
+    (tmp_path / 'photos' / 'empty').mkdir()
+    shutil.copy(os.path.join(ROOT, 'images', 'cat.jpg'), str(tmp_path / 'photos/b/cat'))
+    found, classes, output = split(tmp_path, ['%s/%d.jpg' % (name, i) for name in 'ab'
+                                              for i in range(9)])
+    assert classes == ['a', 'b']
+    assert 'b/cat' in [path for path, _ in sum(found.values(), [])]
+    assert 'Ignored: 1 without an ending, 2 .heic, 1 .pdf, 1 .txt\n' in output
+    assert 'OpenCV does not read HEIC' in output
+    assert 'No pictures in: empty, fish\n' in output
+
+
+def test_command_to_go_on_with_is_quoted(tmp_path):
+    make(tmp_path / 'photos', ['a/%d.jpg' % i for i in range(18)] + ['b/1.jpg'])
+    _, output = write_lists(tmp_path / 'photos', '--out', tmp_path / 'my lists')
+    assert "--val_file '%s/my lists/val.txt' " % tmp_path in output.splitlines()[-1]
 
 
 def test_identical_pictures_go_to_the_same_list(tmp_path):
@@ -106,7 +192,12 @@ def test_lists_depend_on_the_seed_and_are_not_overwritten(tmp_path, monkeypatch)
 @pytest.mark.parametrize('names, complaint', [
     (['a/1.jpg'], 'all pictures are of one class, a; at least 2 classes are needed'),
     ([], 'no pictures there'),
-    (['a/1.jpg', 'b/1.jpg', 'lonely.jpg'], 'lonely.jpg: is neither in a subfolder'),
+    (['a/1.jpg', 'b/1.jpg', 'at 10.15.33.png'], "at 10.15.33.png: is neither in a subfo"
+     "lder that tells its class, as others are"),
+    (['cat.0.jpg', 'dog.0.jpg', 'at 10.15.33.png'], '33.png: is neither in a subfolder '
+     'that tells its class nor named like cat.0.jpg'),
+    (['train/a/1.jpg', 'val/a/1.jpg', 'x/a/1.jpg'], 'is split into train, val, but'),
+    (['val/a/1.jpg', 'test/a/1.jpg'], 'is split into test, val, but has no part tr'),
     (['a/1.jpg', 'b\nc/1.jpg'], r"b\nc/1.jpg': cannot stand in a list"),
     (['a/1.jpg', ' /1.jpg'], 'has a class without a name'),
     (['a/1.jpg', 'b/\udce9.jpg'], r"b/\udce9.jpg': cannot stand in a list"),
@@ -138,7 +229,8 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
 
 @pytest.mark.parametrize('arguments, complaint', [
     (['--split', -1, 1, 1], '--split: the shares must be 0 or more'),
-    (['--split', 0, 1, 1], 'that of training above 0'),
+    (['--split', 0, 1, 1], 'those of training and validation above 0'),
+    (['--split', 1, 0, 1], 'those of training and validation above 0'),
     (['--split', 'nan', 1, 1], '--split: the shares must be 0 or more'),
     (['--split', 1, 'nan', 1], '--split: the shares must be 0 or more'),
     (['--split', 1, 'inf', 1], '--split: the shares must be 0 or more'),
@@ -172,6 +264,25 @@ def test_list_syntax(tmp_path):
         assert labels.dtype == line_numbers.dtype == 'int32'
 
 
+@pytest.mark.parametrize('text', [
+    'a b.png,0\nc.png,1\n', 'path,label\na b.png,0\nc.png,1\n',
+    'a b.png;0\r\nc.png;1\r\n', '"a b.png" 0\n"c.png" 1\n',
+    '"a b.png",0\nc.png, 1\n', '"a b.png", 0\nc.png ,1\n',
+    '.\\a b.png 0\n.\\c.png 1\n', 'a b.png\t0\nc.png\t1\n'])
+@pytest.mark.parametrize('encoding', ['utf-8', 'utf-16'])
+def test_lists_of_other_programs(tmp_path, text, encoding):
+    make(tmp_path, ['a b.png', 'c.png'])
+    path = write(tmp_path, text, 'list.csv', encoding)
+    paths, labels, _ = read_list(path, 2)
+    assert [os.path.normpath(path) for path in paths] == [
+        str(tmp_path / 'a b.png'), str(tmp_path / 'c.png')]
+    assert labels.tolist() == [0, 1] and has_labels(path)
+    paths_alone = write(tmp_path, 'a b.png\n# no\nc.png\n', 'list', encoding)
+    assert not has_labels(paths_alone)
+    assert find_pictures(paths_alone) == [str(tmp_path / 'a b.png'),
+                                          str(tmp_path / 'c.png')]
+
+
 def test_all_faults_of_a_list_are_reported_together(tmp_path):
     make(tmp_path, ['0.png', '1.png'])
     assert fault(tmp_path, '0.png 0\nnone.png 0\n1.png\n1.png one\n1.png 2\n'
@@ -179,12 +290,11 @@ def test_all_faults_of_a_list_are_reported_together(tmp_path):
         'line 2: no such file: %s/none.png' % tmp_path,
         "line 3: no label after '1.png'",
         "line 4: label 'one' is not an integer",
-        'line 5: label 2 is not in 0..1',
-        'line 6: label -1 is not in 0..1',
         "line 7: label '0.5' is not an integer",
         'line 8: label 1, but label 0 in an earlier line: %s/./0.png' % tmp_path,
-        'line 9: label 7 is not in 0..1',
-        'line 9: no such file: %s/none.png' % tmp_path]
+        'line 9: no such file: %s/none.png' % tmp_path,
+        'line 5: label 2 is not in 0..1', 'line 6: label -1 is not in 0..1',
+        'line 9: label 7 is not in 0..1']
 
 
 def test_labels_that_start_at_1_get_a_hint_at_the_end(tmp_path):
@@ -192,7 +302,11 @@ def test_labels_that_start_at_1_get_a_hint_at_the_end(tmp_path):
     hint = 'the labels run 1..2, but labels start at 0'
     assert fault(tmp_path, '0.png 1\n1.png 2\n') == [
         'line 2: label 2 is not in 0..1', hint]
-    assert fault(tmp_path, '0.png 1\n' + '1.png 2\n' * 22)[-2:] == ['and 2 more', hint]
+    assert fault(tmp_path, '0.png 1\n' + '1.png 2\n' * 22)[2:] == [
+        'line 4: label 2 is not in 0..1', 'and 19 more such labels', hint]
+    assert fault(tmp_path, '0.png 0\n' + '1.png 4\n' * 2) == [
+        'the labels run 0..4: set num_classes = 5', 'line 2: label 4 is not in 0..1',
+        'line 3: label 4 is not in 0..1']
 
 
 def test_faults_beyond_20_are_counted(tmp_path):
@@ -206,17 +320,26 @@ def test_empty_missing_and_foreign_lists_are_named(tmp_path):
     with pytest.raises(InputError, match='none.txt: No such file or directory'):
         read_list(str(tmp_path / 'none.txt'), 2)
     path = write(tmp_path, 'café.png 0\n', encoding='latin-1')
-    with pytest.raises(InputError, match='list.txt:\n  line 1: .*0xe9'):
+    with pytest.raises(InputError, match='list.txt, line 1: .*0xe9.*: save it as'):
         read_list(path, 2)
+    path = write(tmp_path, 'a.png 0\n', encoding='utf-16-le')
+    with pytest.raises(InputError, match='list.txt, line 1: this is no text file'):
+        read_list(path, 2)
+    with pytest.raises(InputError, match='list.txt: no line is "path label" .*: '
+                                         "line 1: label 'cat' is not an integer"):
+        read_list(write(tmp_path, 'a.png cat\n' * 9), 2)
 
 
 def test_class_names_are_one_to_a_line(tmp_path):
-    path = write(tmp_path, '\ufeffcat\r\n grey dog \r\ncat\r\n\r\n')
-    assert read_class_names(path, 3) == ['cat', 'grey dog', 'cat']
+    path = write(tmp_path, '\ufeffcat\r\n grey dog \r\ncow\r\n\r\n')
+    assert read_class_names(path, 3) == read_class_names(path) == [
+        'cat', 'grey dog', 'cow']
     assert read_class_names(None, 3) == ['0', '1', '2']
     with pytest.raises(InputError, match='list.txt: expected names of num_classes = 2 '
                                          'classes, found 3'):
         read_class_names(path, 2)
+    with pytest.raises(InputError, match='list.txt, line 3: cat is in line 1, too'):
+        read_class_names(write(tmp_path, 'cat\ndog\ncat\n'), 3)
     with pytest.raises(InputError, match='list.txt, line 2: no name'):
         read_class_names(write(tmp_path, 'cat\n \ndog\n'), 3)
     with pytest.raises(InputError, match='list.txt: .*0xe9'):

@@ -168,9 +168,28 @@ def test_pretrained_weights_name_the_classes_of_imagenet(golden_file):
 
 def test_names_of_another_network_are_not_used(golden_file):
     os.symlink(golden_file, 'golden.npy')
-    with open('model.json', 'w') as file:
-        file.write('{"class_names": ["a", "b"]}')
-    assert find_class_names('golden.npy', 'fc8') == imagenet_names()
+    for name in ('golden.json', 'model.json'):
+        with open(name, 'w') as file:
+            json.dump({'class_names': ['a', 'b']}, file)
+        assert find_class_names('golden.npy', 'fc8') == imagenet_names()
+
+
+def test_weights_that_are_converted_keep_their_names(trained, expected):
+    assert run_program('alexnet.py', trained[0], 'my.npy') == (0, 'Wrote my.npy\n')
+    assert find_class_names('my.npy', 'fc8') == NAMES
+    status, output = predict(TEST, '--checkpoint=my.npy')
+    assert status == 0 and [row['name_1'] for row in rows()] == [
+        NAMES[label] for label in expected[2].argmax(1)]
+
+
+def test_lists_of_any_ending_are_taken(trained):
+    for name, lines in [('a.lst', [CAT]), ('a.TXT', [CAT]), ('a', [CAT]),
+                        ('a.csv', ['path,label', '"%s",1' % CAT])]:
+        with open(name, 'w') as file:
+            file.write('\n'.join(lines))
+        status, output = predict(name, '--checkpoint=' + trained[0])
+        assert status == 0 and [row['path'] for row in rows()] == [CAT], output
+        assert ('Accuracy' in output) == (name == 'a.csv')
 
 
 def test_exported_model_classifies_the_bytes_of_pictures(trained, expected):

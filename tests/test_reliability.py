@@ -1,5 +1,6 @@
 """What finetune.py promises when it is stopped, killed or fed with bad things."""
 import glob
+import json
 import os
 import random
 import re
@@ -12,8 +13,10 @@ import cv2
 import numpy as np
 import pytest
 
-from helpers import ROOT, Program, finetune, outputs_in, same, summaries, tensors
-from machinery.checkpoints import copy_checkpoint, list_checkpoints
+from helpers import (ROOT, Program, finetune, outputs_in, run_program, same,
+                     summaries, tensors)
+from machinery.checkpoint_files import (copy_checkpoint, find_weights,
+                                        list_checkpoints)
 from machinery.tf1 import tf
 
 JOB = ['--train_file=images/test.txt', '--val_file=images/test.txt', '--num_epochs=3',
@@ -109,9 +112,9 @@ def test_finished_run_is_left_as_it_is(uninterrupted):
     assert 'Epoch' not in output and 'in the run being resumed' not in output
     for _ in range(2):  # the warnings stay true, since nothing was trained with these
         output = run(uninterrupted, '--resume=True', '--seed=1',
-                     '--classes_file=images/classes.txt')
+                     '--classes_file=None')
         assert 'Warning: seed was 0 in the run being resumed, now it is 1' in output
-        assert "Warning: class_names was ['0', '1', '2'] in the run" in output
+        assert "Warning: class_names was ['brick', 'grass', 'gravel'] in the" in output
     assert same(final(uninterrupted), before)
 
 
@@ -167,6 +170,75 @@ def test_resume_takes_a_path(tmp_path, uninterrupted):
                 tensors(uninterrupted + '/new/checkpoints/model_best.ckpt'))
     status, output = finetune(str(tmp_path / 'x'), *(JOB + ['--resume=none.ckpt']))
     assert status == 2 and 'none.ckpt: no such checkpoint' in output
+
+
+def test_checkpoints_of_odd_names_are_found(tmp_path, uninterrupted):
+    """Or the name is refused at the start: TensorFlow takes it for a pattern."""
+    for name in ('run [lr=0.003]', 'a*b', 'a?b', 'a\\b'):
+        status, output = finetune(str(tmp_path / name), *JOB)
+        assert status == 2 and 'checkpoint_path' in output
+        assert 'without [ ] * ? or ' in output and not (tmp_path / name).exists()
+    folder = tmp_path / 'run {lr=0.003} ümlaut' / 'new' / 'checkpoints'
+    shutil.copytree(uninterrupted + '/new/checkpoints', str(folder))
+    before = tensors(str(folder / 'model_epoch3.ckpt'))
+    for resume in ('True', folder, folder / 'model_epoch3.ckpt.index',
+                   folder / 'model_epoch3.ckpt.data-00000-of-00001'):
+        output = run(str(tmp_path / 'run {lr=0.003} ümlaut'), '--resume=%s' % resume)
+        assert 'Resuming from %s\n' % (folder / 'model_epoch3.ckpt') in output
+    assert same(tensors(str(folder / 'model_epoch3.ckpt')), before)
+    best = find_weights(str(folder))
+    assert best == find_weights(best + '.meta') == str(folder / 'model_best.ckpt')
+    shutil.copytree(str(folder), str(tmp_path / '[a]'))
+    for script, arguments in [
+            ('predict.py', ['--checkpoint=%s' % (tmp_path / '[a]')]),
+            ('alexnet.py', [str(tmp_path / '[a]' / 'model_best.ckpt.index')])]:
+        status, output = run_program(script, *arguments)
+        assert status == 2 and 'in the path of a checkpoint' in output
+
+
+def test_resume_where_there_is_nothing_starts_and_says_so(tmp_path):
+    output = run(str(tmp_path), '--resume=True', '--num_epochs=1')
+    assert 'new/checkpoints holds no checkpoint to resume from: a new run' in output
+
+
+def test_class_names_are_kept_without_their_file(tmp_path, uninterrupted):
+    folder = shutil.copytree(uninterrupted + '/new/checkpoints', str(tmp_path / 'a'))
+    shutil.copy(os.path.join(ROOT, 'images', 'classes.txt'), str(tmp_path))
+    with open(os.path.join(ROOT, 'images', 'test.txt')) as file:
+        (tmp_path / 'test.txt').write_text(''.join(
+            os.path.join(ROOT, 'images', line) for line in file))
+    (tmp_path / 'classes.txt').write_text('x\ny\n')
+    status, output = finetune(str(tmp_path), *JOB, '--num_epochs=1', (
+        '--train_file=%s' % (tmp_path / 'test.txt')))
+    assert 'classes.txt names 2 classes, but num_classes is 3; so they' in output
+    (tmp_path / 'classes.txt').unlink()
+    output = run(str(tmp_path / 'x'), '--resume=%s/model_epoch3.ckpt' % folder,
+                 '--train_file=%s' % (tmp_path / 'test.txt'), '--num_epochs=4')
+    assert 'class_names was' not in output
+    with open(str(tmp_path / 'x' / 'new' / 'checkpoints' / 'model.json')) as file:
+        assert json.load(file)['class_names'] == ['brick', 'grass', 'gravel']
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path, uninterrupted):
+    path = str(tmp_path / 'model_epoch3.ckpt')
+    with tf.Session() as session:
+        for name, [value] in final(uninterrupted).items():
+            if name == 'fc7/weights':
+                value = value.copy()
+                value[0, :7] = np.nan
+            tf.get_variable(name, initializer=value)
+        session.run(tf.global_variables_initializer())
+        tf.train.Saver().save(session, path)
+    fault = 'fc7/weights: 7 numbers are not finite'
+    status, output = run_program('predict.py', '--checkpoint=' + path)
+    assert status == 2 and path in output and fault in output
+    status, output = run_program('predict.py', '--checkpoint=' + path,
+                                 '--export_path=%s' % (tmp_path / 'served'))
+    assert status == 2 and fault in output and not (tmp_path / 'served').exists()
+    status, output = finetune(str(tmp_path / 'a'), *JOB, '--weights_path=' + path)
+    assert status == 2 and fault in output
+    status, output = finetune(str(tmp_path / 'b'), *JOB, '--resume=' + path)
+    assert status == 2 and '%s holds numbers that are not finite' % path in output
 
 
 def test_resume_destroys_no_checkpoint(tmp_path, uninterrupted):
@@ -279,11 +351,15 @@ def test_all_bad_pictures_are_told_before_the_first_step(tmp_path, lists):
     assert 'train.txt, line 6: %s: not a picture' % (tmp_path / '5.jpg') in output
     assert 'val.txt, line 10: %s: not a picture' % (tmp_path / '21.jpg') in output
     assert "on_bad_image = 'skip'" in output and 'Epoch' not in output
+    assert not (tmp_path / 'out').exists()
 
 
 def test_bad_pictures_are_skipped_on_demand_and_warnings_are_given(tmp_path, lists):
+    with open(str(tmp_path / 'train.txt'), 'a') as file:
+        file.write('gone.jpg 0\n')
     output = run(str(tmp_path / 'out'), '--on_bad_image=skip', *lists)
-    assert 'Cannot read 2 pictures:' in output
+    assert 'Cannot read 3 pictures:' in output
+    assert 'train.txt, line 17: %s: No such file' % (tmp_path / 'gone.jpg') in output
     assert '4 pictures of %s are also in' % (tmp_path / 'val.txt') in output
     assert 'train.txt has no sample of class 2\n' in output
     assert '(always predicting the most common class: 0.5' in output

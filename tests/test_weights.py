@@ -54,6 +54,17 @@ def test_all_kinds_of_layers_of_caffe_are_read(tmp_path, old):
     assert num_classes_of(path, 'fc8') == 3
 
 
+@pytest.mark.parametrize('old', [False, True])
+def test_caffenet_is_not_alexnet(tmp_path, old):
+    """It has the same shapes, but pools before it normalises."""
+    path = str(tmp_path / 'a.caffemodel')
+    write_caffemodel(path, dict(CAFFE, norm1=[], pool1=[]), old)
+    assert same(read_weights(path), WEIGHTS)
+    write_caffemodel(path, dict(CAFFE, pool1=[], norm1=[]), old)
+    with pytest.raises(InputError, match='a.caffemodel: it pools before it normalises'):
+        read_weights(path)
+
+
 def test_full_caffemodel_is_read(module_path):
     path = str(module_path / 'golden.caffemodel')
     weights = golden()[1]
@@ -227,9 +238,14 @@ def test_command_line_fetches_what_is_not_there(tmp_path, monkeypatch):
     monkeypatch.setattr(download, 'DEFAULT_WEIGHTS', str(path))
     status, output = run_program('alexnet.py', '--url=http://127.0.0.1:1/weights')
     assert status == 2 and 'http://127.0.0.1:1/weights: <urlopen error' in output
-    path.write_bytes(b'')
-    status, output = run_program('alexnet.py')
-    assert status == 0 and output.startswith('%s is already there' % path)
+    for content, fault in [(b'<!DOCTYPE html>', 'is an HTML page'), (b'', 'damaged')]:
+        path.write_bytes(content)
+        status, output = run_program('alexnet.py')
+        assert status == 2 and fault in output
+        assert 'Remove it, and "python alexnet.py" fetches it anew.' in output
+    monkeypatch.setattr(download, 'PRETRAINED', SHAPES)
+    save(path, WEIGHTS)
+    assert run_program('alexnet.py') == (0, '%s is already there, and whole\n' % path)
 
 
 class Server:
@@ -409,7 +425,7 @@ def test_pickle_that_runs_code_is_refused_and_runs_nothing(
 
 @pytest.mark.parametrize('change, complaint', [
     ({'fc7': [np.full((7, 6), np.nan, np.float32), WEIGHTS['fc7'][1]]},
-     'fc7 holds numbers that are not finite'),
+     'fc7/weights: 42 numbers are not finite'),
     ({'fc8': WEIGHTS['fc7']}, 'fc8/weights: expected shape (6, 3), found (7, 6)')])
 def test_unfit_weights_are_not_kept(tmp_path, module_path, change, complaint):
     path = module_path / 'unfit.npy'

@@ -1,0 +1,99 @@
+"""The files of checkpoints: find, open and copy them."""
+import contextlib
+import glob
+import os
+import re
+import shutil
+
+from machinery.settings import PATTERN, InputError
+from machinery.tf1 import tf
+
+KINDS = ['weights', 'biases']  # what a layer has, in this order
+
+
+def find_weights(path, newest=False):
+    """Return the checkpoint or weight file that a path means.
+
+    Of a folder it is the best checkpoint, or the newest one; and any of a checkpoint's
+    files means the checkpoint.
+
+    Raises:
+        InputError: there is none.
+    """
+    start = re.sub(r'\.(index|meta|data-\d{5}-of-\d{5})$', '', path)
+    if os.path.exists(start + '.index'):
+        return start
+    if os.path.isdir(path):
+        best = os.path.join(path, 'model_best.ckpt')
+        found = list_checkpoints(path)
+        if os.path.exists(best + '.index') and not (newest and found):
+            return best
+        if found:
+            return found[-1]
+        raise InputError('%s: no checkpoints there; finetune.py writes them' % path)
+    if not os.path.isfile(path):
+        raise InputError(
+            '%s: no such checkpoint or weight file; finetune.py writes checkpoints, '
+            '"python alexnet.py" fetches the pretrained weights, and with weights_path '
+            '= None finetune.py starts from the training images alone' % path)
+    return path
+
+
+def list_checkpoints(folder):
+    """Return the complete checkpoints of finetune.py in a folder, oldest first.
+
+    Saving writes .index last, so a checkpoint without it is incomplete. A copy of one
+    of them, model_best.ckpt, is left out.
+    """
+    found = []
+    for name in os.listdir(folder) if os.path.isdir(folder) else []:
+        match = re.fullmatch(r'(model_epoch(\d+)(_step(\d+))?\.ckpt)\.index', name)
+        if match:  # an epoch's last checkpoint has no step in its name
+            name, epoch, _, step = match.groups()
+            found.append((int(epoch), float(step or 'inf'), os.path.join(folder, name)))
+    return [path for _, _, path in sorted(found)]
+
+
+def copy_checkpoint(source, target):
+    """Copy a checkpoint; an interrupted copy is incomplete, never a mix of two."""
+    if os.path.realpath(source) == os.path.realpath(target):
+        return
+    for path in glob.glob(glob.escape(target) + '.*'):
+        os.remove(path)
+    for path in sorted(glob.glob(glob.escape(source) + '.*')):  # .data, .index, .meta
+        try:
+            os.link(path, target + path[len(source):])
+        except OSError:  # not every file system has links
+            shutil.copyfile(path, target + path[len(source):])
+
+
+@contextlib.contextmanager
+def damage_told(path, expected):
+    """Turn any exception into an InputError; a damaged file raises nearly any."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError('%s: %s' % (path, error)) from error
+    except Exception as error:
+        raise InputError('%s: damaged, or not %s: %s: %s' % (
+            path, expected, type(error).__name__, str(error).split('\n')[0])) from error
+
+
+def open_checkpoint(path):
+    """Return TensorFlow's reader of a checkpoint, or raise an InputError."""
+    if re.search(PATTERN, path):
+        raise InputError('%s: TensorFlow takes [ ] * ? \\ in the path of a checkpoint '
+                         'for a pattern; rename its folder' % path)
+    with damage_told(path, 'made by finetune.py'):
+        return tf.train.load_checkpoint(path)
+
+
+def read_checkpoint(path):
+    """Read weights from a checkpoint; what an optimizer keeps there is left out."""
+    reader = open_checkpoint(path)
+    found = reader.get_variable_to_shape_map()
+    layers = [name[:-len('/weights')] for name in sorted(found)
+              if name.endswith('/weights')]
+    with damage_told(path, 'made by finetune.py'):
+        return {layer: [reader.get_tensor('%s/%s' % (layer, kind)) for kind in KINDS]
+                for layer in layers if layer + '/biases' in found}
