@@ -10,7 +10,8 @@ from machinery.tf1 import session_config, tf
 def export_model(build, class_names, folder, size, mean, margin):
     """Write a SavedModel that classifies the bytes of picture files.
 
-    Its signature, serving_default, takes pictures, a string tensor (n,), and returns
+    Its signature serving_default takes pictures, a string tensor (n,), the signature
+    images float32 (n, 227, 227, 3), as load_image gives them. Both return
     probabilities, class_ids and names, each (n, number of classes), the most probable
     class first.
 
@@ -33,24 +34,75 @@ def export_model(build, class_names, folder, size, mean, margin):
         probabilities, class_ids = tf.nn.top_k(model.probabilities, len(class_names))
         names = tf.gather(tf.constant(class_names), class_ids)
         model.load_initial_weights(session)
-        tf.saved_model.simple_save(session, part, {'pictures': pictures}, {
-            'probabilities': probabilities, 'class_ids': class_ids, 'names': names})
+        outputs = {'probabilities': probabilities, 'class_ids': class_ids,
+                   'names': names}
+        builder = tf.saved_model.Builder(part)
+        builder.add_meta_graph_and_variables(session, ['serve'], {
+            'serving_default': tf.saved_model.predict_signature_def(
+                {'pictures': pictures}, outputs),
+            'images': tf.saved_model.predict_signature_def({'images': x}, outputs)})
+        builder.save()
     os.rename(part, folder)
 
 
 def preprocess(data, size, mean, margin):
     """load_image in graph form, for a file's bytes as a scalar tensor.
 
-    Takes JPEG, PNG, and GIF of one frame; does not obey the EXIF orientation, and CMYK
-    comes out up to 2 of 255 levels different.
+    Takes JPEG, PNG, BMP, and GIF of one frame; CMYK comes out up to 2 of 255 levels
+    different.
     """
-    # The decoding that OpenCV uses, too. The operation takes the other formats as well.
-    image = tf.image.decode_jpeg(data, 3, dct_method='INTEGER_ACCURATE')
+    def has(mark, start):
+        return tf.equal(tf.strings.substr(data, start, len(mark)), mark)
+
+    image = tf.case([(has('PNG', 1), lambda: decode_png(data)),
+                     (has('BM', 0), lambda: decode_bmp(data))],
+                    # The decoding that OpenCV uses, too. It takes GIF as well.
+                    lambda: turn(tf.image.decode_jpeg(
+                        data, 3, dct_method='INTEGER_ACCURATE'), data))
     width, height = size
     start = margin // 2
     image = resize(image, (width + margin, height + margin))
     image = image[start:start + height, start:start + width, ::-1]
     return tf.cast(image, tf.float32) - mean
+
+
+def decode_png(data):
+    """Decode a PNG, with what is transparent on white."""
+    image = tf.cast(tf.image.decode_png(data, 4), tf.float32)
+    alpha = image[:, :, 3:] / 255
+    return tf.cast(image[:, :, :3] * alpha + 255 * (1 - alpha) + 0.5, tf.uint8)
+
+
+def decode_bmp(data):
+    """Decode a BMP; a fourth channel is no alpha, and a single one is grey."""
+    image = tf.image.decode_bmp(data)[:, :, :3]
+    return tf.tile(image, [1, 1, 3 // tf.shape(image)[2]])
+
+
+def turn(image, data):
+    """Turn a JPEG as the EXIF orientation in its first bytes says.
+
+    The orientation is an entry of 12 bytes, in either order: the tag 0x112, the type 3,
+    the count 1, and the value from 1 to 8. EXIF 2.3, section 4.6.
+    """
+    head = tf.cast(tf.decode_raw(tf.strings.substr(data, 0, 4096), tf.uint8), tf.int32)
+    windows = tf.stack([head[start:tf.size(head) - 9 + start] for start in range(10)])
+    orientation = tf.constant([1])
+    for entry in ([0x12, 1, 3, 0, 1, 0, 0, 0, None, 0],
+                  [1, 0x12, 0, 3, 0, 0, 0, 1, 0, None]):
+        known = [place for place, value in enumerate(entry) if value is not None]
+        is_here = tf.reduce_all(tf.equal(
+            tf.gather(windows, known),
+            [[entry[place]] for place in known]), 0)
+        orientation = tf.concat([tf.boolean_mask(
+            windows[entry.index(None)], is_here), orientation], 0)
+    orientation = orientation[0]
+    for values, change in [((5, 6, 7, 8), lambda: tf.transpose(image, [1, 0, 2])),
+                           ((2, 3, 6, 7), lambda: image[:, ::-1]),
+                           ((3, 4, 7, 8), lambda: image[::-1])]:
+        image = tf.cond(tf.reduce_any(tf.equal(orientation, values)), change,
+                        lambda: image)
+    return image
 
 
 def resize(image, size):
