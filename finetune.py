@@ -4,6 +4,7 @@ Edit the variables below, or give them on the command line:
     python finetune.py --train_file my/train.txt --num_epochs 3 --train_layers "['fc8']"
 """
 import sys
+from shlex import quote
 
 import numpy as np
 
@@ -91,6 +92,7 @@ variables = [variable for layer in train_layers for variable in model.variables[
 
 with tf.name_scope('scores'):  # of each sample; all of them are shown everywhere
     predicted = tf.argmax(model.logits, 1)
+    probability = tf.reduce_max(model.probabilities, 1)
     correct = tf.equal(predicted, tf.argmax(y, 1))
     scores = {'cross_entropy': tf.nn.softmax_cross_entropy_with_logits_v2(
                   labels=y, logits=model.logits),
@@ -113,16 +115,16 @@ def rate_of(epoch):
 
 
 def evaluate(batches):
-    """Return {score: values} and the classes of all samples, in the list's order."""
+    """Return {score: values}, predicted classes and their probabilities, of a list."""
     batches.reset_pointer()
     results = []
     while batches.pointer < batches.data_size:
         features, labels = batches.next_batch(batch_size)
         feed = {model.bottleneck: features, y: labels, keep_prob: 1.}
-        results.append(session.run([predicted] + list(scores.values()), feed))
-    classes, *values = [workers.interleave(np.concatenate(share))
-                        for share in zip(*results)]
-    return dict(zip(scores, values)), classes
+        results.append(session.run([predicted, probability, *scores.values()], feed))
+    classes, probabilities, *values = [workers.interleave(np.concatenate(share))
+                                       for share in zip(*results)]
+    return dict(zip(scores, values)), (classes, probabilities)
 
 
 def mean_of(scores):
@@ -133,7 +135,7 @@ def mean_of(scores):
 examine_pictures([train_data, val_data] + test_data, on_bad_image, workers)
 if workers.is_chief and not checkpoints.resuming:
     model.WEIGHTS_PATH = weights_path = fetch_if_missing(
-        weights_path, optional=train_file == 'images/train.txt')
+        weights_path, optional=train_file.endswith('images/train.txt'))
 
 with workers.session() as session, StopSignals() as stop, summaries:
     session.run(tf.global_variables_initializer())
@@ -148,7 +150,8 @@ with workers.session() as session, StopSignals() as stop, summaries:
     workers.broadcast(session)
     checkpoints.start(session, train_data, class_names, optimizer, scores)
     step = int(session.run(global_step))
-    summaries.start(session.graph, step)
+    summaries.start(session.graph, step, settings, model.table())
+    summaries.draw_batch(step, train_data, class_names)
     train_batches, val_batches, *test_batches = cache_bottlenecks(
         [train_data, val_data] + test_data, session, model, x, cache_limit, cache_dir,
         cache_features)
@@ -173,7 +176,7 @@ with workers.session() as session, StopSignals() as stop, summaries:
             bar.update(step, batch_scores, display)
         bar.close()
 
-        val_scores, val_classes = evaluate(val_batches)
+        val_scores, val_predictions = evaluate(val_batches)
         val_means = mean_of(val_scores)
         checkpoints.stop_unless_finite('validation', val_means, epoch, step,
                                        rate_of(epoch))
@@ -181,11 +184,14 @@ with workers.session() as session, StopSignals() as stop, summaries:
                       images_per_second=bar.images_per_second)
         summaries.add('validation', step, **val_means)
         checkpoints.save(session, epoch + 1, scores=val_means)
-        bar.report(val_means, val_data.labels, val_classes, class_names)
+        bar.report(val_means, val_data.labels, val_predictions[0], class_names)
         filters = session.run(model.variables['conv1'][0])
         summaries.draw(step, val_batches, batch_size, val_scores['cross_entropy'],
-                       val_classes, class_names, filters)
+                       val_predictions, class_names, filters)
 
+    if workers.any(stop.received):
+        workers.leave(stop.status, checkpoints.farewell(num_epochs, step))
+    stop.release()  # all is saved: from here on, a signal ends the run at once
     if test_data:
         checkpoints.restore_best(session)
         test_scores, _ = evaluate(*test_batches)
@@ -193,7 +199,9 @@ with workers.session() as session, StopSignals() as stop, summaries:
     workers.finish()
 
 checkpoints.report()
-print('Curves:     tensorboard --logdir %s' % filewriter_path)
+print('Curves:     tensorboard --logdir %s' % quote(filewriter_path))
+print('Predict:    python predict.py %s --checkpoint %s' % (
+    quote(test_file or val_file), quote(checkpoint_path)))
 if export_path and workers.is_chief:
     export_model(lambda x: AlexNet(x, 1., num_classes, [], checkpoints.best),
                  class_names, export_path, *find_preprocessing(

@@ -4,6 +4,7 @@ Edit the variables below, or give them and the pictures on the command line:
     python predict.py cat.jpg photos 'more/*.png' --top_k=5
 """
 import csv
+import os
 import sys
 
 import numpy as np
@@ -15,7 +16,7 @@ from machinery.drawings import draw_confusions
 from machinery.export import export_model
 from machinery.lists import find_pictures, has_labels, read_list
 from machinery.model_file import find_class_names, find_preprocessing
-from machinery.settings import InputError, input_errors, read_settings
+from machinery.settings import InputError, input_errors, printable, read_settings
 from machinery.tf1 import find_device, tf
 from machinery.workers import Workers
 
@@ -29,7 +30,7 @@ export_path = None  # a new folder: write a SavedModel there instead
 # Output
 predictions_file = 'predictions.csv'  # a table of the best classes
 confusion_file = 'confusion_matrix.png'  # for a list with labels
-features_file = 'features.npz'  # for a layer: arrays features and paths
+features_file = 'features.npz'  # for a layer: arrays features, paths, perhaps labels
 
 read_settings(globals(), sys.argv[1:], positional='pictures')
 if layer not in [None] + LAYERS:
@@ -40,19 +41,28 @@ tf.reset_default_graph()  # there, this may be the second run
 
 
 @input_errors()
-def write_predictions(paths, probabilities, best):
-    """Write the best classes of each picture as a table."""
+def write_predictions(paths, labels, probabilities, best):
+    """Write the best classes of each picture as a table, and the true ones if known."""
     with open(predictions_file, 'w', newline='', encoding='utf-8',
               errors='surrogateescape') as file:
         writer = csv.writer(file)
-        writer.writerow(['path'] + [
+        truth = [] if labels is None else ['true_class', 'true_name']
+        writer.writerow(['path'] + truth + [
             '%s_%d' % (column, rank + 1) for rank in range(best.shape[1])
             for column in ('class', 'name', 'probability')])
-        for path, row, ranked in zip(paths, probabilities, best):
-            writer.writerow([path] + [
-                cell for label in ranked
-                for cell in (label, class_names[label], '%.6f' % row[label])])
+        for sample, (path, row, ranked) in enumerate(zip(paths, probabilities, best)):
+            cells = [cell_of(path)]
+            if truth:
+                cells += [labels[sample], cell_of(class_names[labels[sample]])]
+            for label in ranked:
+                cells += [label, cell_of(class_names[label]), '%.6f' % row[label]]
+            writer.writerow(cells)
     print('Wrote %s' % predictions_file)
+
+
+def cell_of(text):
+    """Return text for a cell, which no spreadsheet shall take for a formula."""
+    return "'" * text.startswith(tuple('=+-@\t\r')) + printable(text)
 
 
 def print_scores(labels, predicted, probabilities):
@@ -126,22 +136,26 @@ if not values:
     raise InputError('No picture could be read.')
 read = np.flatnonzero(is_read)
 paths = [paths[sample] for sample in read]
+labels = labels if labels is None else labels[read]
 values = np.concatenate(values)
 
 if layer:
     with input_errors(), open(features_file, 'wb') as file:
-        np.savez(file, features=values, paths=paths)
+        np.savez(file, features=values, paths=paths,
+                 **{} if labels is None else {'labels': labels})
     print('Wrote %s: %s of %s, shape %s'
           % (features_file, layer, number_of(paths), values.shape))
     sys.exit()
 
 best = values.argsort(1)[:, ::-1][:, :top_k]
 for path, row, ranked in zip(paths, values, best):
-    print('%s: %s' % (path, ', '.join('%s %.4f' % (class_names[label], row[label])
-                                      for label in ranked)))
-write_predictions(paths, values, best)
+    print(printable('%s: %s' % (path, ', '.join(
+        '%s %.4f' % (class_names[label], row[label]) for label in ranked))))
+write_predictions(paths, labels, values, best)
+if os.path.exists(confusion_file):
+    os.remove(confusion_file)  # it may be that of an earlier list
 if labels is not None:
-    labels, predicted = labels[read], best[:, 0]
+    predicted = best[:, 0]
     print_scores(labels, predicted, values)
     matrix = draw_confusions(labels, predicted, class_names)
     if matrix:

@@ -167,14 +167,15 @@ class Checkpoints:
 
     def farewell(self, epoch, step):
         """Return what to say when a signal ends the run early."""
-        return ('\nStopped in epoch %d, before step %d; saved %s.\nTo go on, give the '
-                'same command and --resume=True.' % (epoch, step + 1, self.latest))
+        return ('\nStopped in epoch %d, after step %d; saved %s.\nTo go on, give the '
+                'same command and --resume=True.' % (epoch, step, self.latest))
 
     def report(self):
         """Print the best and the newest checkpoint."""
         print('Best:       %s, of epoch %d, validation %s %.4f' % (
             self.best, self.best_epoch, self._score, self._sign * self.best_score))
-        print('Checkpoint: %s' % self.latest)
+        print('Checkpoint: %s, the newest, from which --resume True goes on'
+              % self.latest)
 
     def restore_best(self, session):
         """Give the variables of the best checkpoint to all workers."""

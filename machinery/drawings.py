@@ -8,6 +8,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from machinery.settings import printable
+
 PROJECTOR_CONFIG = '''embeddings {
   tensor_name: "bottleneck"
   tensor_path: "features.tsv"
@@ -23,7 +25,7 @@ def draw_confusions(labels, predicted, class_names):
     num_classes = len(class_names)
     if num_classes > 1000:
         return None
-    class_names = as_plain_text(class_names)
+    class_names = [plain(cut(name)) for name in class_names]
     matrix = np.zeros((num_classes, num_classes), int)
     np.add.at(matrix, (labels, predicted), 1)
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
@@ -31,7 +33,8 @@ def draw_confusions(labels, predicted, class_names):
     figure = Figure((inches, inches), tight_layout=True)
     axes = figure.add_subplot()
     axes.imshow(shares, 'Blues', vmin=0, vmax=1)
-    axes.set(xlabel='predicted', ylabel='true', title='Confusion matrix')
+    axes.set(xlabel='predicted', ylabel='true',
+             title='Confusion matrix\n(shade: share of the true class)')
     if num_classes <= 40:
         axes.set_xticks(range(num_classes), class_names, rotation=90)
         axes.set_yticks(range(num_classes), class_names)
@@ -41,28 +44,50 @@ def draw_confusions(labels, predicted, class_names):
     return render(figure, '.png')
 
 
-def draw_mistakes(pictures, labels, predicted, losses, class_names):
+def draw_mistakes(pictures, paths, labels, predicted, probabilities, losses,
+                  class_names):
     """Return the 16 wrongly classified pictures of highest loss as a JPEG, or None.
 
     Args:
         pictures: function from sample numbers to an iterable of uint8 BGR arrays
             (227, 227, 3), with None for a picture that cannot be read.
-        labels, predicted, losses: arrays (n,), of all samples.
+        paths, labels, predicted, probabilities, losses: (n,), of all samples; the
+            probabilities are those of the predicted classes.
     """
     wrong = np.flatnonzero(predicted != labels)
     worst = wrong[losses[wrong].argsort()[::-1][:16]]
     if not len(worst):
         return None
-    class_names = as_plain_text(class_names)
-    figure = Figure((9.6, 10.8), dpi=100)
-    tiles = np.full((16, 270, 240, 3), 255, np.uint8)
-    for position, (sample, image) in enumerate(zip(worst, pictures(worst))):
+    return draw_tiles(pictures(worst), [
+        '%s\ntrue: %s\npredicted: %s, %.2f' % (
+            cut(os.path.basename(paths[sample]), 30), cut(class_names[labels[sample]]),
+            cut(class_names[predicted[sample]]), probabilities[sample])
+        for sample in worst])
+
+
+def draw_batch(images, labels, mean, class_names):
+    """Return images as the network gets them, with their classes, as a JPEG.
+
+    Args:
+        images: float32 array (n, 227, 227, 3), BGR minus the mean.
+        labels: array (n, number of classes), one-hot.
+    """
+    images = np.uint8(np.clip(np.round(images + np.float32(mean)), 0, 255))
+    return draw_tiles(images, [cut(class_names[label]) for label in labels.argmax(1)])
+
+
+def draw_tiles(images, texts):
+    """Return uint8 BGR arrays (227, 227, 3), four in a row, each above its text."""
+    rows = math.ceil(len(texts) / 4)
+    height = 240 + 16 * max(text.count('\n') + 1 for text in texts)
+    figure = Figure((9.6, rows * height / 100), dpi=100)
+    tiles = np.full((4 * rows, height, 240, 3), 255, np.uint8)
+    for position, (image, text) in enumerate(zip(images, texts)):
         if image is not None:
-            tiles[position, 38:265, 6:233] = image[:, :, ::-1]
-            text = 'true: %s\npredicted: %s' % (
-                class_names[labels[sample]], class_names[predicted[sample]])
-            row, column = divmod(position, 4)
-            figure.text(0.006 + column / 4, 0.995 - row / 4, text, va='top')
+            tiles[position, 6:233, 6:233] = image[:, :, ::-1]
+        row, column = divmod(position, 4)
+        figure.text(0.006 + column / 4, 1 - (row * height + 236) / (rows * height),
+                    plain(text), va='top', fontsize=9)
     figure.figimage(arrange(tiles, 4))
     return render(figure, '.jpg')
 
@@ -84,9 +109,14 @@ def arrange(tiles, columns):
         -1, columns * width, 3)
 
 
-def as_plain_text(names):
-    """Shorten names, and keep matplotlib from reading dollar signs as formulas."""
-    return [name[:20].replace('$', r'\$') for name in names]
+def cut(text, length=20):
+    """Return text, with its end left out where it is longer than that."""
+    return text if len(text) <= length else text[:length - 1] + '…'
+
+
+def plain(text):
+    """Keep matplotlib from reading dollar signs as formulas."""
+    return text.replace('$', r'\$')
 
 
 def render(figure, ending):
@@ -112,7 +142,7 @@ def write_projector(folder, batches, batch_size, pictures, paths, names):
     with open(os.path.join(folder, 'pictures.tsv'), 'w', encoding='utf-8') as file:
         file.write('class\tpicture\n')
         for sample in samples:
-            row = [texts[sample].replace('\t', ' ') for texts in (names, paths)]
+            row = [printable(texts[sample]) for texts in (names, paths)]
             file.write('\t'.join(row) + '\n')
     side = math.ceil(math.sqrt(len(samples)))
     tiles = np.full((side * side, 64, 64, 3), 255, np.uint8)

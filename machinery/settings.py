@@ -28,13 +28,19 @@ def input_errors():
                          if error.filename else str(error)) from error
 
 
+def printable(text):
+    """Return text with its control characters spelt out, as names may have them."""
+    return re.sub('[\0-\x1f\x7f-\x9f]', lambda match: repr(match.group())[1:-1], text)
+
+
 def tell(kind, error, traceback):
     """Let InputErrors and Ctrl-C end a script with one message, not a traceback."""
     if not issubclass(kind, (InputError, KeyboardInterrupt)):
         return sys.__excepthook__(kind, error, traceback)
     sys.stdout.flush()
     is_interrupt = issubclass(kind, KeyboardInterrupt)
-    print('Interrupted' if is_interrupt else error, file=sys.stderr)
+    print('Interrupted' if is_interrupt else
+          '\n'.join(map(printable, str(error).split('\n'))), file=sys.stderr)
     sys.exit(130 if is_interrupt else 2)
 
 
@@ -200,6 +206,10 @@ def read_settings(script, arguments, positional=None):
     changed = vars(namespace)
     places = changed.pop('positional', None)
     settings.update(changed, **{positional: places} if places else {})
+    for name, value in settings.items():  # the sample is where the script is
+        if name not in changed and type(value) is str and not os.path.exists(value):
+            beside = os.path.join(os.path.dirname(script['__file__']), value)
+            settings[name] = beside if os.path.isfile(beside) else value
 
     for name, value in settings.items():
         check_value(name, value, script[name])

@@ -1,20 +1,30 @@
 """What a run shows: a line or a bar on the console, and TensorBoard's pages."""
 import glob
 import os
+import platform
 import time
 
+import cv2
 import numpy as np
 from tqdm import tqdm
 
 from machinery.cache import FeatureCache
-from machinery.drawings import (draw_confusions, draw_filters, draw_mistakes,
-                                write_projector)
+from machinery.drawings import (draw_batch, draw_confusions, draw_filters,
+                                draw_mistakes, write_projector)
 from machinery.tf1 import tf
 
 
 def as_text(scores):
     """Return {score: value} as 'cross_entropy 0.5000, accuracy 0.8000'."""
     return ', '.join('%s %.4f' % score for score in scores.items())
+
+
+def as_table(settings):
+    """Return settings and versions as a table in Markdown."""
+    versions = {'Python': platform.python_version(), 'TensorFlow': tf.__version__,
+                'numpy': np.__version__, 'OpenCV': cv2.__version__}
+    return '| name | value |\n| --- | --- |\n' + ''.join(
+        '| %s | `%s` |\n' % pair for pair in [*settings.items(), *versions.items()])
 
 
 def add_summaries(scores, gradients, variables, train_op):
@@ -59,8 +69,12 @@ class Summaries:
         for writer in self._writers.values():
             writer.close()
 
-    def start(self, graph, step):
-        """Open the event files; what an earlier run wrote after step is forgotten."""
+    def start(self, graph, step, settings, layers):
+        """Open the event files; what an earlier run wrote after step is forgotten.
+
+        Args:
+            settings, layers: a dict and a table, for TensorBoard's page TEXT.
+        """
         if self._enabled:
             self._writers = {
                 run: tf.summary.FileWriter(os.path.join(self._folder, run), run_graph)
@@ -68,6 +82,13 @@ class Summaries:
             for writer in self._writers.values():
                 writer.add_session_log(tf.SessionLog(status=tf.SessionLog.START),
                                        step + 1)
+            text_page = tf.SummaryMetadata(
+                plugin_data=tf.SummaryMetadata.PluginData(plugin_name='text'))
+            self._add_values('train', step, [
+                tf.Summary.Value(tag=tag, metadata=text_page,
+                                 tensor=tf.make_tensor_proto(text.encode()))
+                for tag, text in [('settings', as_table(settings)),
+                                  ('layers', '```\n%s\n```' % layers)]])
 
     def add(self, run, step, *summaries, **scalars):
         """Add summaries, and values by their tags, to a run."""
@@ -79,33 +100,45 @@ class Summaries:
                     tf.Summary.Value(tag=tag, simple_value=value)
                     for tag, value in scalars.items()])
 
-    def draw(self, step, batches, batch_size, losses, predicted, class_names, filters):
+    def draw_batch(self, step, data, class_names):
+        """Add a page with a batch of training pictures as the network gets them."""
+        if self._enabled and data.paths:
+            images, labels = data.select(data.order[:16]).next_batch(16)
+            self._add_pictures('train', step, {'batch': draw_batch(
+                images, labels, data.mean, class_names)})
+
+    def draw(self, step, batches, batch_size, losses, predictions, class_names,
+             filters):
         """Add pictures: confusions, mistakes, filters where they are new, projector.
 
         Args:
-            batches: of the validation list, whose losses and predicted labels are given
-                in its order.
+            batches: of the validation list, in whose order losses and predictions are.
+            predictions: the predicted labels, and their probabilities.
             filters: array (height, width, channels, filters), those of conv1.
         """
         if not self._enabled:
             return
-        images = {'confusion_matrix': draw_confusions(batches.labels, predicted,
+        images = {'confusion_matrix': draw_confusions(batches.labels, predictions[0],
                                                       class_names)}
         if batches.paths:
             images['worst_mistakes'] = draw_mistakes(
-                batches.pictures, batches.labels, predicted, losses, class_names)
+                batches.pictures, batches.paths, batches.labels, *predictions, losses,
+                class_names)
         if not np.array_equal(filters, self._filters):
             images['conv1_filters'], self._filters = draw_filters(filters), filters
-        self._add_values('validation', step, [
-            tf.Summary.Value(
-                tag=tag, image=tf.Summary.Image(encoded_image_string=image))
-            for tag, image in images.items() if image])
+        self._add_pictures('validation', step, images)
         if not self._is_projected and (
                 batches.paths and isinstance(batches, FeatureCache)):
             self._is_projected = True
             write_projector(os.path.join(self._folder, 'validation'), batches,
                             batch_size, batches.pictures, batches.paths,
                             [class_names[label] for label in batches.labels])
+
+    def _add_pictures(self, run, step, pictures):
+        self._add_values(run, step, [
+            tf.Summary.Value(
+                tag=tag, image=tf.Summary.Image(encoded_image_string=picture))
+            for tag, picture in pictures.items() if picture])
 
     def _add_values(self, run, step, values):
         self._writers[run].add_summary(tf.Summary(value=values), step)

@@ -6,6 +6,8 @@ import sys
 
 # Keep TensorFlow's start-up messages off the screen, unless the user set a level. Some
 # are written straight to file descriptor 2 during the import, whatever the level is.
+if sys.stdout.isatty():
+    print('Loading TensorFlow', flush=True)  # which takes some seconds
 if os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3') == '3':
     stderr, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 2)

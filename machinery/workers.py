@@ -297,6 +297,10 @@ class StopSignals:
         return self
 
     def __exit__(self, *error):
+        self.release()
+
+    def release(self):
+        """Let signals end the process at once again."""
         for number, handler in self._earlier.items():
             signal.signal(number, handler)
 

@@ -7,7 +7,7 @@ from google.protobuf import text_format
 from tensorboard.plugins.projector import projector_config_pb2
 
 from alexnet import AlexNet, LAYERS
-from datagenerator import load_image
+from datagenerator import ImageDataGenerator, load_image
 from helpers import ROOT, events, files, finetune, summaries
 from machinery.lists import read_list
 from machinery.tf1 import tf
@@ -73,7 +73,8 @@ def test_event_files_hold_the_tags_and_the_graph(run):
     per_epoch = {(epoch, tag) for epoch in (1, 2, 3)
                  for tag in ['images_per_second', 'learning_rate']}
     assert per_epoch < found
-    assert found - per_epoch == {(2, tag) for tag in [
+    once = {(0, 'batch'), (0, 'settings'), (0, 'layers')}
+    assert found - per_epoch == once | {(2, tag) for tag in [
         'cross_entropy', 'accuracy', 'variable/fc8/weights', 'variable/fc8/biases',
         'gradient/fc8/weights', 'gradient/fc8/biases']}
     assert {step for step, _, _ in summaries(folder, 'validation')} == {1, 2, 3}
@@ -88,11 +89,31 @@ def test_validation_pictures_are_in_the_event_file(run, golden_file):
              for value in event.summary.value if value.HasField('image')}
     assert set(found) == {(epoch, tag) for epoch in (1, 2, 3) for tag in [
         'confusion_matrix', 'worst_mistakes']} | {(1, 'conv1_filters')}  # not trained
+    assert found[1, 'worst_mistakes'].shape[1] == 960
     filters = found[1, 'conv1_filters'][::5, ::5]
     assert filters.shape == (8 * 12, 12 * 12, 3)
     one = read_weights(golden_file)['conv1'][0][:, :, :, 30]  # row 3, column 7
     np.testing.assert_allclose(filters[25:36, 73:84],
                                127.5 + 127.5 * one / abs(one).max(), atol=1)
+
+
+def test_a_batch_and_the_settings_are_in_the_event_file(run):
+    found = {value.tag: value for event in events(run[0], 'train')
+             for value in event.summary.value}
+    batch = cv2.imdecode(np.frombuffer(
+        found['batch'].image.encoded_image_string, np.uint8), 1)
+    data = ImageDataGenerator(os.path.join(ROOT, 'images', 'test.txt'), True, True,
+                              nb_classes=3)
+    for place, sample in [(0, data.order[0]), (3, data.order[3])]:
+        image = load_image(data.paths[sample], mean=0)
+        image = image[:, ::-1] if data.variants[sample] else image
+        drawn = batch[6:233, 240 * place + 6:240 * place + 233]
+        assert abs(drawn - image).mean() < 6  # as a JPEG
+    settings, layers = [found[name].tensor.string_val[0].decode()
+                        for name in ('settings', 'layers')]
+    assert "| learning_rate | `1e-06` |\n" in settings and '| OpenCV |' in settings
+    assert 'fc8    4096 x 3           fresh     trained' in layers
+    assert found['layers'].metadata.plugin_data.plugin_name == 'text'
 
 
 def test_projector_page_shows_the_bottlenecks_of_the_validation_list(run, golden_file):
@@ -132,9 +153,12 @@ def test_output_is_clean_and_ends_with_what_to_do_next(run):
     assert lines[7].split()[-2:] == ['loaded', 'frozen']
     assert lines[8].split() == ['fc8', '4096', 'x', '3', 'fresh', 'trained']
     assert all(line.startswith('Epoch ') or line.startswith('Warning: all predictions')
-               for line in lines[9:-3])
-    assert lines[-2].endswith('%s/new/checkpoints/model_epoch3.ckpt' % folder)
-    assert lines[-1].endswith('tensorboard --logdir %s/log' % folder)
+               for line in lines[9:-4])
+    assert lines[-4].startswith('Best:       %s/new/checkpoints/model_best' % folder)
+    assert '%s/new/checkpoints/model_epoch3.ckpt, the newest' % folder in lines[-3]
+    assert lines[-2].endswith(' tensorboard --logdir %s/log' % folder)
+    assert lines[-1].endswith(' python predict.py images/val.txt --checkpoint '
+                              '%s/new/checkpoints' % folder)
 
 
 def test_graph_file_holds_no_weights(run):

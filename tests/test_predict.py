@@ -71,10 +71,12 @@ def expected(trained):
 
 
 def test_list_is_classified(trained, expected):
-    paths, _, probabilities, _ = expected
+    paths, labels, probabilities, _ = expected
     status, output = predict(TEST, '--checkpoint', trained[0])
     assert status == 0, output
     assert [row['path'] for row in rows()] == paths
+    assert [(int(row['true_class']), row['true_name']) for row in rows()] == [
+        (label, NAMES[label]) for label in labels]
     for row, probability in zip(rows(), probabilities):
         for rank, label in enumerate(probability.argsort()[::-1], 1):
             assert int(row['class_%d' % rank]) == label
@@ -100,6 +102,24 @@ def test_list_with_labels_is_scored(trained, expected):
     with open('c', 'rb') as file:
         assert file.read().startswith(b'\x89PNG')
     assert 'Top-5' not in output
+    status, output = predict(CAT, '--checkpoint=' + trained[0], '--confusion_file=c')
+    assert not os.path.exists('c') and 'true_class' not in rows()[0]
+
+
+def test_cells_are_no_formulas_and_text_is_printable(trained):
+    shutil.copytree(trained[0], 'copy')
+    with open('copy/model.json') as file:
+        model = json.load(file)
+    model['class_names'] = ['=1+1', '@x', '-z\x1b[31m']
+    with open('copy/model.json', 'w') as file:
+        json.dump(model, file)
+    for name in ('+1.jpg', 'a\x1b[31m\n.jpg'):
+        shutil.copy(CAT, name)
+    status, output = predict('+1.jpg', 'a\x1b[31m\n.jpg', '--checkpoint=copy')
+    assert status == 0 and '\x1b' not in output and 'a\\x1b[31m' in output
+    assert rows()[0]['path'] == "'+1.jpg" and '\x1b' not in str(rows())
+    assert {rows()[0]['name_%d' % rank] for rank in (1, 2, 3)} == {
+        "'=1+1", "'@x", "'-z\\x1b[31m"}
 
 
 def test_model_file_tells_what_one_needs(trained):
@@ -147,13 +167,14 @@ def test_missing_pictures_of_a_list_are_named(trained, lines, scored):
 
 
 def test_activations_of_a_layer_are_written(trained, expected):
-    paths, _, _, fc7 = expected
+    paths, labels, _, fc7 = expected
     status, output = predict(TEST, '--layer=fc7', '--features_file=fc7',
                              '--checkpoint=' + trained[0] + '/model_best.ckpt')
     assert status == 0, output
     with np.load('fc7') as found:
         assert list(found['paths']) == paths
         np.testing.assert_allclose(found['features'], fc7, atol=1e-4)
+        assert list(found['labels']) == list(labels)
 
 
 def test_pretrained_weights_name_the_classes_of_imagenet(golden_file):
