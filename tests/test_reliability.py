@@ -51,7 +51,7 @@ def test_interrupted_run_resumes_exactly(tmp_path):
             folder, *JOB, '--batch_size=2', '--resume=True',
             react=lambda text: os.kill(os.getpid(), number) if wanted in text else None)
         assert status == 128 + number, output
-        assert re.search('Stopped in epoch %d, before step [0-9]+; saved %s/new/'
+        assert re.search('Stopped in epoch %d, after step [0-9]+; saved %s/new/'
                          'checkpoints/model_epoch%d_step' % (epoch, folder, epoch),
                          output), output
         assert 'To go on, give the same command and --resume=True' in output
@@ -61,6 +61,18 @@ def test_interrupted_run_resumes_exactly(tmp_path):
     assert same(final(folder), final(reference))
     epochs = [step for step, tag, _ in event_steps(folder) if tag == 'accuracy']
     assert epochs == [14, 28, 42]
+
+
+def test_signal_in_the_last_validation_ends_the_run_before_the_test(tmp_path):
+    arguments = JOB + ['--num_epochs=1', '--test_file=images/test.txt',
+                       '--export_path=%s' % (tmp_path / 'served')]
+    status, output = finetune(
+        str(tmp_path), *arguments, react=lambda text: os.kill(
+            os.getpid(), signal.SIGTERM) if 'Epoch 1/1: validation' in text else None)
+    assert status == 143 and 'Stopped in epoch 1, after step 4; saved' in output
+    assert 'Test:' not in output and not (tmp_path / 'served').exists()
+    status, output = finetune(str(tmp_path), *arguments, '--resume=True')
+    assert status == 0 and 'Test: ' in output and (tmp_path / 'served').exists()
 
 
 def event_steps(folder):
