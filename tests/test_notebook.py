@@ -22,8 +22,10 @@ def check(notebook):
     assert sum('image/png' in output.get('data', {})
                for output in outputs(notebook)) == 2
     if not os.path.exists(os.path.join(ROOT, 'bvlc_alexnet.npy')):
-        text = ''.join(output.get('text', '') for output in outputs(notebook))
-        assert 'NO PRETRAINED WEIGHTS' in text
+        first, *others = outputs(notebook)
+        assert first.text.startswith('There are no pretrained weights here')
+        assert any('These are random weights' in output.get('data', {}).get(
+            'text/markdown', '') for output in others)
 
 
 def test_notebook_runs_from_top_to_bottom():

@@ -205,7 +205,7 @@ def test_stop_of_any_worker_stops_all_and_another_number_goes_on(tmp_path, two):
     programs[1].send_signal(signal.SIGTERM)
     statuses, outputs = finish(programs)
     assert statuses == (128 + signal.SIGTERM,) * 2, outputs
-    assert 'Stopped in epoch 2, before step' in outputs[0]
+    assert 'Stopped in epoch 2, after step' in outputs[0]
     found, output = train(tmp_path, 2, '--resume=True')
     assert 'Warning' not in output and same(found, two[0])
     status, output = finetune(tmp_path, '--batch_size=24', *JOB, '--resume=True',
