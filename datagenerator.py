@@ -12,7 +12,7 @@ import numpy as np
 
 from machinery import folders
 from machinery.lists import read_list
-from machinery.pictures import decode_image
+from machinery.pictures import decode_image, wait_for
 from machinery.settings import InputError, check_value
 from machinery.tf1 import tf
 
@@ -154,8 +154,7 @@ class ImageDataGenerator:
         following = self.order[self.pointer:self.pointer + batch_size]
         self._ahead = (batch_size,) + self._start_to_decode(following)
         start = time.time()
-        for image in decoding:
-            image.result()
+        wait_for(decoding, [self.paths[sample] for sample in samples])
         self.seconds_waited += time.time() - start
         return images, self.one_hot(samples)
 

@@ -8,6 +8,7 @@ from collections import Counter
 import numpy as np
 
 from machinery.lists import is_picture, read_class_names, walk
+from machinery.pictures import read_file
 from machinery.settings import InputError, Parser, input_errors, integer, parse
 
 LISTS = ['train', 'val', 'test']
@@ -121,8 +122,7 @@ def split_classes(classes, class_names, shares, seed=0):
     for label, class_name in enumerate(class_names):
         groups = {}
         for path in classes.get(class_name, []):
-            with open(path, 'rb') as file:
-                content = hashlib.sha1(file.read()).digest()
+            content = hashlib.sha1(read_file(path)).digest()
             groups.setdefault(content, []).append((path, label))
         fresh = [content for content in groups if content not in list_of]
         rng.shuffle(fresh)

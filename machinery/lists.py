@@ -10,8 +10,9 @@ from array import array
 
 import cv2
 import numpy as np
+from tqdm import tqdm
 
-from machinery.settings import InputError, input_errors
+from machinery.settings import InputError, input_errors, open_plain
 
 MAX_FAULTS = 20
 UTF16_MARKS = codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE
@@ -28,7 +29,7 @@ def read_lines(path):
     Raises:
         InputError: it is no such file; names the line.
     """
-    with open(path, 'rb') as file:
+    with open_plain(path) as file:
         start = file.read(2)
         file.seek(0)
         lines = (io.TextIOWrapper(file, 'utf-16') if start in UTF16_MARKS else
@@ -157,7 +158,7 @@ def read_class_names(path, num_classes=None):
     """
     if path is None:
         return [str(label) for label in range(num_classes)]
-    with open(path, 'rb') as file:
+    with open_plain(path) as file:
         try:
             lines = file.read().decode('utf-8-sig').rstrip().split('\n')
         except UnicodeDecodeError as error:
@@ -179,18 +180,19 @@ def read_class_names(path, num_classes=None):
 def list_warnings(generators):
     """Return warnings about the samples of ImageDataGenerators, as a list of text."""
     warnings = []
-    resolved = [(data, [os.path.realpath(path) for path in data.paths])
-                for data in generators]
-    for (first, first_paths), (second, paths) in itertools.combinations(resolved, 2):
-        line_of = dict(zip(first_paths, first.line_numbers))
-        shared = [(second.paths[sample], line_of[path], second.line_numbers[sample])
-                  for sample, path in enumerate(paths) if path in line_of]
-        if shared:
+    files = [file_numbers(data) for data in generators]
+    for first, second in itertools.combinations(range(len(files)), 2):
+        shared = np.flatnonzero(np.isin(files[second], files[first]))
+        if len(shared):
+            data, other = generators[second], generators[first]
+            there = np.flatnonzero(files[first] == files[second][shared[0]])[-1]
             warnings.append(
                 '%d %s also in %s, so its accuracy is too optimistic; the first is %s '
-                '(lines %d and %d)' % ((len(shared), (
-                    'picture of %s is' if len(shared) == 1 else 'pictures of %s are')
-                    % second.class_list, first.class_list) + shared[0]))
+                '(lines %d and %d)' % (
+                    len(shared), ('picture of %s is' if len(shared) == 1 else
+                                  'pictures of %s are') % data.class_list,
+                    other.class_list, data.paths[shared[0]],
+                    other.line_numbers[there], data.line_numbers[shared[0]]))
     for data in generators:
         empty = np.flatnonzero(np.bincount(data.labels, minlength=data.n_classes) == 0)
         if len(empty):
@@ -198,6 +200,19 @@ def list_warnings(generators):
                 data.class_list, 'es' if len(empty) > 1 else '',
                 ', '.join(map(str, empty[:20]))))
     return warnings
+
+
+def file_numbers(data):
+    """Return what the system knows each picture by, whatever links lead to it."""
+    numbers = np.empty(len(data.paths), np.int64)
+    for sample, path in enumerate(tqdm(data.paths, 'Comparing lists', leave=False,
+                                       delay=2, disable=None)):
+        try:
+            file = os.stat(path)
+            numbers[sample] = hash((file.st_dev, file.st_ino))
+        except OSError:  # it is on another machine, perhaps
+            numbers[sample] = hash(path)
+    return numbers
 
 
 @input_errors()

@@ -5,28 +5,24 @@ import json
 import os
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
 from machinery.lists import list_warnings
-from machinery.settings import InputError, input_errors
+from machinery.settings import InputError, input_errors, open_plain
 
 JPEG_MARK = b'\xff\xd8'
+SLOW = 30  # seconds for a picture
 cv2.utils.logging.setLogLevel(0)  # its messages name no file; ours do
 
 
 @input_errors()
 def read_file(path):
-    """Return the bytes of a file, or raise an InputError that names it.
-
-    What is no plain file might never end, or never begin.
-    """
-    if '\0' in path or os.path.exists(path) and not os.path.isfile(path):
-        raise InputError('%r: no file' % path)
-    with open(path, 'rb') as file:
+    """Return the bytes of a file, or raise an InputError that names it."""
+    with open_plain(path) as file:
         data = np.frombuffer(file.read(), np.uint8)
     if not data.size:
         raise InputError('%s: empty file' % path)
@@ -56,9 +52,11 @@ def decode_image(path):
     if may_be_transparent(data.tobytes()):
         whole = decode(data, cv2.IMREAD_UNCHANGED, path)
         if whole.ndim == 3 and whole.shape[2] == 4:
-            alpha = whole[:, :, 3:] / np.float32(np.iinfo(whole.dtype).max)
-            if alpha.min() < 1:
-                image = np.uint8(image * alpha + 255 * (1 - alpha) + 0.5)
+            limit = np.iinfo(whole.dtype).max
+            for row in range(0, len(image), 256):  # all at once, it would take 2 GB
+                alpha = whole[row:row + 256, :, 3:] / np.float32(limit)
+                image[row:row + 256] = (image[row:row + 256] * alpha +
+                                        255 * (1 - alpha) + 0.5)
     return image
 
 
@@ -103,6 +101,16 @@ def messages(found):
         found += file.read().decode(errors='replace').splitlines()
 
 
+def wait_for(futures, paths):
+    """Return the results of futures; tell of a file that takes longer than 30 s."""
+    results = []
+    for future, path in zip(futures, paths):
+        if not wait([future], SLOW).done:
+            tqdm.write('Waiting for %s: nothing for %s s' % (path, SLOW))
+        results.append(future.result())
+    return results
+
+
 def examine_all(paths, pool):
     """Return what examine gives for each path; damage inside a JPEG is a fault, too.
 
@@ -110,7 +118,7 @@ def examine_all(paths, pool):
     """
     complaints = []
     with messages(complaints):
-        results = list(pool.map(examine, paths))
+        results = wait_for([pool.submit(examine, path) for path in paths], paths)
     if not any('JPEG' in line for line in complaints):
         return results
     for position, (path, (fault, is_dark)) in enumerate(zip(paths, results)):

@@ -28,6 +28,17 @@ def input_errors():
                          if error.filename else str(error)) from error
 
 
+@input_errors()
+def open_plain(path):
+    """Open a file to read its bytes, or raise an InputError that names it.
+
+    What is no plain file might never end, or never begin.
+    """
+    if '\0' in path or os.path.exists(path) and not os.path.isfile(path):
+        raise InputError('%r: is no plain file' % path)
+    return open(path, 'rb')
+
+
 def printable(text):
     """Return text with its control characters spelt out, as names may have them."""
     return re.sub('[\0-\x1f\x7f-\x9f]', lambda match: repr(match.group())[1:-1], text)

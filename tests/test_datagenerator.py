@@ -1,4 +1,6 @@
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -7,7 +9,8 @@ import pytest
 from datagenerator import IMAGENET_MEAN, ImageDataGenerator, load_image
 from helpers import ROOT
 from machinery import pictures
-from machinery.pictures import examine_pictures, find_bad_pictures
+from machinery.pictures import (examine, examine_pictures, find_bad_pictures,
+                                wait_for)
 from machinery.settings import InputError
 from machinery.workers import Workers
 
@@ -196,8 +199,25 @@ def test_small_dark_and_damaged_pictures(tmp_path, capfd):
 def test_what_is_no_plain_file_is_no_picture(tmp_path):
     os.mkfifo(str(tmp_path / 'pipe.jpg'))
     for path in (str(tmp_path / 'pipe.jpg'), '/dev/zero', str(tmp_path)):
-        with pytest.raises(InputError, match='no file'):
+        with pytest.raises(InputError, match='is no plain file'):
             load_image(path)
+
+
+def test_picture_of_too_many_pixels_is_bad(tmp_path):
+    path = str(tmp_path / 'bomb.png')
+    cv2.imwrite(path, np.zeros((10001, 10000), np.uint8))
+    assert os.path.getsize(path) < 200000
+    with pytest.raises(InputError, match='bomb.png: OpenCV cannot decode it.*pixels'):
+        load_image(path)
+    assert 'pixels' in examine(path)[0]
+
+
+def test_file_that_is_waited_for_is_named(monkeypatch, capsys):
+    monkeypatch.setattr(pictures, 'SLOW', 0.1)
+    with ThreadPoolExecutor(2) as pool:
+        futures = [pool.submit(time.sleep, seconds) for seconds in (0, 0.5)]
+        assert wait_for(futures, ['quick.jpg', 'slow.jpg']) == [None, None]
+    assert capsys.readouterr().out == 'Waiting for slow.jpg: nothing for 0.1 s\n'
 
 
 def test_decoding_error_reaches_the_caller_with_list_line_and_path(tmp_path):
