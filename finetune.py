@@ -137,7 +137,7 @@ if workers.is_chief and not checkpoints.resuming:
     model.WEIGHTS_PATH = weights_path = fetch_if_missing(
         weights_path, optional=train_file.endswith('images/train.txt'))
 
-with workers.session() as session, StopSignals() as stop, summaries:
+with workers.session() as session, StopSignals() as stop:
     session.run(tf.global_variables_initializer())
     if checkpoints.resuming:
         checkpoints.restore(session)
@@ -148,7 +148,7 @@ with workers.session() as session, StopSignals() as stop, summaries:
             model.initialize_from_data(session, train_data.next_batch(64)[0])
         print(model.table())
     workers.broadcast(session)
-    checkpoints.start(session, train_data, class_names, optimizer, scores)
+    checkpoints.start(session, train_data, val_data, class_names, optimizer, scores)
     step = int(session.run(global_step))
     summaries.start(session.graph, step, settings, model.table())
     summaries.draw_batch(step, train_data, class_names)
@@ -198,6 +198,7 @@ with workers.session() as session, StopSignals() as stop, summaries:
         print('Test: %s, of the best checkpoint' % as_text(mean_of(test_scores)))
     workers.finish()
 
+summaries.finish()
 checkpoints.report()
 print('Curves:     tensorboard --logdir %s' % quote(filewriter_path))
 print('Predict:    python predict.py %s --checkpoint %s' % (

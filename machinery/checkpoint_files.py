@@ -88,6 +88,38 @@ def open_checkpoint(path):
         return tf.train.load_checkpoint(path)
 
 
+def read_all(path):
+    """Read a checkpoint, with TensorFlow's checksums, or raise an InputError."""
+    reader = open_checkpoint(path)
+    with damage_told(path, 'made by finetune.py'):
+        for name in reader.get_variable_to_shape_map():
+            reader.get_tensor(name)
+
+
+def put_aside_if_damaged(path):
+    """Rename a checkpoint that cannot be read in full; return whether it could be."""
+    try:
+        read_all(path)
+        return True
+    except InputError as error:
+        folder, name = os.path.split(path)
+        for part in glob.glob(glob.escape(path) + '.*'):
+            os.replace(part, os.path.join(folder, 'damaged_' + os.path.basename(part)))
+        print('Warning: %s\nIt is put aside as %s'
+              % (error, os.path.join(folder, 'damaged_' + name)))
+        return False
+
+
+def make_durable(paths):
+    """Let these files, and their names in their folder, outlive a loss of power."""
+    for path in paths + [os.path.dirname(os.path.abspath(paths[0]))]:
+        number = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+
+
 def read_checkpoint(path):
     """Read weights from a checkpoint; what an optimizer keeps there is left out."""
     reader = open_checkpoint(path)

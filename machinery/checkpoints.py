@@ -5,9 +5,13 @@ import sys
 
 import numpy as np
 
-from machinery.checkpoint_files import (copy_checkpoint, find_weights,
-                                        list_checkpoints, open_checkpoint)
-from machinery.model_file import model_path, read_model, warn_of_changes, write_model
+from machinery.checkpoint_files import (
+    copy_checkpoint, find_weights, list_checkpoints, make_durable, open_checkpoint,
+    put_aside_if_damaged, read_all)
+from machinery.lock import lock, unlock
+from machinery.model_file import (
+    model_path, warn_of_changes, warn_of_other_lists, write_digests,
+    write_model)
 from machinery.settings import InputError
 from machinery.tf1 import reason_of, tf
 
@@ -42,16 +46,17 @@ class Checkpoints:
         if workers.is_chief:
             self.latest, self._earlier = choose_checkpoint(folder, resume)
         self.resuming = workers.any(self.latest)
-        # best_score, best_epoch, epoch, done of all workers; a variable, so that a
-        # checkpoint holds them and never disagrees with them.
-        self._progress = tf.get_variable('progress', trainable=False,
-                                         initializer=np.array([-np.inf, 0., 1., 0.]))
+        # best_score, best_epoch, epoch, done of all workers, and the score of this
+        # checkpoint; a variable, so that each holds its own.
+        self._progress = tf.get_variable(
+            'progress', trainable=False,
+            initializer=np.array([-np.inf, 0., 1., 0., -np.inf]))
 
     def restore(self, session):
         """Restore the latest checkpoint, and see that its best one is here."""
         if self._workers.is_chief:
             restore_checkpoint(session, self.latest)
-            _, best_epoch, epoch, done = session.run(self._progress)
+            _, best_epoch, epoch, done, score = session.run(self._progress)
             # The earlier run may have been killed before it had copied its best, or
             # may have had another folder.
             source = self.latest
@@ -61,14 +66,30 @@ class Checkpoints:
                 os.makedirs(self.folder, exist_ok=True)
                 copy_checkpoint(source, self.best)
             if not os.path.exists(self.best + '.index'):
-                self._progress.load([-np.inf, 0., epoch, done], session)
+                best_score, best_epoch = self._find_best()
+                self._progress.load([best_score, best_epoch, epoch, done, score],
+                                    session)
         print('Resuming from %s' % self.latest)
 
-    def start(self, session, data, class_names, optimizer, scores):
+    def _find_best(self):
+        """Copy the best checkpoint that is left; return its score and epoch."""
+        scores = {}
+        for path in self._earlier:
+            *_, epoch, _, score = open_checkpoint(path).get_tensor('progress')
+            scores[score, -epoch] = path
+        score, epoch = max(scores, default=(-np.inf, 0))
+        if score == -np.inf:
+            return score, 0
+        copy_checkpoint(scores[score, epoch], self.best)
+        print('Warning: %s is now a copy of %s, the best that is left'
+              % (self.best, scores[score, epoch]))
+        return score, -epoch - 1
+
+    def start(self, session, data, val_data, class_names, optimizer, scores):
         """Find out how far the run has come, warn of changes, and write model.json.
 
         Args:
-            data: ImageDataGenerator of the training pictures.
+            data, val_data: ImageDataGenerators of the training and validation pictures.
             optimizer: the tf.train.Optimizer; its kind and numbers are compared, too.
             scores: the names that best_by may have.
 
@@ -81,7 +102,7 @@ class Checkpoints:
         if self._score not in scores:
             raise InputError('best_by is %r, must be one of %s, perhaps with a minus'
                              % (best_by, ', '.join(scores)))
-        self.best_score, best_epoch, epoch, done = session.run(self._progress)
+        self.best_score, best_epoch, epoch, done, _ = session.run(self._progress)
         self.best_epoch, self.epoch = int(best_epoch), int(epoch)
         self.done = int(done) // self._workers.size
         is_over = self.epoch > self._settings['num_epochs']
@@ -110,13 +131,19 @@ class Checkpoints:
                     'minus_mean': list(data.mean), 'margin': data.margin},
                 'settings': self._settings,
                 'versions': {'tensorflow': tf.__version__, 'numpy': np.__version__}}
+            lists = {name: one for name, one in [('train', data), ('val', val_data)]
+                     if one.paths}
             if self.latest:
                 warn_of_changes(self.latest, model)
+                warn_of_other_lists(self.latest, lists)
                 if os.path.dirname(self.latest) == self.folder:
                     self._saved_step = session.run(tf.train.get_global_step())
-            os.makedirs(self.folder, exist_ok=True)
-            if not is_over or not read_model(self.best):
+            lock(self.folder)  # which was made by now, perhaps, by another run
+            if not self._earlier and list_checkpoints(self.folder):
+                raise InputError('%s: another run has just used it' % self.folder)
+            if not is_over or not os.path.exists(model_path(self.best)):
                 write_model(model_path(self.best), model)
+                write_digests(self.folder, lists)
 
     def save(self, session, epoch, done=0, scores=None):
         """Save a checkpoint, or delete what there is of it, name the last one and exit.
@@ -134,7 +161,7 @@ class Checkpoints:
             self.best_score, self.best_epoch = score, epoch - 1
         self.epoch, self.done = epoch, done
         self._progress.load([self.best_score, self.best_epoch, epoch,
-                             done * self._workers.size], session)
+                             done * self._workers.size, score], session)
         if step == self._saved_step:  # nothing was trained since
             return
         path = os.path.join(self.folder, 'model_epoch%d%s.ckpt' % (
@@ -144,11 +171,15 @@ class Checkpoints:
                 self._saver.save(session, path)
                 if is_best:
                     copy_checkpoint(path, self.best)
+                make_durable(glob.glob(glob.escape(path) + '.*'))
             except (tf.errors.OpError, OSError) as error:
-                for part in glob.glob(glob.escape(path) + '*'):
-                    os.remove(part)
-                sys.exit('%s could not be saved: %s\nThe last checkpoint: %s.'
-                         % (path, reason_of(error), self.latest or 'none yet'))
+                # Without .meta, which is written last, a checkpoint is complete.
+                if not os.path.exists(path + '.index'):
+                    for part in glob.glob(glob.escape(path) + '*'):
+                        os.remove(part)
+                    path = self.latest or 'none yet'
+                sys.exit('The checkpoint of step %d could not be saved: %s\nThe last '
+                         'checkpoint: %s.' % (step, reason_of(error), path))
         self.latest, self._saved_step = path, step
 
     def stop_unless_finite(self, what, scores, epoch, step, rate):
@@ -172,6 +203,8 @@ class Checkpoints:
 
     def report(self):
         """Print the best and the newest checkpoint."""
+        if self._workers.is_chief:
+            unlock(self.folder)
         print('Best:       %s, of epoch %d, validation %s %.4f' % (
             self.best, self.best_epoch, self._score, self._sign * self.best_score))
         print('Checkpoint: %s, the newest, from which --resume True goes on'
@@ -187,28 +220,40 @@ class Checkpoints:
 def choose_checkpoint(folder, resume):
     """Return the checkpoint to resume from, or None, and all that are in a folder.
 
-    Removes what is left of checkpoints that were cut off while being saved.
+    Removes what is left of checkpoints that were cut off while being saved; to resume,
+    puts damaged ones aside. The folder is locked from here on, if it exists.
 
     Args:
         resume: True: the newest one; False: none; or a path.
 
     Raises:
-        InputError: resume is the path of no checkpoint, or of a damaged one, or newer
-            checkpoints in the folder would be overwritten.
+        InputError: another run uses the folder, or resume is the path of no checkpoint,
+            or of a damaged one, or all are, or newer checkpoints in the folder would
+            be overwritten.
     """
+    if os.path.isdir(folder):
+        lock(folder)
     checkpoints = list_checkpoints(folder)
     best_path = os.path.join(folder, 'model_best.ckpt')
+    if resume:
+        found = checkpoints
+        checkpoints = list(filter(put_aside_if_damaged, found))
+        if os.path.exists(best_path + '.index'):
+            found.append(best_path)
+            put_aside_if_damaged(best_path)
     if not checkpoints and os.path.exists(best_path + '.index'):
         checkpoints = [best_path]
     checkpoint = None
     if resume is True and checkpoints:
         checkpoint = checkpoints[-1]
+    elif resume is True and found:
+        raise InputError('%s: none of the checkpoints can be read' % folder)
     elif resume is True:
         print('%s holds no checkpoint to resume from: a new run starts' % folder)
     elif resume:
         checkpoint = find_weights(resume, newest=True)
     if checkpoint:
-        open_checkpoint(checkpoint)  # a damaged one is told now, not after the pictures
+        read_all(checkpoint)  # a damaged one is told now, not after the pictures
     if checkpoints and checkpoint != checkpoints[-1]:
         raise InputError(
             '%s holds checkpoints of an earlier run. Resume it with --resume=True, or '

@@ -1,6 +1,5 @@
 """Lists of pictures and of classes: find, read, warn."""
 import codecs
-import csv
 import glob
 import io
 import itertools
@@ -122,8 +121,7 @@ def split_line(line):
     *path, label = line.rsplit(None, 1)
     delimiter = ',' if ',' in line else ';'
     if not is_integer(label) and delimiter in line:
-        cells = next(csv.reader([line], delimiter=delimiter))
-        *path, label = cells if len(cells) == 2 else line.rsplit(delimiter, 1)
+        *path, label = line.rsplit(delimiter, 1)
     if not path:
         raise InputError('no label after %.500r' % line)
     if not is_integer(label.strip()):

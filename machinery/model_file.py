@@ -4,6 +4,10 @@ Beside an .npy file, it has the file's name instead, as my.json.
 """
 import json
 import os
+import zipfile
+import zlib
+
+import numpy as np
 
 from machinery.lists import read_class_names
 from machinery.settings import InputError, input_errors
@@ -27,6 +31,8 @@ def write_model(path, model):
     """Write a model.json, whole or not at all."""
     with open(path + '.part', 'w') as file:
         json.dump(model, file, indent=2)
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(path + '.part', path)
 
 
@@ -37,7 +43,11 @@ def read_model(weights_path):
     if not os.path.exists(path):
         return {}
     with open(path) as file:
-        return json.load(file)
+        try:
+            return dict(json.load(file))
+        except (ValueError, TypeError) as error:
+            raise InputError('%s: damaged (%s); remove it, or let finetune.py '
+                             '--resume=True write it anew' % (path, error))
 
 
 def copy_model(source, target):
@@ -71,7 +81,10 @@ def choose_class_names(classes_file, train_file, num_classes, resumed):
     if classes_file != 'DEFAULT':
         return read_class_names(classes_file, num_classes)
     beside = os.path.join(os.path.dirname(train_file), 'classes.txt')
-    found = resumed and read_model(resumed).get('class_names')
+    try:
+        found = resumed and read_model(resumed).get('class_names')
+    except InputError:  # which is told later, and mended
+        found = None
     if not found and os.path.exists(beside):
         found = read_class_names(beside)
         if len(found) != num_classes:
@@ -104,12 +117,14 @@ def warn_of_changes(checkpoint, model):
     Raises:
         InputError: other layers were trained, or best_by was another score.
     """
-    earlier = read_model(checkpoint)
-    if not earlier:
+    try:
+        before, now = [dict(one['settings'], class_names=one['class_names'],
+                            train_layers=sorted(one['train_layers']))
+                       for one in (read_model(checkpoint), model)]
+    except (InputError, KeyError) as error:
+        print('Warning: there is no telling what has changed since the run being '
+              'resumed, whose model.json is missing or damaged: %s' % error)
         return
-    before, now = [dict(one['settings'], class_names=one['class_names'],
-                        train_layers=sorted(one['train_layers']))
-                   for one in (earlier, model)]
     for name in ('train_layers', 'best_by'):
         if before.get(name, now[name]) != now[name]:
             raise InputError('%s: %s was %s, now it is %s'
@@ -118,3 +133,49 @@ def warn_of_changes(checkpoint, model):
         if name not in NOT_COMPARED and before.get(name, now[name]) != now[name]:
             print('Warning: %s was %.200r in the run being resumed, now it is %.200r'
                   % (name, before[name], now[name]))
+
+
+def digests_of(data):
+    """Return a number for each sample that tells whether a list is still the same.
+
+    It comprises the picture's name and size, and the label.
+    """
+    return np.array([zlib.crc32(b'%s %d %d' % (
+        os.fsencode(os.path.basename(path)), label,
+        os.path.getsize(path) if os.path.exists(path) else -1))
+        for path, label in zip(data.paths, data.labels.tolist())], np.uint32)
+
+
+def write_digests(folder, lists):
+    """Write lists.npz, by which a resumed run tells whether its lists have changed.
+
+    Args:
+        lists: {name: ImageDataGenerator}.
+    """
+    path = os.path.join(folder, 'lists.npz')
+    with open(path + '.part', 'wb') as file:
+        np.savez(file, **{name: digests_of(data) for name, data in lists.items()})
+    os.replace(path + '.part', path)
+
+
+def warn_of_other_lists(checkpoint, lists):
+    """Name the first line of each list that differs from the run being resumed."""
+    path = os.path.join(os.path.dirname(checkpoint), 'lists.npz')
+    if not os.path.exists(path):
+        return
+    try:
+        with np.load(path) as file:
+            earlier = {name: file[name] for name in lists}
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        print('Warning: %s is damaged: %s' % (path, error))
+        return
+    for name, data in lists.items():
+        before, now = earlier[name], digests_of(data)
+        count = min(len(before), len(now))
+        changed = np.flatnonzero(before[:count] != now[:count])
+        if len(changed) or len(before) != len(now):
+            sample = changed[0] if len(changed) else min(count, len(now) - 1)
+            print('Warning: %s is not as in the run being resumed: there were %d '
+                  'pictures, now %d; the first that differs is in line %d' % (
+                      data.class_list, len(before), len(now),
+                      data.line_numbers[sample]))

@@ -1,7 +1,9 @@
 """What a run shows: a line or a bar on the console, and TensorBoard's pages."""
+import functools
 import glob
 import os
 import platform
+import socket
 import time
 
 import cv2
@@ -11,7 +13,8 @@ from tqdm import tqdm
 from machinery.cache import FeatureCache
 from machinery.drawings import (draw_batch, draw_confusions, draw_filters,
                                 draw_mistakes, write_projector)
-from machinery.tf1 import tf
+from machinery.lock import lock, unlock
+from machinery.tf1 import reason_of, tf
 
 
 def as_text(scores):
@@ -47,8 +50,46 @@ def add_summaries(scores, gradients, variables, train_op):
         tf.summary.histogram(tag, values)
 
 
+class EventFile:
+    """A file of TensorBoard's in a folder.
+
+    tf.summary.FileWriter writes in a thread, where a full disk is noticed too late, or
+    by TensorFlow 1.15 never.
+    """
+
+    def __init__(self, folder):
+        os.makedirs(folder, exist_ok=True)
+        self._writer = tf.python_io.TFRecordWriter(os.path.join(
+            folder, 'events.out.tfevents.%017.6f.%s' % (time.time(),
+                                                        socket.gethostname())))
+        self.add(file_version='brain.Event:2')
+
+    def add(self, step=0, **content):
+        """Add an event; content is a field of tf.Event."""
+        self._writer.write(tf.Event(wall_time=time.time(), step=step,
+                                    **content).SerializeToString())
+        self._writer.flush()
+
+
+def unless_lost(method):
+    """Let a method of Summaries do nothing where they are off.
+
+    Where they cannot be written, they are off from then on: training is worth more.
+    """
+    @functools.wraps(method)
+    def guarded(self, *args, **kwargs):
+        try:
+            if self._enabled:
+                method(self, *args, **kwargs)
+        except (tf.errors.OpError, OSError) as error:
+            self._enabled = False
+            tqdm.write('Warning: %s cannot be written (%s); training goes on without '
+                       'its curves and pictures' % (self._folder, reason_of(error)))
+    return guarded
+
+
 class Summaries:
-    """TensorBoard's runs "train" and "validation" in a folder; a context closes them.
+    """TensorBoard's runs "train" and "validation" in a folder.
 
     Args:
         folder: is made where it does not exist.
@@ -58,55 +99,51 @@ class Summaries:
 
     def __init__(self, folder, enabled, resuming):
         self._folder, self._enabled = folder, enabled
-        self._writers, self._filters, self._is_projected = {}, None, False
+        self._files, self._filters, self._is_projected = {}, None, False
         if enabled and not resuming and glob.glob(glob.escape(folder) + '/*/events*'):
             print('Warning: %s holds the curves of an earlier run, too' % folder)
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        for writer in self._writers.values():
-            writer.close()
-
+    @unless_lost
     def start(self, graph, step, settings, layers):
         """Open the event files; what an earlier run wrote after step is forgotten.
 
         Args:
             settings, layers: a dict and a table, for TensorBoard's page TEXT.
         """
-        if self._enabled:
-            self._writers = {
-                run: tf.summary.FileWriter(os.path.join(self._folder, run), run_graph)
-                for run, run_graph in [('train', graph), ('validation', None)]}
-            for writer in self._writers.values():
-                writer.add_session_log(tf.SessionLog(status=tf.SessionLog.START),
-                                       step + 1)
-            text_page = tf.SummaryMetadata(
-                plugin_data=tf.SummaryMetadata.PluginData(plugin_name='text'))
-            self._add_values('train', step, [
-                tf.Summary.Value(tag=tag, metadata=text_page,
-                                 tensor=tf.make_tensor_proto(text.encode()))
-                for tag, text in [('settings', as_table(settings)),
-                                  ('layers', '```\n%s\n```' % layers)]])
+        lock(self._folder)
+        self._files = {run: EventFile(os.path.join(self._folder, run))
+                       for run in ('train', 'validation')}
+        for file in self._files.values():
+            file.add(step + 1, session_log=tf.SessionLog(status=tf.SessionLog.START))
+        self._files['train'].add(
+            graph_def=graph.as_graph_def(add_shapes=True).SerializeToString())
+        text_page = tf.SummaryMetadata(
+            plugin_data=tf.SummaryMetadata.PluginData(plugin_name='text'))
+        self._add_values('train', step, [
+            tf.Summary.Value(tag=tag, metadata=text_page,
+                             tensor=tf.make_tensor_proto(text.encode()))
+            for tag, text in [('settings', as_table(settings)),
+                              ('layers', '```\n%s\n```' % layers)]])
 
+    @unless_lost
     def add(self, run, step, *summaries, **scalars):
         """Add summaries, and values by their tags, to a run."""
-        if self._enabled:
-            for summary in summaries:
-                self._writers[run].add_summary(summary, step)
-            if scalars:
-                self._add_values(run, step, [
-                    tf.Summary.Value(tag=tag, simple_value=value)
-                    for tag, value in scalars.items()])
+        for summary in summaries:
+            self._files[run].add(step, summary=tf.Summary.FromString(summary))
+        if scalars:
+            self._add_values(run, step, [
+                tf.Summary.Value(tag=tag, simple_value=value)
+                for tag, value in scalars.items()])
 
+    @unless_lost
     def draw_batch(self, step, data, class_names):
         """Add a page with a batch of training pictures as the network gets them."""
-        if self._enabled and data.paths:
+        if data.paths:
             images, labels = data.select(data.order[:16]).next_batch(16)
             self._add_pictures('train', step, {'batch': draw_batch(
                 images, labels, data.mean, class_names)})
 
+    @unless_lost
     def draw(self, step, batches, batch_size, losses, predictions, class_names,
              filters):
         """Add pictures: confusions, mistakes, filters where they are new, projector.
@@ -116,8 +153,6 @@ class Summaries:
             predictions: the predicted labels, and their probabilities.
             filters: array (height, width, channels, filters), those of conv1.
         """
-        if not self._enabled:
-            return
         images = {'confusion_matrix': draw_confusions(batches.labels, predictions[0],
                                                       class_names)}
         if batches.paths:
@@ -134,6 +169,11 @@ class Summaries:
                             batch_size, batches.pictures, batches.paths,
                             [class_names[label] for label in batches.labels])
 
+    def finish(self):
+        """Let other runs write here."""
+        if self._files:
+            unlock(self._folder)
+
     def _add_pictures(self, run, step, pictures):
         self._add_values(run, step, [
             tf.Summary.Value(
@@ -141,8 +181,7 @@ class Summaries:
             for tag, picture in pictures.items() if picture])
 
     def _add_values(self, run, step, values):
-        self._writers[run].add_summary(tf.Summary(value=values), step)
-        self._writers[run].flush()
+        self._files[run].add(step, summary=tf.Summary(value=values))
 
 
 class ProgressBar:

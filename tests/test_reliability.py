@@ -1,4 +1,5 @@
 """What finetune.py promises when it is stopped, killed or fed with bad things."""
+import errno
 import glob
 import json
 import os
@@ -17,6 +18,7 @@ from helpers import (ROOT, Program, finetune, outputs_in, run_program, same,
                      summaries, tensors)
 from machinery.checkpoint_files import (copy_checkpoint, find_weights,
                                         list_checkpoints)
+from machinery.summaries import EventFile
 from machinery.tf1 import tf
 
 JOB = ['--train_file=images/test.txt', '--val_file=images/test.txt', '--num_epochs=3',
@@ -253,6 +255,96 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, uninterrupted):
     assert status == 2 and '%s holds numbers that are not finite' % path in output
 
 
+def test_two_runs_do_not_share_a_folder(tmp_path):
+    """Neither if they start at the same moment, nor if one resumes the other."""
+    programs = [Program('finetune.py', *outputs_in(tmp_path), *JOB) for _ in range(2)]
+    results = sorted(program.wait() for program in programs)
+    assert [status for status, _ in results] == [0, 2], results
+    assert ('checkpoints is in use by another run, process ' in results[1][1] or
+            'checkpoints: another run has just used it' in results[1][1])
+    program = Program('finetune.py', *outputs_in(tmp_path), *JOB, '--resume=True',
+                      '--num_epochs=99')
+    for line in program.stdout:
+        if 'Epoch 4/99' in line:
+            break
+    status, output = finetune(str(tmp_path), *JOB, '--resume=True')
+    assert status == 2
+    assert 'in use by another run, process %d on ' % program.process.pid in output
+    status, output = finetune(str(tmp_path / 'x'), *JOB,
+                              '--filewriter_path=%s/log' % tmp_path)
+    assert status == 2 and '/log is in use by another run' in output
+    program.send_signal(signal.SIGKILL)
+    program.wait()
+    run(str(tmp_path), '--resume=True', '--num_epochs=4')
+
+
+@pytest.mark.parametrize('damage', [
+    lambda data: data[:len(data) // 2], lambda data: bytes(len(data)),
+    lambda data: data[:5000000] + bytes([data[5000000] ^ 1]) + data[5000001:]])
+def test_resume_takes_the_newest_checkpoint_that_is_whole(tmp_path, uninterrupted,
+                                                          damage):
+    folder = tmp_path / 'new' / 'checkpoints'
+    shutil.copytree(uninterrupted + '/new/checkpoints', str(folder))
+    path = folder / 'model_epoch3.ckpt.data-00000-of-00001'
+    path.write_bytes(damage(path.read_bytes()))
+    (folder / 'model_epoch1.ckpt.index').write_bytes(b'')
+    best = folder / 'model_best.ckpt.index'
+    best.write_bytes(bytes(100))
+    (folder / 'model.json').write_text('')
+    output = run(str(tmp_path), '--resume=True')
+    for name in ('model_epoch3.ckpt', 'model_epoch1.ckpt', 'model_best.ckpt'):
+        assert 'is put aside as %s/damaged_%s\n' % (folder, name) in output
+    assert 'Resuming from %s/model_epoch2.ckpt\n' % folder in output
+    scores = [tensors(str(folder / ('model_epoch%d.ckpt' % epoch)))['progress'][0][4]
+              for epoch in (2, 3)]
+    assert same(tensors(str(folder / 'model_best.ckpt')), tensors(
+        str(folder / ('model_epoch%d.ckpt' % (2 + np.argmax(scores))))))
+    assert 'model.json: damaged' in output
+    assert 'damaged_model_epoch3.ckpt.index' in os.listdir(str(folder))
+    assert same(final(str(tmp_path)), final(uninterrupted)) or best_epoch(
+        uninterrupted) == 1
+    with open(str(folder / 'model.json')) as file:
+        assert json.load(file)['num_classes'] == 3
+
+
+def test_damaged_model_file_is_named(tmp_path, uninterrupted):
+    folder = shutil.copytree(uninterrupted + '/new/checkpoints', str(tmp_path / 'a'))
+    for text in ('', '[]', '{"settings'):
+        with open(folder + '/model.json', 'w') as file:
+            file.write(text)
+        status, output = run_program('predict.py', '--checkpoint=' + folder)
+        assert status == 2 and '%s/model.json: damaged' % folder in output or (
+            text == '[]')
+
+
+def test_log_that_cannot_be_written_is_one_warning(tmp_path, uninterrupted,
+                                                   monkeypatch):
+    add = EventFile.add
+
+    def full(self, step=0, **content):
+        if step > 5:
+            raise OSError(errno.ENOSPC, 'No space left on device')
+        add(self, step, **content)
+    monkeypatch.setattr(EventFile, 'add', full)
+    output = run(str(tmp_path))
+    assert output.count('/log cannot be written (') == 1 and 'No space left' in output
+    assert same(final(str(tmp_path)), final(uninterrupted))
+
+
+def test_other_lists_are_noticed_when_resuming(tmp_path, uninterrupted):
+    with open(os.path.join(ROOT, 'images', 'test.txt')) as file:
+        lines = [os.path.join(ROOT, 'images', line) for line in file]
+    other = lines[:20] + [lines[20].replace(' 2', ' 0')] + lines[21:]
+    for text, message in [(lines, None), (other, 'in line 21'),
+                          (lines[:-1], 'in line 26')]:
+        (tmp_path / 'test.txt').write_text(''.join(text))
+        output = run(str(tmp_path / str(len(text)) / str(message)), '--num_epochs=4',
+                     '--resume=%s/new/checkpoints/model_epoch3.ckpt' % uninterrupted,
+                     '--train_file=%s' % (tmp_path / 'test.txt'))
+        assert ('the first that differs is ' + message in output if message else
+                'is not as in the run being resumed' not in output)
+
+
 def test_resume_destroys_no_checkpoint(tmp_path, uninterrupted):
     folder = uninterrupted + '/new/checkpoints/'
     status, output = finetune(uninterrupted, *(JOB + [
@@ -291,13 +383,25 @@ def test_full_disk_is_a_clear_error_and_leaves_earlier_checkpoints(tmp_path,
         'finetune.py', *outputs_in(folder), *JOB, '--resume=True', setup=limit_files)
     status, output = program.wait()
     assert status == 1, output
-    assert 'model_epoch2.ckpt could not be saved' in output
+    assert 'The checkpoint of step 8 could not be saved' in output
     assert 'The last checkpoint: %s.' % earlier in output
     assert 'Traceback' not in output
     assert list_checkpoints(folder + '/new/checkpoints') == [earlier]
     assert same(tensors(earlier),
                 tensors(uninterrupted + '/new/checkpoints/model_epoch1.ckpt'))
     assert not glob.glob(folder + '/new/checkpoints/model_epoch2*')
+
+
+def test_checkpoint_that_lacks_only_its_graph_is_kept(tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+    monkeypatch.setattr(tf.train.Saver, 'export_meta_graph', full)
+    status, output = finetune(str(tmp_path), *JOB)
+    path = str(tmp_path / 'new' / 'checkpoints' / 'model_epoch1.ckpt')
+    assert status == 1 and 'No space left on device' in output
+    assert 'The last checkpoint: %s.' % path in output
+    monkeypatch.undo()
+    assert 'Resuming from %s\n' % path in run(str(tmp_path), '--resume=True')
 
 
 def test_network_that_explodes_in_the_last_step_is_not_saved(tmp_path):
@@ -325,8 +429,8 @@ def test_damaged_checkpoint_is_a_clear_error(tmp_path):
     (folder / 'model_epoch1.ckpt.index').write_bytes(b'')
     status, output = finetune(str(tmp_path), '--resume=True', *JOB)
     assert status == 2
-    assert output.startswith('%s/model_epoch1.ckpt: ' % folder)
-    assert 'damaged, or not made by finetune.py' in output
+    assert output.startswith('Warning: %s/model_epoch1.ckpt: damaged, or' % folder)
+    assert output.endswith('%s: none of the checkpoints can be read\n' % folder)
 
 
 @pytest.mark.parametrize('name', ['new', 'served'])
