@@ -63,7 +63,6 @@ workers = Workers(*find_tasks(), peer_timeout)  # one, unless the environment na
 workers.check_settings(settings)
 checkpoints = Checkpoints(checkpoint_path, resume, workers, settings)
 summaries = Summaries(filewriter_path, workers.is_chief, checkpoints.resuming)
-
 print('Device: %s' % find_device())
 
 # Data
@@ -160,10 +159,11 @@ with workers.session() as session, StopSignals() as stop:
         train_batches.reset_pointer(epoch, checkpoints.done)
         bar = ProgressBar(epoch, num_epochs, train_batches, workers)
         while train_batches.pointer < train_batches.data_size:
+            done = train_batches.pointer
+            features, labels = stop.guard(train_batches.next_batch, batch_size)
             if workers.any(stop.received):
-                checkpoints.save(session, epoch, train_batches.pointer)
+                checkpoints.save(session, epoch, done)
                 workers.leave(stop.status, checkpoints.farewell(epoch, step))
-            features, labels = train_batches.next_batch(batch_size)
             step += 1
             display = workers.is_chief and step % display_step == 0
             _, batch_scores, merged = session.run(

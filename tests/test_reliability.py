@@ -483,6 +483,32 @@ def test_bad_pictures_are_skipped_on_demand_and_warnings_are_given(tmp_path, lis
         assert (tmp_path / ('.%s.txt.checked' % name)).exists()
 
 
+def test_picture_that_vanishes_loses_nothing(tmp_path):
+    names = []
+    with open(os.path.join(ROOT, 'images', 'test.txt')) as file:
+        for number, line in enumerate(file):
+            path, label = line.split()
+            names.append('%d.jpg' % number)
+            shutil.copy(os.path.join(ROOT, 'images', path), str(tmp_path / names[-1]))
+            with open(str(tmp_path / 'list.txt'), 'a') as copy:
+                copy.write('%s %s\n' % (names[-1], label))
+
+    def remove(text):
+        if 'Epoch 2/3, step 6' in text:
+            for name in names[::2]:
+                (tmp_path / name).unlink()
+    arguments = JOB + ['--train_file=%s' % (tmp_path / 'list.txt'), '--batch_size=4',
+                       '--cache_features=False']
+    status, output = finetune(str(tmp_path / 'out'), *arguments, react=remove)
+    assert status == 2 and 'jpg: No such file or directory' in output
+    assert 'list.txt, line ' in output and 'Traceback' not in output
+    [path] = glob.glob(str(tmp_path / 'out/new/checkpoints/model_epoch2_step*.index'))
+    assert 'saved %s.' % path[:-6] in output
+    status, output = finetune(str(tmp_path / 'out'), *arguments, '--resume=True',
+                              '--on_bad_image=skip')
+    assert status == 0 and 'Cannot read 14 pictures' in output
+
+
 def test_constant_predictions_are_pointed_out(tmp_path):
     folder = os.path.join(ROOT, 'images', 'textures', 'brick')
     bricks = ['%s/test_%02d.jpg' % (folder, number) for number in range(1, 10)]
