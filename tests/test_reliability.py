@@ -17,7 +17,7 @@ import pytest
 from helpers import (ROOT, Program, finetune, outputs_in, run_program, same,
                      summaries, tensors)
 from machinery.checkpoint_files import (copy_checkpoint, find_weights,
-                                        list_checkpoints)
+                                        list_checkpoints, put_aside_if_damaged)
 from machinery.summaries import EventFile
 from machinery.tf1 import tf
 
@@ -278,15 +278,41 @@ def test_two_runs_do_not_share_a_folder(tmp_path):
     run(str(tmp_path), '--resume=True', '--num_epochs=4')
 
 
-@pytest.mark.parametrize('damage', [
-    lambda data: data[:len(data) // 2], lambda data: bytes(len(data)),
-    lambda data: data[:5000000] + bytes([data[5000000] ^ 1]) + data[5000001:]])
-def test_resume_takes_the_newest_checkpoint_that_is_whole(tmp_path, uninterrupted,
-                                                          damage):
+def test_every_kind_of_damage_is_seen(tmp_path, uninterrupted):
+    path = str(tmp_path / 'model.ckpt')
+    data, index = path + '.data-00000-of-00001', path + '.index'
+
+    def halve(name):
+        os.truncate(name, os.path.getsize(name) // 2)
+
+    def zero(name):
+        size = os.path.getsize(name)
+        os.truncate(name, 0)
+        os.truncate(name, size)
+
+    def flip(name):
+        with open(name, 'r+b') as file:
+            file.seek(os.path.getsize(name) // 2)
+            byte = file.read(1)
+            file.seek(-1, os.SEEK_CUR)
+            file.write(bytes([byte[0] ^ 1]))
+    for damage, name in [(halve, data), (zero, data), (flip, data), (halve, index),
+                         (zero, index), (flip, index), (os.remove, data)]:
+        for source in glob.glob(uninterrupted + '/new/checkpoints/model_epoch1.*'):
+            shutil.copy(source, str(tmp_path / os.path.basename(source).replace(
+                'model_epoch1', 'model')))
+        assert put_aside_if_damaged(path)
+        damage(name)
+        assert not put_aside_if_damaged(path), (damage, name)
+        assert not glob.glob(path + '*') and os.path.exists(
+            str(tmp_path / 'damaged_model.ckpt.meta'))
+
+
+def test_resume_takes_the_newest_checkpoint_that_is_whole(tmp_path, uninterrupted):
     folder = tmp_path / 'new' / 'checkpoints'
     shutil.copytree(uninterrupted + '/new/checkpoints', str(folder))
     path = folder / 'model_epoch3.ckpt.data-00000-of-00001'
-    path.write_bytes(damage(path.read_bytes()))
+    os.truncate(str(path), 10 ** 8)
     (folder / 'model_epoch1.ckpt.index').write_bytes(b'')
     best = folder / 'model_best.ckpt.index'
     best.write_bytes(bytes(100))
@@ -494,7 +520,7 @@ def test_picture_that_vanishes_loses_nothing(tmp_path):
                 copy.write('%s %s\n' % (names[-1], label))
 
     def remove(text):
-        if 'Epoch 2/3, step 6' in text:
+        if 'Epoch 2/3, step 9' in text:
             for name in names[::2]:
                 (tmp_path / name).unlink()
     arguments = JOB + ['--train_file=%s' % (tmp_path / 'list.txt'), '--batch_size=4',
