@@ -74,7 +74,7 @@ class Checkpoints:
     def _find_best(self):
         """Copy the best checkpoint that is left; return its score and epoch."""
         scores = {}
-        for path in self._earlier:
+        for path in filter(put_aside_if_damaged, self._earlier):
             *_, epoch, _, score = open_checkpoint(path).get_tensor('progress')
             scores[score, -epoch] = path
         score, epoch = max(scores, default=(-np.inf, 0))
@@ -236,10 +236,10 @@ def choose_checkpoint(folder, resume):
     checkpoints = list_checkpoints(folder)
     best_path = os.path.join(folder, 'model_best.ckpt')
     if resume:
-        found = checkpoints
-        checkpoints = list(filter(put_aside_if_damaged, found))
-        if os.path.exists(best_path + '.index'):
-            found.append(best_path)
+        found = checkpoints + [best_path] * os.path.exists(best_path + '.index')
+        while checkpoints and not put_aside_if_damaged(checkpoints[-1]):
+            checkpoints.pop()
+        if best_path in found:
             put_aside_if_damaged(best_path)
     if not checkpoints and os.path.exists(best_path + '.index'):
         checkpoints = [best_path]
@@ -252,7 +252,7 @@ def choose_checkpoint(folder, resume):
         print('%s holds no checkpoint to resume from: a new run starts' % folder)
     elif resume:
         checkpoint = find_weights(resume, newest=True)
-    if checkpoint:
+    if checkpoint and checkpoint not in checkpoints:
         read_all(checkpoint)  # a damaged one is told now, not after the pictures
     if checkpoints and checkpoint != checkpoints[-1]:
         raise InputError(
