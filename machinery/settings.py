@@ -217,8 +217,9 @@ def read_settings(script, arguments, positional=None):
     changed = vars(namespace)
     places = changed.pop('positional', None)
     settings.update(changed, **{positional: places} if places else {})
-    for name, value in settings.items():  # the sample is where the script is
-        if name not in changed and type(value) is str and not os.path.exists(value):
+    for name in {'train_file', 'val_file', 'pictures'} & set(settings) - set(changed):
+        value = settings[name]  # the sample is where the script is
+        if type(value) is str and not os.path.exists(value):
             beside = os.path.join(os.path.dirname(script['__file__']), value)
             settings[name] = beside if os.path.isfile(beside) else value
 

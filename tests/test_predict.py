@@ -84,6 +84,12 @@ def test_list_is_classified(trained, expected):
             assert abs(float(row['probability_%d' % rank]) - probability[label]) < 1e-5
 
 
+def test_sample_is_found_from_any_folder(trained):
+    status, output = predict('--checkpoint=' + trained[0])
+    assert status == 0 and 'of 27 pictures' in output
+    assert {'predictions.csv', 'confusion_matrix.png'} <= set(os.listdir('.'))
+
+
 def test_list_with_labels_is_scored(trained, expected):
     _, labels, probabilities, _ = expected
     status, output = predict(TEST, '--checkpoint=' + trained[0], '--confusion_file=c')
