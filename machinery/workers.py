@@ -73,9 +73,9 @@ class Workers:
             self._session.run(self._merged, {self._words: [0]}, tf.RunOptions(
                 timeout_in_ms=int(1000 * peer_timeout)))
         except tf.errors.OpError as error:
-            sys.exit('All workers answer, but TensorFlow cannot connect them. Do all '
-                     'have the same version of it, and has each just been started, '
-                     'once? %s' % error.message)
+            sys.exit('%s\nAll workers answer, but TensorFlow cannot connect them. Do '
+                     'all have the same cluster in TF_CONFIG, and the same version of '
+                     'it, and has each just been started, once?' % error.message)
 
     @contextlib.contextmanager
     def session(self):
