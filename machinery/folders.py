@@ -42,13 +42,11 @@ def find_parts(folder, paths):
                       for name in names)
     if not names or len(names) < len(groups) and len(found) == 1 and not has_classes:
         return {0: {folder: paths}}
-    if len(names) < len(groups) or 0 not in found:
-        raise InputError(
-            '%s is split into %s, but %s' % (
-                folder, ', '.join(sorted(names)),
-                'has no part train' if 0 not in found else '%s is none of these parts'
-                % next(path for path in paths if path not in sum(
-                    (groups[name] for name in names), []))))
+    others = [groups[name][0] for name in groups if name not in names]
+    if others or 0 not in found:
+        raise InputError('%s is split into %s, but %s' % (
+            folder, ', '.join(sorted(names)), 'has no part train' if 0 not in found else
+            '%s is in none of these parts' % others[0]))
     parts = {}
     for name in names:
         parts.setdefault(PART_OF[name.lower()], {})[

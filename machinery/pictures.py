@@ -51,7 +51,7 @@ def decode_image(path):
     image = decode(data, cv2.IMREAD_COLOR, path)
     if may_be_transparent(data.tobytes()):
         whole = decode(data, cv2.IMREAD_UNCHANGED, path)
-        if whole.ndim == 3 and whole.shape[2] == 4:
+        if whole.shape == image.shape[:2] + (4,) and whole.dtype.kind == 'u':
             limit = np.iinfo(whole.dtype).max
             for row in range(0, len(image), 256):  # all at once, it would take 2 GB
                 alpha = whole[row:row + 256, :, 3:] / np.float32(limit)
