@@ -4,8 +4,11 @@ import shutil
 import numpy as np
 import pytest
 
+from alexnet import AlexNet
+from datagenerator import ImageDataGenerator
 from helpers import ROOT, golden, to_tensorflow
 from machinery.tf1 import tf
+from machinery.weights import save_weights
 
 # No download leaves this machine. Processes that are forked from a server import ours.
 os.environ.update(http_proxy='http://127.0.0.1:9', https_proxy='http://127.0.0.1:9',
@@ -29,4 +32,20 @@ def module_path(tmp_path_factory):
 def golden_file(tmp_path_factory):
     path = str(tmp_path_factory.mktemp('weights') / 'golden.npy')
     np.save(path, to_tensorflow(golden()[1]))
+    return path
+
+
+@pytest.fixture(scope='session')
+def start_file(tmp_path_factory):
+    """Weights made from the sample's pictures, which takes a run 4 s."""
+    path = str(tmp_path_factory.mktemp('weights') / 'start.npy')
+    data = ImageDataGenerator(os.path.join(ROOT, 'images', 'train.txt'), shuffle=True,
+                              nb_classes=3)
+    with tf.Graph().as_default(), tf.Session() as session:
+        tf.set_random_seed(0)
+        x = tf.placeholder(tf.float32, [None, 227, 227, 3])
+        model = AlexNet(x, 1., 3, [], None)
+        session.run(tf.global_variables_initializer())
+        model.initialize_from_data(session, data.next_batch(64)[0])
+        save_weights(session.run(model.variables), path)
     return path

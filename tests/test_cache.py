@@ -135,7 +135,7 @@ def test_a_change_in_the_graph_is_not_passed_over(capsys):
     class Model:
         x = tf.placeholder(tf.float32, [None, 8, 8, 3])
         KEEP_PROB = tf.placeholder(tf.float32, [])
-        X = x * tf.random.uniform([], 1, 2)
+        X = x * tf.random.uniform(tf.shape(x), 1, 2)
         bottleneck = X  # nothing is frozen
 
     def batches(enabled):
@@ -259,14 +259,15 @@ print(peak())
 
 
 @pytest.mark.parametrize('layers', ["['fc8','fc7']"])
-def test_cached_and_uncached_training_end_in_the_same_weights(tmp_path, layers):
+def test_cached_and_uncached_training_end_in_the_same_weights(tmp_path, start_file,
+                                                              layers):
     found = []
     for cached in (True, False):
         folder = str(tmp_path / str(cached))
         status, output = finetune(
             folder, '--cache_features=%s' % cached, '--train_layers=' + layers,
             '--train_file=images/val.txt', '--val_file=images/test.txt',
-            '--num_epochs=3', '--batch_size=32', '--weights_path=None')
+            '--num_epochs=3', '--batch_size=32', '--weights_path=' + start_file)
         assert status == 0, output
         found.append(tensors(folder + '/new/checkpoints/model_epoch3.ckpt'))
     cached, uncached = found

@@ -44,12 +44,12 @@ def imagenet_names():
 
 
 @pytest.fixture(scope='module')
-def trained(module_path):
+def trained(module_path, start_file):
     """A folder of checkpoints, trained on the sample with names and a test list."""
     (module_path / 'classes.txt').write_text('\n'.join(NAMES))
     status, output = finetune(
-        module_path, '--weights_path=None', '--num_epochs=2', '--batch_size=32',
-        '--test_file=images/test.txt',
+        module_path, '--weights_path=' + start_file, '--num_epochs=2',
+        '--batch_size=32', '--test_file=images/test.txt',
         '--classes_file=%s/classes.txt' % module_path,
         '--export_path=%s/served/1' % module_path)
     assert status == 0, output
@@ -308,11 +308,11 @@ def test_resize_is_that_of_opencv(height, width):
         np.testing.assert_array_equal(found, cv2.resize(image, size))
 
 
-def test_pictures_are_cropped_as_in_training(tmp_path):
+def test_pictures_are_cropped_as_in_training(tmp_path, start_file):
     status, output = finetune(
         tmp_path, '--random_crop=True', '--train_file=images/test.txt',
         '--val_file=images/test.txt', '--test_file=images/test.txt', '--num_epochs=2',
-        '--weights_path=None')
+        '--weights_path=' + start_file)
     assert status == 0 and 'Epoch 2/2' in output, output
     assert output.count('are changed at random in each epoch') == 1
     [told] = [line for line in output.splitlines() if line.startswith('Test: ')]

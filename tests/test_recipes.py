@@ -7,11 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from alexnet import AlexNet
-from datagenerator import ImageDataGenerator
 from helpers import ROOT, outputs_in, run_program, same, summaries, tensors
 from machinery.tf1 import tf
-from machinery.weights import save_weights
 
 JOB = ['--num_epochs=2', '--batch_size=4', "--train_layers=['fc8']", '--dropout_rate=0',
        '--learning_rate=0.01', '--horizontal_flip=False']
@@ -61,26 +58,16 @@ class Edited:
 
 
 @pytest.fixture(scope='module')
-def lists(module_path):
-    """Arguments for lists of 12 pictures, and for weights that suit them."""
+def lists(module_path, start_file):
+    """Arguments for lists of 12 pictures, and for the weights."""
     for name, first in [('train', 0), ('val', 4)]:
         with open(os.path.join(ROOT, 'images', name + '.txt')) as file:
             lines = file.readlines()
         chosen = [lines[first + step * len(lines) // 12] for step in range(11)]
         (module_path / (name + '.txt')).write_text(''.join(
             os.path.join(ROOT, 'images', line) for line in chosen + lines[-1:]))
-    data = ImageDataGenerator(str(module_path / 'train.txt'), nb_classes=3)
-    weights_path = str(module_path / 'weights.npy')
-    tf.reset_default_graph()
-    tf.set_random_seed(0)
-    model = AlexNet(tf.placeholder(tf.float32, [None, 227, 227, 3]), 1., 3, [], None)
-    with tf.Session() as session:
-        session.run(tf.global_variables_initializer())
-        model.initialize_from_data(session, data.next_batch(12)[0])
-        save_weights(session.run(model.variables), weights_path)
-    return ['--train_file=' + data.class_list,
-            '--val_file=%s' % (module_path / 'val.txt'),
-            '--weights_path=' + weights_path]
+    return ['--train_file=%s' % (module_path / 'train.txt'),
+            '--val_file=%s' % (module_path / 'val.txt'), '--weights_path=' + start_file]
 
 
 @pytest.fixture

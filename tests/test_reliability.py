@@ -22,8 +22,13 @@ from machinery.summaries import EventFile
 from machinery.tf1 import tf
 
 JOB = ['--train_file=images/test.txt', '--val_file=images/test.txt', '--num_epochs=3',
-       '--batch_size=8', "--train_layers=['fc8']", '--weights_path=None',
-       '--learning_rate=0.01', '--display_step=3']  # 4 steps in an epoch
+       '--batch_size=8', "--train_layers=['fc8']", '--learning_rate=0.01',
+       '--display_step=3']  # 4 steps in an epoch
+
+
+@pytest.fixture(scope='module', autouse=True)
+def weights(start_file):
+    JOB.append('--weights_path=' + start_file)
 
 
 def run(folder, *arguments):

@@ -87,21 +87,13 @@ def wait_for(program, text):
 
 
 @pytest.fixture(scope='module', autouse=True)
-def start_of_the_job(module_path):
-    """Write the list and the weights that all runs start from."""
+def start_of_the_job(module_path, start_file):
+    """Write the list that all runs train on."""
     path = module_path / 'train.txt'
     with open(os.path.join(ROOT, 'images', 'train.txt')) as file:
         path.write_text(''.join(os.path.join(ROOT, 'images', line)
                                 for line in file.readlines()[7:128]))
-    data = ImageDataGenerator(str(path), shuffle=True, nb_classes=3)
-    tf.reset_default_graph()
-    tf.set_random_seed(0)
-    model = AlexNet(tf.placeholder(tf.float32, [None, 227, 227, 3]), 1., 3, [], None)
-    with tf.Session() as session:
-        session.run(tf.global_variables_initializer())
-        model.initialize_from_data(session, data.next_batch(64)[0])
-        weights = tf.train.Saver().save(session, str(module_path / 'start.ckpt'))
-    JOB.extend(['--train_file=%s' % path, '--weights_path=' + weights])
+    JOB.extend(['--train_file=%s' % path, '--weights_path=' + start_file])
 
 
 @pytest.fixture(scope='module')
