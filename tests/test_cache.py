@@ -245,17 +245,17 @@ print(peak())
     assert late - early < 10e6
 
 
-def test_bookkeeping_of_a_million_samples_is_small(tmp_path):
+def test_bookkeeping_of_many_samples_is_small(tmp_path):
     for letter in 'abcd':
         (tmp_path / ('a_picture_of_%s.jpg' % letter)).write_bytes(b'')
     (tmp_path / 'list.txt').write_text(''.join(
-        'a_picture_of_%s.jpg 0\n' % letter for letter in 'abcd') * 250000)
+        'a_picture_of_%s.jpg 0\n' % letter for letter in 'abcd') * 100000)
     before, after = resident(tmp_path, '''
 print(peak())
 cache = FeatureCache(ImageDataGenerator('list.txt', shuffle=True), None, 10 ** 9)
 print(peak())
 ''')
-    assert after - before < 150 * 1000000
+    assert after - before < 150 * 400000
 
 
 @pytest.mark.parametrize('layers', ["['fc8','fc7']"])

@@ -20,9 +20,9 @@ from machinery.settings import InputError
 from machinery.tf1 import tf
 from machinery.workers import LOST_A_PEER, Workers
 
-# 24 samples of 121 in a step; 5 epochs of 6 steps, the last with a sample for each
+# 12 samples of 121 in a step; 3 epochs of 11 steps, the last with a sample for each
 JOB = ['--skip_layers=[]', "--train_layers=['fc8']", '--val_file=images/test.txt',
-       '--num_epochs=5', '--learning_rate=0.01', '--horizontal_flip=False',
+       '--num_epochs=3', '--learning_rate=0.01', '--horizontal_flip=False',
        '--dropout_rate=0', '--peer_timeout=15']
 
 
@@ -49,7 +49,7 @@ def start(folder, size, *arguments):
     return [Program(
         'finetune.py', *outputs_in(os.path.join(str(folder), 'worker%d' % rank
                                                 if rank else '')),
-        '--batch_size=%d' % (24 // size), *JOB,
+        '--batch_size=%d' % (12 // size), *JOB,
         *[argument.replace('RANK', str(rank)) for argument in arguments],
         env={'TF_CONFIG': config}, setup=tell_digest)
         for rank, config in enumerate(tf_configs(size))]
@@ -73,7 +73,7 @@ def train(folder, size, *arguments):
 
 
 def final(folder):
-    return tensors('%s/new/checkpoints/model_epoch5.ckpt' % folder)
+    return tensors('%s/new/checkpoints/model_epoch3.ckpt' % folder)
 
 
 def wait_for(program, text):
@@ -118,7 +118,7 @@ def union_of(size):
             if hasattr(self, 'parts'):
                 for part in self.parts:
                     part.reset_pointer(*args)
-                share = 24 // size
+                share = 12 // size
                 self.order = np.concatenate([
                     part.order[start:start + share]
                     for start in range(0, self.parts[0].data_size, share)
@@ -132,23 +132,23 @@ def test_workers_equal_one_process_with_the_union_of_their_batches(
     found, output = (request.getfixturevalue('two') if size == 2 else
                      train(tmp_path / 'workers', size))
     monkeypatch.setattr(datagenerator, 'ImageDataGenerator', union_of(size))
-    status, single_output = finetune(tmp_path, '--batch_size=24', *JOB)
+    status, single_output = finetune(tmp_path, '--batch_size=12', *JOB)
     assert status == 0, single_output
     expected = final(tmp_path)
-    assert expected['global_step'] == [30] and set(found) == set(expected)
+    assert expected['global_step'] == [33] and set(found) == set(expected)
     for name in expected:
         [a], [b] = found[name], expected[name]
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-6 * max(1, np.abs(b).max()),
                                    err_msg=name)
     epochs = [[line.split(';')[0] for line in text.splitlines()
                if ': validation' in line] for text in (output, single_output)]
-    assert len(epochs[0]) == 5 and epochs[0] == epochs[1]
+    assert len(epochs[0]) == 3 and epochs[0] == epochs[1]
 
 
 def test_workers_drop_different_units(tmp_path, two, module_path):
     """Of fc8's inputs that are not 0, a half would learn in a step, not three quarters,
     if both workers had the same mask for the same picture."""
-    weights = str(module_path / 'new' / 'checkpoints' / 'model_epoch5.ckpt')
+    weights = str(module_path / 'new' / 'checkpoints' / 'model_epoch3.ckpt')
     picture = os.path.join(ROOT, 'images', 'textures', 'brick', 'train_01.jpg')
     (tmp_path / 'list.txt').write_text(2 * (picture + ' 1\n'))
     statuses, outputs = finish(start(
@@ -168,13 +168,13 @@ def test_workers_drop_different_units(tmp_path, two, module_path):
 
 def test_lost_workers_are_named_and_resume_is_exact(tmp_path, two):
     """kill -9 of the chief and of a worker; one that is frozen; then to the end."""
-    def lose(rank, number, epoch):
-        programs = start(tmp_path, 2, '--resume=True')
-        wait_for(programs[0], 'Epoch %d/5: validation' % epoch)
+    def lose(rank, number, moment):
+        programs = start(tmp_path, 2, '--resume=True', '--peer_timeout=10')
+        wait_for(programs[0], moment)
         programs[rank].send_signal(number)
         lost = time.time()
         status, output = programs[1 - rank].wait()
-        assert time.time() - lost < 15
+        assert time.time() - lost < 10
         assert status == LOST_A_PEER, output
         assert 'lost %s 0 (127.0.0.1:' % ('worker' if rank else 'chief') in output
         assert '--resume=True' in output
@@ -182,9 +182,9 @@ def test_lost_workers_are_named_and_resume_is_exact(tmp_path, two):
             programs[rank].send_signal(signal.SIGKILL)
         assert programs[rank].wait()[0] == -signal.SIGKILL
 
-    lose(0, signal.SIGKILL, 1)
-    lose(1, signal.SIGKILL, 2)
-    lose(1, signal.SIGSTOP, 3)
+    lose(0, signal.SIGKILL, 'Epoch 1/3, step 5')
+    lose(1, signal.SIGKILL, 'Epoch 1/3: validation')
+    lose(1, signal.SIGSTOP, 'Epoch 2/3: validation')
     found, output = train(tmp_path, 2, '--resume=True')
     assert 'Resuming from' in output
     assert same(found, two[0])
@@ -193,15 +193,15 @@ def test_lost_workers_are_named_and_resume_is_exact(tmp_path, two):
 def test_stop_of_any_worker_stops_all_and_another_number_goes_on(tmp_path, two):
     """SIGTERM to a worker of two; both resume; one process does another epoch."""
     programs = start(tmp_path, 2, '--display_step=1')
-    wait_for(programs[0], 'Epoch 2/5, step 8')
+    wait_for(programs[0], 'Epoch 2/3, step 13')
     programs[1].send_signal(signal.SIGTERM)
     statuses, outputs = finish(programs)
     assert statuses == (128 + signal.SIGTERM,) * 2, outputs
     assert 'Stopped in epoch 2, after step' in outputs[0]
     found, output = train(tmp_path, 2, '--resume=True')
     assert 'Warning' not in output and same(found, two[0])
-    status, output = finetune(tmp_path, '--batch_size=24', *JOB, '--resume=True',
-                              '--num_epochs=6')
+    status, output = finetune(tmp_path, '--batch_size=12', *JOB, '--resume=True',
+                              '--num_epochs=4')
     assert status == 0 and 'Warning: workers was 2 in the run being resumed' in output
 
 
