@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
+from tqdm import tqdm
 
 from machinery import folders
 from machinery.lists import read_list
@@ -74,6 +75,8 @@ class ImageDataGenerator:
         augment: function (image, rng) that changes a float32 image, BGR, 0..255, for
             training. All that it draws must come from rng, a RandomState.
         check_files: a picture that does not exist is an error now, not only when used.
+        leave_out_bad: a batch goes without the pictures that cannot be read, with a
+            warning; that it has no other one is an error.
         mode, batch_size, buffer_size: of the tutorial's second version. 'training' and
             'inference' give the same pictures; data has batches of this size; the
             whole list is shuffled, not a buffer.
@@ -86,6 +89,7 @@ class ImageDataGenerator:
         variants: int array: what this epoch makes of each sample of the list: 0 plain,
             1 mirrored, -1 changed in a way that no other epoch will repeat.
         pointer: how many samples of the epoch are done.
+        left_out: the set of those that could not be read in this epoch.
         seconds_waited: time that calls have spent waiting for pictures, in total.
 
     Raises:
@@ -96,8 +100,8 @@ class ImageDataGenerator:
     def __init__(self, class_list, horizontal_flip=False, shuffle=None,
                  mean=IMAGENET_MEAN, scale_size=IMAGE_SIZE, nb_classes=2, seed=0,
                  shard=(0, 1), margin=0, random_crop=False, augment=None,
-                 check_files=True, mode=None, batch_size=None, num_classes=None,
-                 buffer_size=None):
+                 check_files=True, leave_out_bad=False, mode=None, batch_size=None,
+                 num_classes=None, buffer_size=None):
         check_value('horizontal_flip', horizontal_flip)
         check_value('mode', mode)
         if mode:
@@ -112,6 +116,7 @@ class ImageDataGenerator:
         self.augment = augment
         self.n_classes = num_classes or nb_classes
         self.batch_size = batch_size
+        self.leave_out_bad, self.may_be_empty = leave_out_bad, False
         self.seed = seed
         self.shard = shard
         self.paths, self.labels, self.line_numbers = read_list(
@@ -125,6 +130,7 @@ class ImageDataGenerator:
         """Go to a sample of an epoch, by default to the first of the next one."""
         self.epoch = self.epoch + 1 if epoch is None else epoch
         self.pointer = pointer
+        self.left_out = set()
         for decoding in self._ahead[-1]:
             decoding.cancel()
         self._ahead = None, None, []
@@ -139,7 +145,7 @@ class ImageDataGenerator:
 
         Returns:
             images: float32 array (n, height, width, 3), as load_image gives them;
-                n is batch_size, or what is left of the epoch.
+                n is batch_size, or what is left of the epoch or could be read.
             labels: float32 array (n, n_classes), one-hot.
 
         Raises:
@@ -154,8 +160,17 @@ class ImageDataGenerator:
         following = self.order[self.pointer:self.pointer + batch_size]
         self._ahead = (batch_size,) + self._start_to_decode(following)
         start = time.time()
-        wait_for(decoding, [self.paths[sample] for sample in samples])
+        faults = wait_for(decoding, [self.paths[sample] for sample in samples])
         self.seconds_waited += time.time() - start
+        if any(faults):
+            if not self.leave_out_bad or all(faults) and not self.may_be_empty:
+                raise next(filter(None, faults))
+            for sample, fault in zip(samples, faults):
+                if fault:
+                    tqdm.write('Warning: left out: %s' % fault)
+                    self.left_out.add(sample)
+            is_read = [not fault for fault in faults]
+            images, samples = images[is_read], samples[is_read]
         return images, self.one_hot(samples)
 
     def take(self, batch_size):
@@ -174,6 +189,7 @@ class ImageDataGenerator:
         selected = copy.copy(self)
         selected.order, selected.data_size = np.asarray(samples), len(samples)
         selected.pointer, selected._ahead = 0, (None, None, [])
+        selected.may_be_empty = True  # a batch of these is part of another one
         return selected
 
     @property
@@ -227,16 +243,18 @@ class ImageDataGenerator:
                         for sample, image in zip(samples, images)]
 
     def _load(self, sample, image):
+        """Write a sample's image; return None, or the InputError that it cannot."""
         rng = LazyRandom(self.seed, self.epoch, sample)
         try:
             image[:] = load_image(self.paths[sample], self.scale_size, self.mean,
                                   self.margin,
                                   lambda image: self._change(image, sample, rng))
         except InputError as error:
-            raise InputError('%s, line %d: %s' % (
+            return InputError('%s, line %d: %s' % (
                 self.class_list, self.line_numbers[sample], error))
         if rng.is_used:
             self.variants[sample] = -1
+        return None
 
     def _change(self, image, sample, rng):
         left, top = 2 * [self.margin // 2]

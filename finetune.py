@@ -66,16 +66,14 @@ summaries = Summaries(filewriter_path, workers.is_chief, checkpoints.resuming)
 print('Device: %s' % find_device())
 
 # Data
-margin = CROP_MARGIN if random_crop else 0
-train_data = ImageDataGenerator(train_file, horizontal_flip, shuffle=True,
-                                nb_classes=num_classes, seed=seed + workers.rank,
-                                shard=workers.shard, margin=margin,
-                                check_files=on_bad_image == 'stop',
+shared = {'nb_classes': num_classes, 'shard': workers.shard,
+          'margin': CROP_MARGIN * random_crop, 'check_files': on_bad_image == 'stop'}
+train_data = ImageDataGenerator(train_file, horizontal_flip, shuffle=True, **shared,
+                                seed=seed + workers.rank,
+                                leave_out_bad=on_bad_image == 'skip',
                                 random_crop=random_crop)
-val_data, *test_data = [
-    ImageDataGenerator(path, nb_classes=num_classes, shard=workers.shard, margin=margin,
-                       check_files=on_bad_image == 'stop')
-    for path in (val_file, test_file) if path]
+val_data, *test_data = [ImageDataGenerator(path, **shared)
+                        for path in (val_file, test_file) if path]
 class_names = choose_class_names(classes_file, train_file, num_classes,
                                  checkpoints.latest)
 
@@ -160,10 +158,11 @@ with workers.session() as session, StopSignals() as stop:
         bar = ProgressBar(epoch, num_epochs, train_batches, workers)
         while train_batches.pointer < train_batches.data_size:
             done = train_batches.pointer
-            features, labels = stop.guard(train_batches.next_batch, batch_size)
+            with checkpoints.saving_on_fault(session, epoch, done):
+                features, labels = train_batches.next_batch(batch_size)
             if workers.any(stop.received):
                 checkpoints.save(session, epoch, done)
-                workers.leave(stop.status, checkpoints.farewell(epoch, step))
+                workers.leave(stop.status, checkpoints.farewell(epoch))
             step += 1
             display = workers.is_chief and step % display_step == 0
             _, batch_scores, merged = session.run(
@@ -176,7 +175,8 @@ with workers.session() as session, StopSignals() as stop:
             bar.update(step, batch_scores, display)
         bar.close()
 
-        val_scores, val_predictions = evaluate(val_batches)
+        with checkpoints.saving_on_fault(session, epoch, train_batches.pointer):
+            val_scores, val_predictions = evaluate(val_batches)
         val_means = mean_of(val_scores)
         checkpoints.stop_unless_finite('validation', val_means, epoch, step,
                                        rate_of(epoch))
@@ -190,7 +190,7 @@ with workers.session() as session, StopSignals() as stop:
                        val_predictions, class_names, filters)
 
     if workers.any(stop.received):
-        workers.leave(stop.status, checkpoints.farewell(num_epochs, step))
+        workers.leave(stop.status, checkpoints.farewell(num_epochs))
     stop.release()  # all is saved: from here on, a signal ends the run at once
     if test_data:
         checkpoints.restore_best(session)

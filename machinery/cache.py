@@ -87,18 +87,26 @@ class FeatureCache:
             images, labels = self._generator.next_batch(batch_size)
             return self._compute(images, size), labels
         samples = self.take(batch_size)
-        features = []
+        features, given = [], []
         for sample in samples:
-            if self._rows(sample) < 0 and sample not in self._waiting:
+            if (self._rows(sample) < 0 and sample not in self._waiting
+                    and sample not in self.left_out):
                 self._compute_missing(size)
-            row = self._rows(sample)
-            features.append(self._waiting.pop(sample) if row < 0 else self._load(row))
-        return np.stack(features), self.one_hot(samples)
+            if sample not in self.left_out:
+                row = self._rows(sample)
+                features.append(
+                    self._waiting.pop(sample) if row < 0 else self._load(row))
+                given.append(sample)
+        if not given:
+            raise InputError('%s: none of the next %d pictures can be read any more'
+                             % (self.class_list, len(samples)))
+        return np.stack(features), self.one_hot(given)
 
     def _compute_missing(self, size):
         """Compute up to so many of the features that the epoch misses, in one pass."""
         samples = self._missing.order[self._missing.pointer:][:size]
         images, labels = self._missing.next_batch(size)
+        samples = np.array([one for one in samples if one not in self.left_out], int)
         self._generator.seconds_waited = self._missing.seconds_waited
         if (labels != self.one_hot(samples)).any():
             raise InputError('next_batch gives other labels than one_hot, which is '
@@ -118,9 +126,10 @@ class FeatureCache:
 
     def _check(self, sample):
         """Raise an InputError if a sample's features are no longer those stored."""
-        [now] = self._forward(self._generator.select([sample]).next_batch(1)[0])
+        images, _ = self._generator.select([sample]).next_batch(1)
         stored = self._load(self._rows(sample))
-        if np.linalg.norm(now - stored) > 0.01 * np.linalg.norm(stored):
+        if len(images) and (np.linalg.norm(self._forward(images)[0] - stored) >
+                            0.01 * np.linalg.norm(stored)):
             raise InputError(
                 'The features of %s are not those of an earlier epoch. Something '
                 'changes at random, in the graph or without drawing from the rng of '

@@ -1,4 +1,5 @@
 """The checkpoints of a run: the newest five, the best, and model.json beside them."""
+import contextlib
 import glob
 import os
 import sys
@@ -182,6 +183,20 @@ class Checkpoints:
                          'checkpoint: %s.' % (step, reason_of(error), path))
         self.latest, self._saved_step = path, step
 
+    @contextlib.contextmanager
+    def saving_on_fault(self, session, epoch, done):
+        """Save, as save does, before an InputError ends the run: a lost picture's, say.
+
+        Of several workers, the chief alone can do so.
+        """
+        try:
+            yield
+        except InputError as error:
+            if not self._workers.is_chief:
+                raise
+            self.save(session, epoch, done)
+            raise InputError('%s%s' % (error, self.farewell(epoch)))
+
     def stop_unless_finite(self, what, scores, epoch, step, rate):
         """End all workers, before anything is spoilt, where a score is not finite."""
         for name, value in scores.items():
@@ -196,10 +211,11 @@ class Checkpoints:
             'tenth of it), or a wrong weights_path.'
             % (what, epoch, step, self.latest or 'none yet')))
 
-    def farewell(self, epoch, step):
-        """Return what to say when a signal ends the run early."""
+    def farewell(self, epoch):
+        """Return what to say when the run ends early, and all is saved."""
         return ('\nStopped in epoch %d, after step %d; saved %s.\nTo go on, give the '
-                'same command and --resume=True.' % (epoch, step, self.latest))
+                'same command and --resume=True.'
+                % (epoch, self._saved_step, self.latest))
 
     def report(self):
         """Print the best and the newest checkpoint."""
@@ -237,10 +253,8 @@ def choose_checkpoint(folder, resume):
     best_path = os.path.join(folder, 'model_best.ckpt')
     if resume:
         found = checkpoints + [best_path] * os.path.exists(best_path + '.index')
-        while checkpoints and not put_aside_if_damaged(checkpoints[-1]):
-            checkpoints.pop()
-        if best_path in found:
-            put_aside_if_damaged(best_path)
+        whole = list(filter(put_aside_if_damaged, found))
+        checkpoints = [path for path in whole if path != best_path]
     if not checkpoints and os.path.exists(best_path + '.index'):
         checkpoints = [best_path]
     checkpoint = None

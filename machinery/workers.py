@@ -287,7 +287,7 @@ class StopSignals:
     """Let SIGINT and SIGTERM ask the loop to save and stop; a second one ends at once.
 
     Attributes:
-        received: the numbers of the signals so far, and the errors that guard met.
+        received: the numbers of the signals so far.
     """
 
     def __enter__(self):
@@ -304,20 +304,10 @@ class StopSignals:
         for number, handler in self._earlier.items():
             signal.signal(number, handler)
 
-    def guard(self, next_batch, batch_size):
-        """Call next_batch; a picture that has vanished stops the run like a signal."""
-        try:
-            return next_batch(batch_size)
-        except InputError as error:
-            sys.stderr.write('\n%s\n' % error)
-            self.received.append(error)
-            return None, None
-
     @property
     def status(self):
         """Exit status of a process that such a signal ended, here or on a peer."""
-        first = (self.received or [signal.SIGTERM])[0]
-        return 2 if isinstance(first, InputError) else 128 + first
+        return 128 + (self.received or [signal.SIGTERM])[0]
 
     def _receive(self, number, frame):
         self.received.append(number)

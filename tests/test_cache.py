@@ -213,6 +213,31 @@ def test_decoding_error_reaches_the_caller(tmp_path):
         cache.next_batch(50)
 
 
+def test_pictures_that_vanish_are_left_out_on_demand(tmp_path, capsys):
+    for number in range(10):
+        cv2.imwrite(str(tmp_path / ('%d.png' % number)), np.full((8, 8, 3), number))
+    (tmp_path / 'list.txt').write_text(
+        ''.join('%d.png %d\n' % (number, number % 2) for number in range(10)))
+    data = ImageDataGenerator(str(tmp_path / 'list.txt'), scale_size=(8, 8), mean=0,
+                              leave_out_bad=True)
+    cache = FeatureCache(data, lambda images: images[:, 0, 0, 0], 10 ** 6)
+    (tmp_path / '2.png').unlink()
+    features, labels = run_epoch(cache, 0, 4)
+    assert list(features) == [0, 1, 3, 4, 5, 6, 7, 8, 9]
+    assert list(labels.argmax(1)) == list(features % 2)
+    for number in range(4, 10):  # all that is stored is given all the same
+        (tmp_path / ('%d.png' % number)).unlink()
+    assert list(run_epoch(cache, 1, 4)[0]) == list(features)
+    told = capsys.readouterr().out
+    assert told.count('list.txt, line 3: ') == 2 and 'line 5: ' not in told
+    (tmp_path / '3.png').unlink()
+    cache = FeatureCache(data, lambda images: images[:, 0, 0, 0], 10 ** 6)
+    cache.reset_pointer(2)
+    assert len(cache.next_batch(4)[0]) == 2
+    with pytest.raises(InputError, match='none of the next 4 pictures'):
+        cache.next_batch(4)
+
+
 def resident(folder, code):
     """Run code in a process of its own in a folder; return the numbers it prints."""
     output = subprocess.check_output(

@@ -516,30 +516,58 @@ def test_bad_pictures_are_skipped_on_demand_and_warnings_are_given(tmp_path, lis
         assert (tmp_path / ('.%s.txt.checked' % name)).exists()
 
 
-def test_picture_that_vanishes_loses_nothing(tmp_path):
-    names = []
+@pytest.fixture
+def vanishing(tmp_path):
+    """A list of copies of 27 pictures; give a function that removes some at a word."""
+    names, lines = [], []
     with open(os.path.join(ROOT, 'images', 'test.txt')) as file:
         for number, line in enumerate(file):
             path, label = line.split()
             names.append('%d.jpg' % number)
+            lines.append('%s %s\n' % (names[-1], label))
             shutil.copy(os.path.join(ROOT, 'images', path), str(tmp_path / names[-1]))
-            with open(str(tmp_path / 'list.txt'), 'a') as copy:
-                copy.write('%s %s\n' % (names[-1], label))
+    (tmp_path / 'list.txt').write_text(''.join(lines))
 
-    def remove(text):
-        if 'Epoch 2/3, step 9' in text:
-            for name in names[::2]:
-                (tmp_path / name).unlink()
-    arguments = JOB + ['--train_file=%s' % (tmp_path / 'list.txt'), '--batch_size=4',
+    def remove(numbers, word):
+        def react(text):
+            if word in text:
+                for number in numbers:
+                    os.replace(str(tmp_path / names[number]),
+                               str(tmp_path / ('gone_' + names[number])))
+        return react
+    return remove
+
+
+@pytest.mark.parametrize('name, word, saved', [
+    ('train', 'Epoch 2/3, step 6', 'model_epoch2_step7.ckpt'),  # one batch was ahead
+    ('val', 'Epoch 1/3, step 3', 'model_epoch1_step4.ckpt')])
+def test_picture_that_vanishes_loses_nothing(tmp_path, uninterrupted, vanishing, name,
+                                             word, saved):
+    arguments = JOB + ['--%s_file=%s' % (name, tmp_path / 'list.txt'), '--resume=True',
                        '--cache_features=False']
-    status, output = finetune(str(tmp_path / 'out'), *arguments, react=remove)
-    assert status == 2 and 'jpg: No such file or directory' in output
+    status, output = finetune(tmp_path / 'out', *arguments,
+                              react=vanishing(range(0, 27, 2), word))
+    assert status == 2 and 'jpg: No such file or directory' in output, output
     assert 'list.txt, line ' in output and 'Traceback' not in output
-    [path] = glob.glob(str(tmp_path / 'out/new/checkpoints/model_epoch2_step*.index'))
-    assert 'saved %s.' % path[:-6] in output
-    status, output = finetune(str(tmp_path / 'out'), *arguments, '--resume=True',
-                              '--on_bad_image=skip')
-    assert status == 0 and 'Cannot read 14 pictures' in output
+    assert 'saved %s/out/new/checkpoints/%s.' % (tmp_path, saved) in output
+    for path in glob.glob(str(tmp_path / 'gone_*')):
+        os.replace(path, path.replace('gone_', ''))
+    output = run(tmp_path / 'out', *arguments)
+    assert 'Resuming from' in output and same(final(tmp_path / 'out'),
+                                              final(uninterrupted))
+
+
+def test_pictures_that_vanish_are_left_out_on_demand(tmp_path, vanishing):
+    arguments = JOB + ['--train_file=%s' % (tmp_path / 'list.txt'), '--batch_size=4',
+                       '--on_bad_image=skip', '--cache_features=False']
+    status, output = finetune(tmp_path / 'a', *arguments, react=vanishing(
+        [1, 2, 3, 4], 'Epoch 1/3, step 3'))
+    assert status == 0, output
+    assert 'Warning: left out: %s, line ' % (tmp_path / 'list.txt') in output
+    assert final(tmp_path / 'a')['global_step'] == [21]
+    status, output = finetune(tmp_path / 'b', *arguments, react=vanishing(
+        [0] + list(range(5, 27)), 'Epoch 1/3, step 3'))
+    assert status == 2 and 'Stopped in epoch 1' in output and 'Traceback' not in output
 
 
 def test_constant_predictions_are_pointed_out(tmp_path):
