@@ -16,6 +16,7 @@ from machinery.settings import InputError, input_errors, open_plain
 
 JPEG_MARK = b'\xff\xd8'
 SLOW = 30  # seconds for a picture
+DARK, BAD = 1, 2
 cv2.utils.logging.setLogLevel(0)  # its messages name no file; ours do
 
 
@@ -131,37 +132,38 @@ def examine_all(paths, pool):
     return results
 
 
-def find_bad_pictures(data):
-    """Decode a generator's pictures.
+def find_bad_pictures(data, workers):
+    """Decode a generator's pictures, each worker those of its share.
 
     Results are kept in a hidden file beside the list until a path, size or
     modification time changes; bad and dark pictures are decoded each time.
 
     Returns:
-        {sample: error message} of those that cannot be decoded, and a list of the
-        samples that are dark: of 16 bits, but with nothing in the brightest 3/4.
+        int array, of all samples: BAD: cannot be decoded; DARK: of 16 bits, but with
+        nothing in the brightest 3/4; or 0. And {sample: error message} of those of this
+        share that are BAD.
     """
     folder, name = os.path.split(data.class_list)
-    rank, size = data.shard
     samples = data.samples.tolist()
-    part = '.%d-of-%d' % (rank + 1, size) if size > 1 else ''
-    memory = os.path.join(folder, '.%s%s.checked' % (name, part))
+    memory = os.path.join(folder, '.%s.checked' % name)
     state = hashlib.sha1()
     for path in [data.paths[sample] for sample in samples]:
         file = os.stat(path) if os.path.exists(path) else None
         state.update(b'%s %d %d\n' % (path.encode(), file.st_size, file.st_mtime_ns)
                      if file else b'%s gone' % path.encode())
-    state = state.hexdigest()
+    states = workers.collect(list(state.digest()), np.int32)
+    state = bytes(states.ravel().tolist()).hex()
+    remembered = ''
     if os.path.exists(memory):
         with open(memory) as file:
             remembered = file.read()
-        if remembered.startswith('{"state": "%s", "again": [' % state):
-            # Their permissions, say, may have been mended since.
-            samples = json.loads(remembered)['again']
+    if remembered.startswith('{"state": "%s", "again": [' % state):
+        # Their permissions, say, may have been mended since.
+        samples = sorted(set(samples) & set(json.loads(remembered)['again']))
 
     bad, dark = {}, []
     bar = tqdm(total=len(samples), unit=' pictures', desc='Checking ' + name,
-               disable=True if rank or not samples else None)
+               disable=None if workers.is_chief and samples else True)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(samples), 1000):  # a million would fill the memory
             part = samples[start:start + 1000]
@@ -173,11 +175,17 @@ def find_bad_pictures(data):
                     dark.append(sample)
             bar.update(len(part))
     bar.close()
-    if samples and os.access(folder or '.', os.W_OK):
-        with open(memory + '.part', 'w') as file:
-            json.dump({'state': state, 'again': list(bad) + dark}, file)
-        os.replace(memory + '.part', memory)
-    return bad, dark
+    verdicts = np.zeros(len(data.paths), np.int32)
+    verdicts[dark], verdicts[list(bad)] = DARK, BAD
+    verdicts = workers.collect(verdicts, np.int32).max(0)
+    again = np.flatnonzero(verdicts).tolist()
+    text = json.dumps({'state': state, 'again': again})
+    if text != remembered and os.access(folder or '.', os.W_OK):
+        part = '%s.%d.part' % (memory, workers.rank)  # all write the same
+        with open(part, 'w') as file:
+            file.write(text)
+        os.replace(part, memory)
+    return verdicts, bad
 
 
 def examine_pictures(generators, on_bad_image, workers):
@@ -206,16 +214,14 @@ def examine_pictures(generators, on_bad_image, workers):
             [os.path.basename(path) for path in data.paths] for data in generators]})
     faults, warnings = [], []
     for data in generators:
-        fault_of, dark = find_bad_pictures(data)
-        if dark:
+        verdicts, fault_of = find_bad_pictures(data, workers)
+        dark, bad = [np.flatnonzero(verdicts == verdict) for verdict in (DARK, BAD)]
+        if len(dark):
             warnings.append(
                 '%d picture%s of %s will be nearly black: of 16 bits a channel, only '
                 'the darkest quarter is in use; if it is 10 or 12 bits, scale them up; '
                 'the first is %s' % (len(dark), 's'[:len(dark) > 1], data.class_list,
                                      data.paths[dark[0]]))
-        is_bad = np.zeros((workers.size, len(data.paths)), np.int32)
-        is_bad[workers.rank, list(fault_of)] = 1
-        bad = np.flatnonzero(workers.merge(is_bad).any(0))
         faults += ['%s, line %d: %s' % (
             data.class_list, data.line_numbers[sample],
             fault_of.get(sample) or examine(data.paths[sample])[0] or

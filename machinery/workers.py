@@ -115,9 +115,16 @@ class Workers:
             words = self._session.run(self._merged, {self._words: words})
         return words.view(array.dtype).reshape(array.shape)
 
+    def collect(self, values, dtype):
+        """Return an array whose rows are the values of the workers."""
+        values = np.asarray(values, dtype)
+        rows = np.zeros((self.size,) + values.shape, dtype)
+        rows[self.rank] = values
+        return self.merge(rows)
+
     def any(self, flag):
         """Tell whether any worker's flag is true."""
-        return self._collect(bool(flag), np.int32).any()
+        return self.collect(bool(flag), np.int32).any()
 
     def interleave(self, share):
         """Return the values of all samples, of which each worker has its shard's.
@@ -125,7 +132,7 @@ class Workers:
         Args:
             share: array of the values of samples i with i % size == rank, in order.
         """
-        whole = np.zeros(self._collect(len(share), np.int32).sum(), share.dtype)
+        whole = np.zeros(self.collect(len(share), np.int32).sum(), share.dtype)
         whole[self.rank::self.size] = share
         return self.merge(whole)
 
@@ -135,8 +142,8 @@ class Workers:
         Args:
             values: {name: value}.
         """
-        sums = self._collect([zlib.crc32(repr(value).encode())
-                              for value in values.values()], np.int64)
+        sums = self.collect([zlib.crc32(repr(value).encode())
+                             for value in values.values()], np.int64)
         for rank, column in np.argwhere(sums != sums[0]):
             name = list(values)[column]
             self.finish()
@@ -160,7 +167,7 @@ class Workers:
         digest = hashlib.sha1()
         for variable in variables:
             digest.update(np.ascontiguousarray(session.run(variable)))
-        digests = self._collect(list(digest.digest()), np.int32)
+        digests = self.collect(list(digest.digest()), np.int32)
         if (digests == digests[0]).all():
             return
         for variable in variables:
@@ -181,13 +188,6 @@ class Workers:
         self.finish()
         print(message, flush=True)  # other workers' standard output is closed
         sys.exit(status)
-
-    def _collect(self, values, dtype):
-        """Return an array whose rows are the values of the workers."""
-        values = np.asarray(values, dtype)
-        rows = np.zeros((self.size,) + values.shape, dtype)
-        rows[self.rank] = values
-        return self.merge(rows)
 
     @contextlib.contextmanager
     def _naming(self):

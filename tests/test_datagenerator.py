@@ -9,7 +9,7 @@ import pytest
 from datagenerator import IMAGENET_MEAN, ImageDataGenerator, load_image
 from helpers import ROOT
 from machinery import pictures
-from machinery.pictures import (examine, examine_pictures, find_bad_pictures,
+from machinery.pictures import (BAD, DARK, examine, examine_pictures, find_bad_pictures,
                                 wait_for)
 from machinery.settings import InputError
 from machinery.workers import Workers
@@ -150,6 +150,11 @@ def test_about_half_the_pictures_are_mirrored_and_all_without_shuffling_in_order
     assert 45 < sum(mirrored) < 90
 
 
+def look_at(generator):
+    verdicts, faults = find_bad_pictures(generator, Workers())
+    return verdicts.tolist(), faults
+
+
 def test_good_pictures_are_remembered_and_bad_ones_are_not(tmp_path, monkeypatch):
     names, _ = colours(tmp_path, 3)
     generator = ImageDataGenerator(write_list(tmp_path, ''.join(
@@ -160,17 +165,18 @@ def test_good_pictures_are_remembered_and_bad_ones_are_not(tmp_path, monkeypatch
         asked.append(path)
         return path.endswith('1.png') and 'no permission', path.endswith('2.png')
     monkeypatch.setattr(pictures, 'examine', refuse)
+    found = [0, BAD, DARK], {1: 'no permission'}
     for paths in (generator.paths, generator.paths[1:]):
-        assert find_bad_pictures(generator) == ({1: 'no permission'}, [2])
+        assert look_at(generator) == found
         assert sorted(asked) == paths
         asked.clear()
     monkeypatch.undo()
-    assert find_bad_pictures(generator) == ({}, [])
+    assert look_at(generator) == ([0, 0, 0], {})
     monkeypatch.setattr(pictures, 'examine', refuse)
-    assert find_bad_pictures(generator) == ({}, []) and not asked
+    assert look_at(generator) == ([0, 0, 0], {}) and not asked
     os.utime(generator.paths[0])
-    assert find_bad_pictures(generator) == ({1: 'no permission'}, [2])
-    assert len(asked) == 3
+    assert look_at(generator) == found and len(asked) == 3
+    assert '.list.txt.checked' in os.listdir(str(tmp_path))
 
 
 def test_small_dark_and_damaged_pictures(tmp_path, capfd):
@@ -188,11 +194,12 @@ def test_small_dark_and_damaged_pictures(tmp_path, capfd):
     names = sorted(os.listdir(str(tmp_path)))
     generator = ImageDataGenerator(write_list(tmp_path, ''.join(
         name + ' 0\n' for name in names)))
-    bad, dark = find_bad_pictures(generator)
+    verdicts, bad = look_at(generator)
     assert {names[sample] for sample in bad} == {'cut.jpg', 'damaged.jpg'}
     assert 'damaged.jpg: Corrupt JPEG data: ' in bad[names.index('damaged.jpg')]
-    assert [names[sample] for sample in dark] == ['dark.png']
-    assert find_bad_pictures(generator) == (bad, dark)
+    assert [verdicts.count(verdict) for verdict in (BAD, DARK)] == [2, 1]
+    assert verdicts[names.index('dark.png')] == DARK
+    assert look_at(generator) == (verdicts, bad)
     assert 'JPEG' not in ''.join(capfd.readouterr())
 
 

@@ -13,7 +13,8 @@ import pytest
 import datagenerator
 from alexnet import AlexNet
 from datagenerator import ImageDataGenerator, load_image
-from helpers import ROOT, Program, finetune, outputs_in, same, tensors, tf_configs
+from helpers import (ROOT, Program, files, finetune, outputs_in, same, tensors,
+                     tf_configs)
 from machinery import workers as workers_module
 from machinery.cluster import find_tasks
 from machinery.settings import InputError
@@ -128,9 +129,14 @@ def union_of(size):
 
 @pytest.mark.parametrize('size', [2, 3])
 def test_workers_equal_one_process_with_the_union_of_their_batches(
-        request, tmp_path, monkeypatch, size):
+        request, tmp_path, module_path, monkeypatch, size):
     found, output = (request.getfixturevalue('two') if size == 2 else
                      train(tmp_path / 'workers', size))
+    if size == 3:  # all write one file, of their own shares
+        [name] = [name for name in files(module_path) if 'checked' in name]
+        memory = (module_path / name).read_text()
+        assert name == '.train.txt.checked' and len(memory) == len(
+            '{"state": "", "again": []}') + size * 40
     monkeypatch.setattr(datagenerator, 'ImageDataGenerator', union_of(size))
     status, single_output = finetune(tmp_path, '--batch_size=12', *JOB)
     assert status == 0, single_output
