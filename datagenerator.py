@@ -4,6 +4,7 @@
 """
 import copy
 import os
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -167,7 +168,7 @@ class ImageDataGenerator:
                 raise next(filter(None, faults))
             for sample, fault in zip(samples, faults):
                 if fault:
-                    tqdm.write('Warning: left out: %s' % fault)
+                    tqdm.write('Warning: left out: %s' % fault, file=sys.stderr)
                     self.left_out.add(sample)
             is_read = [not fault for fault in faults]
             images, samples = images[is_read], samples[is_read]
@@ -184,12 +185,16 @@ class ImageDataGenerator:
         self.pointer += len(samples)
         return samples
 
-    def select(self, samples):
-        """Return a generator of these samples as in this epoch, in this order."""
+    def select(self, samples, may_be_empty=False):
+        """Return a generator of these samples as in this epoch, in this order.
+
+        Args:
+            may_be_empty: that all pictures of a batch are left out is no error.
+        """
         selected = copy.copy(self)
         selected.order, selected.data_size = np.asarray(samples), len(samples)
         selected.pointer, selected._ahead = 0, (None, None, [])
-        selected.may_be_empty = True  # a batch of these is part of another one
+        selected.may_be_empty = may_be_empty
         return selected
 
     @property

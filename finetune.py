@@ -68,10 +68,9 @@ print('Device: %s' % find_device())
 # Data
 shared = {'nb_classes': num_classes, 'shard': workers.shard,
           'margin': CROP_MARGIN * random_crop, 'check_files': on_bad_image == 'stop'}
-train_data = ImageDataGenerator(train_file, horizontal_flip, shuffle=True, **shared,
-                                seed=seed + workers.rank,
-                                leave_out_bad=on_bad_image == 'skip',
-                                random_crop=random_crop)
+train_data = ImageDataGenerator(
+    train_file, horizontal_flip, shuffle=True, seed=seed + workers.rank, **shared,
+    leave_out_bad=on_bad_image == 'skip', random_crop=random_crop)
 val_data, *test_data = [ImageDataGenerator(path, **shared)
                         for path in (val_file, test_file) if path]
 class_names = choose_class_names(classes_file, train_file, num_classes,
@@ -131,8 +130,7 @@ def mean_of(scores):
 
 examine_pictures([train_data, val_data] + test_data, on_bad_image, workers)
 if workers.is_chief and not checkpoints.resuming:
-    model.WEIGHTS_PATH = weights_path = fetch_if_missing(
-        weights_path, optional=train_file.endswith('images/train.txt'))
+    model.WEIGHTS_PATH = weights_path = fetch_if_missing(weights_path, train_file)
 
 with workers.session() as session, StopSignals() as stop:
     session.run(tf.global_variables_initializer())
@@ -160,7 +158,8 @@ with workers.session() as session, StopSignals() as stop:
             done = train_batches.pointer
             with checkpoints.saving_on_fault(session, epoch, done):
                 features, labels = train_batches.next_batch(batch_size)
-            if workers.any(stop.received):
+                is_stopped = workers.any(stop.received)
+            if is_stopped:
                 checkpoints.save(session, epoch, done)
                 workers.leave(stop.status, checkpoints.farewell(epoch))
             step += 1

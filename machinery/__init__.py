@@ -1,6 +1,6 @@
 """What the scripts stand on. Nothing here imports a script, or a file beside them."""
 import os
 
-# OpenCV refuses pictures of more pixels, which no camera has, and which would fill the
-# memory. It reads this when it is loaded, which TensorFlow does, too.
-os.environ.setdefault('OPENCV_IO_MAX_IMAGE_PIXELS', str(10 ** 8))
+# OpenCV refuses pictures of more pixels, which few cameras have, and which could fill
+# the memory. It reads this when it is loaded, which TensorFlow does, too.
+PIXEL_LIMIT = int(os.environ.setdefault('OPENCV_IO_MAX_IMAGE_PIXELS', str(10 ** 8)))

@@ -1,4 +1,5 @@
 """What the frozen layers make of a picture, computed once."""
+import os
 import tempfile
 
 import numpy as np
@@ -75,7 +76,7 @@ class FeatureCache:
             return
         rest = self.order[self.pointer:]
         is_stored = self._rows(rest) >= 0
-        self._missing = self._generator.select(rest[~is_stored])
+        self._missing = self._generator.select(rest[~is_stored], may_be_empty=True)
         self._waiting = {}
         if is_stored.any():
             self._check(rest[is_stored][self.epoch % is_stored.sum()])
@@ -92,10 +93,10 @@ class FeatureCache:
             if (self._rows(sample) < 0 and sample not in self._waiting
                     and sample not in self.left_out):
                 self._compute_missing(size)
-            if sample not in self.left_out:
-                row = self._rows(sample)
+            row = self._rows(sample)
+            if row >= 0 or sample in self._waiting:
                 features.append(
-                    self._waiting.pop(sample) if row < 0 else self._load(row))
+                    self._load(row) if row >= 0 else self._waiting.pop(sample))
                 given.append(sample)
         if not given:
             raise InputError('%s: none of the next %d pictures can be read any more'
@@ -126,7 +127,9 @@ class FeatureCache:
 
     def _check(self, sample):
         """Raise an InputError if a sample's features are no longer those stored."""
-        images, _ = self._generator.select([sample]).next_batch(1)
+        if not os.path.exists(self.paths[sample]):
+            return  # its features are here all the same
+        images, _ = self._generator.select([sample], may_be_empty=True).next_batch(1)
         stored = self._load(self._rows(sample))
         if len(images) and (np.linalg.norm(self._forward(images)[0] - stored) >
                             0.01 * np.linalg.norm(stored)):

@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 
-from machinery.settings import PATTERN, InputError
+from machinery.settings import PATTERN, InputError, open_plain
 from machinery.tf1 import tf
 
 KINDS = ['weights', 'biases']  # what a layer has, in this order
@@ -97,13 +97,20 @@ def read_all(path):
 
 
 def put_aside_if_damaged(path):
-    """Rename a checkpoint that cannot be read in full; return whether it could be."""
+    """Rename a checkpoint that is not whole; return whether it is.
+
+    Raises:
+        InputError: its files cannot be opened.
+    """
+    parts = glob.glob(glob.escape(path) + '.*')
+    for part in parts:
+        open_plain(part).close()
     try:
         read_all(path)
         return True
     except InputError as error:
         folder, name = os.path.split(path)
-        for part in glob.glob(glob.escape(path) + '.*'):
+        for part in parts:
             os.replace(part, os.path.join(folder, 'damaged_' + os.path.basename(part)))
         print('Warning: %s\nIt is put aside as %s'
               % (error, os.path.join(folder, 'damaged_' + name)))

@@ -75,7 +75,7 @@ class Checkpoints:
     def _find_best(self):
         """Copy the best checkpoint that is left; return its score and epoch."""
         scores = {}
-        for path in filter(put_aside_if_damaged, self._earlier):
+        for path in self._earlier:
             *_, epoch, _, score = open_checkpoint(path).get_tensor('progress')
             scores[score, -epoch] = path
         score, epoch = max(scores, default=(-np.inf, 0))
@@ -106,6 +106,7 @@ class Checkpoints:
         self.best_score, best_epoch, epoch, done, _ = session.run(self._progress)
         self.best_epoch, self.epoch = int(best_epoch), int(epoch)
         self.done = int(done) // self._workers.size
+        self._step = int(session.run(tf.train.get_global_step()))
         is_over = self.epoch > self._settings['num_epochs']
         if is_over:
             print('All %d epochs are done; with a larger num_epochs, training goes on.'
@@ -137,8 +138,8 @@ class Checkpoints:
             if self.latest:
                 warn_of_changes(self.latest, model)
                 warn_of_other_lists(self.latest, lists)
-                if os.path.dirname(self.latest) == self.folder:
-                    self._saved_step = session.run(tf.train.get_global_step())
+                if is_in(self.folder, self.latest):
+                    self._saved_step = self._step
             lock(self.folder)  # which was made by now, perhaps, by another run
             if not self._earlier and list_checkpoints(self.folder):
                 raise InputError('%s: another run has just used it' % self.folder)
@@ -163,7 +164,8 @@ class Checkpoints:
         self.epoch, self.done = epoch, done
         self._progress.load([self.best_score, self.best_epoch, epoch,
                              done * self._workers.size, score], session)
-        if step == self._saved_step:  # nothing was trained since
+        self._step = int(step)
+        if step == self._saved_step and not scores:  # nothing was trained since
             return
         path = os.path.join(self.folder, 'model_epoch%d%s.ckpt' % (
             (epoch - 1, '') if scores else (epoch, '_step%d' % step)))
@@ -185,17 +187,21 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def saving_on_fault(self, session, epoch, done):
-        """Save, as save does, before an InputError ends the run: a lost picture's, say.
+        """Save before an InputError of any worker ends all: a picture is gone, say.
 
-        Of several workers, the chief alone can do so.
+        Of what is done within, the first word between workers must be any or
+        interleave.
         """
         try:
             yield
         except InputError as error:
-            if not self._workers.is_chief:
+            self._workers.give_up()
+            if not session.run(tf.train.get_global_step()):
                 raise
+            sys.stderr.write('\n%s\n' % error)  # saving may end in an error, too
             self.save(session, epoch, done)
-            raise InputError('%s%s' % (error, self.farewell(epoch)))
+            self._workers.finish()
+            raise InputError(self.farewell(epoch)) from error
 
     def stop_unless_finite(self, what, scores, epoch, step, rate):
         """End all workers, before anything is spoilt, where a score is not finite."""
@@ -213,9 +219,8 @@ class Checkpoints:
 
     def farewell(self, epoch):
         """Return what to say when the run ends early, and all is saved."""
-        return ('\nStopped in epoch %d, after step %d; saved %s.\nTo go on, give the '
-                'same command and --resume=True.'
-                % (epoch, self._saved_step, self.latest))
+        return ('\nStopped in epoch %d, after step %d; saved %s.\nTo go on from there, '
+                'add --resume=True to the command.' % (epoch, self._step, self.latest))
 
     def report(self):
         """Print the best and the newest checkpoint."""
@@ -266,6 +271,8 @@ def choose_checkpoint(folder, resume):
         print('%s holds no checkpoint to resume from: a new run starts' % folder)
     elif resume:
         checkpoint = find_weights(resume, newest=True)
+        if is_in(folder, checkpoint):
+            checkpoint = os.path.join(folder, os.path.basename(checkpoint))
     if checkpoint and checkpoint not in checkpoints:
         read_all(checkpoint)  # a damaged one is told now, not after the pictures
     if checkpoints and checkpoint != checkpoints[-1]:
@@ -277,6 +284,11 @@ def choose_checkpoint(folder, resume):
         if '.tempstate' in path or not os.path.exists(start + '.ckpt.index'):
             os.remove(path)
     return checkpoint, checkpoints
+
+
+def is_in(folder, path):
+    """Tell whether a file is in a folder, however that is written."""
+    return os.path.realpath(os.path.dirname(path)) == os.path.realpath(folder)
 
 
 def restore_checkpoint(session, path):

@@ -15,8 +15,9 @@ from machinery.settings import InputError, Parser
 from machinery.weights import (check_weights, read_caffemodel, read_npy, read_weights,
                                save_weights)
 
-DEFAULT_WEIGHTS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(
-    __file__))), 'bvlc_alexnet.npy')
+HOME = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+DEFAULT_WEIGHTS = os.path.join(HOME, 'bvlc_alexnet.npy')
+SAMPLE = os.path.realpath(os.path.join(HOME, 'images', 'train.txt'))
 # In the order in which they are tried; SHA-1 where its publisher gives one.
 SOURCES = [
     ('https://www.cs.toronto.edu/~guerzhoy/tf_alexnet/bvlc_alexnet.npy', None),
@@ -32,13 +33,13 @@ TIMEOUT = 10  # seconds without an answer
 MIN_BYTES_PER_SECOND = 10000  # below it, a source counts as dead
 
 
-def fetch_if_missing(weights_path, optional):
+def fetch_if_missing(weights_path, train_file):
     """Fetch the pretrained weights if weights_path means them and they are not here.
 
-    Returns weights_path, or None where they are optional and could not be fetched.
+    Returns weights_path, or None where they could not be fetched for the sample.
 
     Raises:
-        InputError: they could not be fetched.
+        InputError: they could not be fetched for other pictures.
     """
     is_default = weights_path in ('DEFAULT', DEFAULT_WEIGHTS)
     try:
@@ -46,7 +47,7 @@ def fetch_if_missing(weights_path, optional):
             fetch_weights(DEFAULT_WEIGHTS, SOURCES)
         return weights_path
     except InputError as error:
-        if not optional:
+        if os.path.realpath(train_file) != SAMPLE:
             raise
         print('%s\nThe sample starts from its own pictures instead.' % error)
 

@@ -2,7 +2,7 @@
 import os
 import socket
 
-from machinery.settings import InputError
+from machinery.settings import InputError, input_errors
 
 try:
     import fcntl
@@ -12,6 +12,7 @@ except ImportError:  # Windows has none of these
 HELD = {}  # {real path: open file} of this process
 
 
+@input_errors()
 def lock(folder):
     """Keep other runs out of a folder until unlock, or until the process ends.
 

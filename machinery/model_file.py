@@ -27,6 +27,7 @@ def model_path(weights_path):
         os.path.dirname(weights_path), 'model.json')
 
 
+@input_errors()
 def write_model(path, model):
     """Write a model.json, whole or not at all."""
     with open(path + '.part', 'w') as file:
@@ -146,6 +147,7 @@ def digests_of(data):
         for path, label in zip(data.paths, data.labels.tolist())], np.uint32)
 
 
+@input_errors()
 def write_digests(folder, lists):
     """Write lists.npz, by which a resumed run tells whether its lists have changed.
 

@@ -3,6 +3,7 @@ import contextlib
 import hashlib
 import json
 import os
+import socket
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -11,6 +12,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from machinery import PIXEL_LIMIT
 from machinery.lists import list_warnings
 from machinery.settings import InputError, input_errors, open_plain
 
@@ -78,8 +80,9 @@ def examine(path):
     try:
         data = read_file(path)
         if data[:2].tobytes() == JPEG_MARK:
-            decode(data, cv2.IMREAD_REDUCED_COLOR_8, path)
-            return None, False
+            height, width, _ = decode(data, cv2.IMREAD_REDUCED_COLOR_8, path).shape
+            if 70 * height * width < PIXEL_LIMIT:  # OpenCV has only looked at these
+                return None, False
         image = decode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH, path)
         return None, image.dtype == np.uint16 and image.max() < 2 ** 14
     except InputError as error:
@@ -107,7 +110,8 @@ def wait_for(futures, paths):
     results = []
     for future, path in zip(futures, paths):
         if not wait([future], SLOW).done:
-            tqdm.write('Waiting for %s: nothing for %s s' % (path, SLOW))
+            tqdm.write('Waiting for %s: nothing for %s s' % (path, SLOW),
+                       file=sys.stderr)
         results.append(future.result())
     return results
 
@@ -127,6 +131,7 @@ def examine_all(paths, pool):
         if not fault:
             with messages(complaints):
                 examine(path)
+        complaints = [line for line in complaints if 'JPEG' in line]
         if complaints:
             results[position] = '%s: %s' % (path, complaints[0]), is_dark
     return results
@@ -153,13 +158,10 @@ def find_bad_pictures(data, workers):
                      if file else b'%s gone' % path.encode())
     states = workers.collect(list(state.digest()), np.int32)
     state = bytes(states.ravel().tolist()).hex()
-    remembered = ''
-    if os.path.exists(memory):
-        with open(memory) as file:
-            remembered = file.read()
-    if remembered.startswith('{"state": "%s", "again": [' % state):
+    remembered = read_memory(memory)
+    if remembered.get('state') == state:
         # Their permissions, say, may have been mended since.
-        samples = sorted(set(samples) & set(json.loads(remembered)['again']))
+        samples = sorted(set(samples) & set(remembered['again']))
 
     bad, dark = {}, []
     bar = tqdm(total=len(samples), unit=' pictures', desc='Checking ' + name,
@@ -179,13 +181,23 @@ def find_bad_pictures(data, workers):
     verdicts[dark], verdicts[list(bad)] = DARK, BAD
     verdicts = workers.collect(verdicts, np.int32).max(0)
     again = np.flatnonzero(verdicts).tolist()
-    text = json.dumps({'state': state, 'again': again})
-    if text != remembered and os.access(folder or '.', os.W_OK):
-        part = '%s.%d.part' % (memory, workers.rank)  # all write the same
-        with open(part, 'w') as file:
-            file.write(text)
-        os.replace(part, memory)
+    if remembered != {'state': state, 'again': again}:
+        with contextlib.suppress(OSError):  # without it, they are decoded once more
+            part = '%s.%s.%d' % (memory, socket.gethostname(), os.getpid())
+            with open(part, 'w') as file:
+                json.dump({'state': state, 'again': again}, file)
+            os.replace(part, memory)
     return verdicts, bad
+
+
+def read_memory(path):
+    """Return what a .checked file holds, or {} if that is of no use."""
+    try:
+        with open(path) as file:
+            memory = json.load(file)
+        return memory if set(memory) == {'state', 'again'} else {}
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
 def examine_pictures(generators, on_bad_image, workers):
@@ -224,8 +236,8 @@ def examine_pictures(generators, on_bad_image, workers):
                                      data.paths[dark[0]]))
         faults += ['%s, line %d: %s' % (
             data.class_list, data.line_numbers[sample],
-            fault_of.get(sample) or examine(data.paths[sample])[0] or
-            '%s: another worker cannot read it' % data.paths[sample]) for sample in bad]
+            fault_of.get(sample, data.paths[sample] + ': bad, as another worker found')
+            ) for sample in bad]
         if len(bad) and on_bad_image == 'skip':
             data.drop(bad)
     report = 'Cannot read %d picture%s:\n  %s' % (

@@ -40,7 +40,7 @@ class Workers:
     Attributes:
         size, rank: number of workers, and the place of this one among them.
         shard: (rank, size).
-        is_chief: whether this is worker 0, which alone prints and writes files.
+        is_chief: whether this is worker 0, which alone prints and writes results.
 
     Raises:
         InputError: the port cannot be opened.
@@ -54,7 +54,7 @@ class Workers:
         self._timeout = peer_timeout
         self._target, self._config = '', session_config()
         self._finished = threading.Event()
-        self._keys = itertools.count(1)
+        self._keys, self._is_given_up = itertools.count(1), False
         if self.size == 1:
             return
         if not self.is_chief:
@@ -101,9 +101,7 @@ class Workers:
                 tf.reshape(part, tensor.shape) for part, tensor in zip(parts, tensors)])
 
     def merge(self, array):
-        """Merge arrays in which each element is non-zero on at most one worker.
-
-        Keeps every bit.
+        """Merge arrays, to the bit; each element is non-zero on at most one worker.
 
         Args:
             array: numpy array of one shape for all, of a type of 4 or 8 bytes.
@@ -123,18 +121,34 @@ class Workers:
         return self.merge(rows)
 
     def any(self, flag):
-        """Tell whether any worker's flag is true."""
-        return self.collect(bool(flag), np.int32).any()
+        """Tell whether any worker's flag is true; raise as interleave."""
+        return self._meet(bool(flag)).any()
 
     def interleave(self, share):
         """Return the values of all samples, of which each worker has its shard's.
 
         Args:
             share: array of the values of samples i with i % size == rank, in order.
+
+        Raises:
+            InputError: another worker has given up; names it.
         """
-        whole = np.zeros(self.collect(len(share), np.int32).sum(), share.dtype)
+        whole = np.zeros(self._meet(len(share)).sum(), share.dtype)
         whole[self.rank::self.size] = share
         return self.merge(whole)
+
+    def give_up(self):
+        """Let any or interleave, whatever the others come to, raise an InputError."""
+        if not self._is_given_up:
+            self.collect(-1, np.int32)
+
+    def _meet(self, number):
+        numbers = self.collect(number, np.int32)
+        self._is_given_up = numbers.min() < 0
+        if self._is_given_up:
+            name = self._name(self.tasks[numbers.argmin()])
+            raise InputError('%s cannot go on' % name)
+        return numbers
 
     def check_equal(self, values):
         """Raise an InputError if not all workers have the values of the chief.
@@ -242,6 +256,7 @@ class Workers:
     def _watch(self, peer):
         """End this process when a peer is gone, or has been silent for too long."""
         heard, refusals = time.time(), 0
+        stderr = os.dup(2)  # which the check of pictures diverts
         while not self._finished.wait(1):
             state = probe(peer[2])
             if state == 'alive':
@@ -253,12 +268,11 @@ class Workers:
             # one is noticed before they have been refused so often.
             if refusals == 5 or time.time() - heard > 0.6 * self._timeout:
                 sys.stdout.flush()
-                sys.stderr.write(
+                os.write(stderr, (
                     '%s lost %s, which %s. Unless that one tells a reason of its own, '
                     'start all workers again with --resume=True.\n' % (
                         self._name(self.tasks[self.rank]), self._name(peer),
-                        'is gone' if refusals == 5 else 'does not answer'))
-                sys.stderr.flush()
+                        'is gone' if refusals == 5 else 'does not answer')).encode())
                 os._exit(LOST_A_PEER)
 
     def _name(self, task):

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from helpers import ROOT, outputs_in, run_program, same, summaries, tensors
+from helpers import ROOT, files, outputs_in, run_program, same, summaries, tensors
 from machinery.tf1 import tf
 
 JOB = ['--num_epochs=2', '--batch_size=4', "--train_layers=['fc8']", '--dropout_rate=0',
@@ -172,6 +172,7 @@ def test_early_stopping(edited):
 
 
 MINE = '''
+import numpy as np
 from datagenerator import ImageDataGenerator
 from machinery.own_batches import DatasetBatches
 
@@ -210,18 +211,19 @@ def test_batches_of_your_own(edited):
     assert 'confusion_matrix' in tags and 'worst_mistakes' not in tags
 
     text = (scripts.folder / 'mine.py').read_text()
-    for old, new, message in [
-            ("def Val():", "Val = Train\n\ndef Train():", None),
-            ('data.data_size)', '13)', 'The dataset has fewer than data_size = 13'),
-            ('batch_size=4', 'batch_size=5', 'expected (n, 227, 227, 3) and (n, cl')]:
+    for old, new, message, is_saved in [
+            ("def Val():", "Val = Train\n\ndef Train():", 'Best:', True),
+            ('data.data_size)', '13)', 'The dataset has fewer than data_size', True),
+            ('self._data.next_batch)', 'lambda size: 2 * [np.zeros((size, 3))])',
+             'expected (n, 227, 227, 3) and (n, classes)', False)]:
         assert text.count(old) == 1
         (scripts.folder / 'mine.py').write_text(text.replace(old, new))
         sys.modules.pop('mine')
         status, output = run_program(str(scripts.folder / 'finetune.py'), *(
             JOB + scripts.lists + outputs_in(scripts.folder / 'x')))
+        assert status == (0 if message == 'Best:' else 2) and message in output, output
+        assert ('model_epoch1' in str(files(scripts.folder / 'x'))) == is_saved
         shutil.rmtree(str(scripts.folder / 'x'))
-        assert status == (2 if message else 0), output
-        assert (message or 'Best:') in output
     sys.modules.pop('mine')
 
 

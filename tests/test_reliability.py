@@ -61,7 +61,7 @@ def test_interrupted_run_resumes_exactly(tmp_path):
         assert re.search('Stopped in epoch %d, after step [0-9]+; saved %s/new/'
                          'checkpoints/model_epoch%d_step' % (epoch, folder, epoch),
                          output), output
-        assert 'To go on, give the same command and --resume=True' in output
+        assert 'To go on from there, add --resume=True to the command' in output
         assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
     output = run(folder, '--batch_size=2', '--resume=True')
     assert 'Resuming from %s/new/checkpoints/model_epoch2_step' % folder in output
@@ -151,6 +151,16 @@ def test_best_checkpoint_is_that_of_the_best_epoch(uninterrupted):
     folder = uninterrupted + '/new/checkpoints/'
     assert same(tensors(folder + 'model_best.ckpt'),
                 tensors(folder + 'model_epoch%d.ckpt' % best))
+
+
+def test_finished_run_may_be_stopped_when_it_starts_again(uninterrupted):
+    status, output = finetune(
+        uninterrupted, *JOB, '--resume=True',
+        '--checkpoint_path=%s/new/../new/checkpoints/' % uninterrupted,
+        react=lambda text: os.kill(os.getpid(), signal.SIGTERM)
+        if 'Resuming' in text else None)
+    assert status == 128 + signal.SIGTERM, output
+    assert 'Stopped in epoch 3, after step 12; saved ' in output
 
 
 def test_earlier_checkpoints_are_not_overwritten(uninterrupted):
@@ -553,8 +563,10 @@ def test_picture_that_vanishes_loses_nothing(tmp_path, uninterrupted, vanishing,
     for path in glob.glob(str(tmp_path / 'gone_*')):
         os.replace(path, path.replace('gone_', ''))
     output = run(tmp_path / 'out', *arguments)
-    assert 'Resuming from' in output and same(final(tmp_path / 'out'),
-                                              final(uninterrupted))
+    assert 'Resuming from' in output
+    for name in ('model_epoch1', 'model_epoch3', 'model_best'):
+        assert same(*[tensors('%s/new/checkpoints/%s.ckpt' % (folder, name))
+                      for folder in (uninterrupted, tmp_path / 'out')])
 
 
 def test_pictures_that_vanish_are_left_out_on_demand(tmp_path, vanishing):

@@ -13,7 +13,7 @@ import pytest
 
 from helpers import HERE, golden, run_program, same, to_tensorflow, write_caffemodel
 from machinery import download
-from machinery.download import fetch_if_missing, fetch_weights
+from machinery.download import SAMPLE, fetch_if_missing, fetch_weights
 from machinery.settings import InputError
 from machinery.tf1 import tf
 from machinery.weights import check_weights, num_classes_of, read_weights
@@ -442,12 +442,12 @@ def test_missing_pretrained_weights_are_fetched(
     with Server(content, 'missing', 'missing') as server:
         monkeypatch.setattr(download, 'SOURCES', [(server.url, None)])
         for path in [None, 'other.npy']:
-            assert fetch_if_missing(path, optional=False) == path
+            assert fetch_if_missing(path, 'train.txt') == path
         assert server.ranges == []
         with pytest.raises(InputError, match='could not be fetched'):
-            fetch_if_missing('DEFAULT', optional=False)
-        assert fetch_if_missing('DEFAULT', optional=True) is None
+            fetch_if_missing('DEFAULT', str(tmp_path / 'images' / 'train.txt'))
+        assert fetch_if_missing('DEFAULT', os.path.relpath(SAMPLE)) is None
         assert 'starts from its own pictures instead.' in capsys.readouterr().out
         for path in ['DEFAULT', str(default)]:
-            assert fetch_if_missing(path, optional=False) == path
+            assert fetch_if_missing(path, 'train.txt') == path
         assert default.read_bytes() == content and len(server.ranges) == 3

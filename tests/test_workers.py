@@ -278,6 +278,18 @@ def test_merge_interleave_and_broadcast_keep_every_bit(pair):
         workers.any(workers.rank == 1), workers.any(False)]) == [[True, False]] * 2
 
 
+@pytest.mark.parametrize('meet', [
+    lambda workers: workers.any(True), lambda workers: workers.interleave(np.zeros(3))])
+def test_error_of_one_ends_all_where_they_meet(pair, meet):
+    def fail(workers, session):
+        if workers.rank == 0:
+            with pytest.raises(InputError, match='worker 0 .* cannot go on'):
+                meet(workers)
+        workers.give_up()  # the first one has nothing to tell
+        return workers.any(workers.rank)
+    assert pair(fail) == [True, True]
+
+
 def test_worker_that_never_comes_is_named(monkeypatch):
     tasks, rank = tasks_of(monkeypatch, tf_configs(2)[0])
     with pytest.raises(SystemExit, match='No answer within 1 s from worker 0 .%s'
@@ -285,7 +297,7 @@ def test_worker_that_never_comes_is_named(monkeypatch):
         Workers(tasks, rank, peer_timeout=1)
 
 
-def test_peer_that_is_back_at_once_is_lost_all_the_same(monkeypatch, capsys):
+def test_peer_that_is_back_at_once_is_lost_all_the_same(monkeypatch, capfd):
     states = iter(['alive', 'gone', 'alive', 'alive', 'alive', 'alive'])
     monkeypatch.setattr(workers_module, 'probe', lambda address: next(states))
     monkeypatch.setattr(workers_module.os, '_exit', sys.exit)
@@ -294,7 +306,7 @@ def test_peer_that_is_back_at_once_is_lost_all_the_same(monkeypatch, capsys):
     with pytest.raises(SystemExit) as status:
         workers._watch(('worker', 1, 'host:2222'))
     assert status.value.code == LOST_A_PEER
-    assert 'lost worker 1 (host:2222), which is gone' in capsys.readouterr().err
+    assert 'lost worker 1 (host:2222), which is gone' in capfd.readouterr().err
 
 
 def test_network_error_leaves_the_watch_its_time_but_once(monkeypatch, capsys):
