@@ -18,6 +18,7 @@ from machinery.weights import check_weights, read_weights
 INPUT_OF = {'conv1': 'X', 'conv2': 'pool1', 'conv3': 'pool2', 'conv4': 'conv3',
             'conv5': 'conv4', 'fc6': 'flat5', 'fc7': 'fc6', 'fc8': 'fc7'}
 LAYERS = list(INPUT_OF)
+NO_WEIGHTS = ['norm1', 'pool1', 'norm2', 'pool2', 'pool5']
 
 
 class AlexNet:
@@ -27,7 +28,8 @@ class AlexNet:
         x: float32 tensor (n, 227, 227, 3), BGR, 0..255 minus the mean; n may be None.
         keep_prob: scalar tensor or float, the probability that dropout keeps a value.
         num_classes: width of fc8.
-        skip_layer: names of the layers that load_initial_weights leaves as they are.
+        skip_layer: names of the layers that load_initial_weights leaves as they are;
+            those that have no weights may be among them.
         weights_path: a file that read_weights reads; 'DEFAULT': bvlc_alexnet.npy beside
             this file; None: there is none, use initialize_from_data instead.
         train_layers: names of the layers that will be trained; None: as skip_layer.
@@ -51,12 +53,13 @@ class AlexNet:
 
     def __init__(self, x, keep_prob, num_classes, skip_layer, weights_path='DEFAULT',
                  train_layers=None, dropout_seed=None):
-        self.SKIP_LAYER = skip_layer or []  # the tutorial's scripts also say ''
+        skip_layer = skip_layer or []  # the tutorial's scripts also say ''
+        check_layers(skip_layer, 'skip_layer', LAYERS + NO_WEIGHTS)
+        self.SKIP_LAYER = [name for name in skip_layer if name in LAYERS]
         self.WEIGHTS_PATH = (download.DEFAULT_WEIGHTS if weights_path == 'DEFAULT'
                              else weights_path)
         self.train_layers = self.SKIP_LAYER if train_layers is None else train_layers
-        check_layers(self.train_layers, 'train_layers')
-        check_layers(self.SKIP_LAYER, 'skip_layer')
+        check_layers(self.train_layers, 'train_layers', LAYERS)
         self.X = x
         self.KEEP_PROB = tf.convert_to_tensor(keep_prob, tf.float32)
         self.NUM_CLASSES = num_classes
@@ -154,9 +157,9 @@ class AlexNet:
         return '\n'.join(rows)
 
 
-def check_layers(names, argument):
+def check_layers(names, argument, allowed):
     """Raise an InputError unless names is a list of distinct layers."""
-    if (isinstance(names, str) or any(name not in LAYERS for name in names)
+    if (isinstance(names, str) or any(name not in allowed for name in names)
             or len(set(names)) < len(names)):
         raise InputError('%s = %r: expected a list of different names from %s'
                          % (argument, names, ', '.join(LAYERS)))

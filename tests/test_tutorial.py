@@ -123,7 +123,7 @@ def test_what_the_second_version_refuses_is_refused():
             ImageDataGenerator(TRAIN, num_classes=3, **arguments)
 
 
-@pytest.mark.parametrize('skip_layer', ['', [], None])
+@pytest.mark.parametrize('skip_layer', ['', [], None, ['pool1', 'norm2', 'pool5']])
 def test_no_layer_to_skip_has_many_spellings(skip_layer):
     x = tf.placeholder(tf.float32, [16, 240, 258, 3])
     model = AlexNet(x, 0.5, 2, skip_layer)
