@@ -54,12 +54,12 @@ class AlexNet:
     def __init__(self, x, keep_prob, num_classes, skip_layer, weights_path='DEFAULT',
                  train_layers=None, dropout_seed=None):
         skip_layer = skip_layer or []  # the tutorial's scripts also say ''
+        check_layers(train_layers or [], 'train_layers', LAYERS)
         check_layers(skip_layer, 'skip_layer', LAYERS + NO_WEIGHTS)
         self.SKIP_LAYER = [name for name in skip_layer if name in LAYERS]
         self.WEIGHTS_PATH = (download.DEFAULT_WEIGHTS if weights_path == 'DEFAULT'
                              else weights_path)
         self.train_layers = self.SKIP_LAYER if train_layers is None else train_layers
-        check_layers(self.train_layers, 'train_layers', LAYERS)
         self.X = x
         self.KEEP_PROB = tf.convert_to_tensor(keep_prob, tf.float32)
         self.NUM_CLASSES = num_classes

@@ -191,17 +191,18 @@ with workers.session() as session, StopSignals() as stop:
     if workers.any(stop.received):
         workers.leave(stop.status, checkpoints.farewell(num_epochs))
     stop.release()  # all is saved: from here on, a signal ends the run at once
+    checkpoints.report()
+    print('Curves:     tensorboard --logdir %s' % quote(filewriter_path))
+    print('Predict:    python predict.py %s --checkpoint %s' % (
+        quote(test_file or val_file), quote(checkpoint_path)))
     if test_data:
         checkpoints.restore_best(session)
         test_scores, _ = evaluate(*test_batches)
-        print('Test: %s, of the best checkpoint' % as_text(mean_of(test_scores)))
+        print('Test:       %s, of the best checkpoint' % as_text(mean_of(test_scores)))
     workers.finish()
 
 summaries.finish()
-checkpoints.report()
-print('Curves:     tensorboard --logdir %s' % quote(filewriter_path))
-print('Predict:    python predict.py %s --checkpoint %s' % (
-    quote(test_file or val_file), quote(checkpoint_path)))
+checkpoints.finish()
 if export_path and workers.is_chief:
     export_model(lambda x: AlexNet(x, 1., num_classes, [], checkpoints.best),
                  class_names, export_path, *find_preprocessing(

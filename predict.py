@@ -14,8 +14,9 @@ from datagenerator import IMAGENET_MEAN, IMAGE_SIZE, load_batches
 from machinery.checkpoint_files import find_weights
 from machinery.drawings import draw_confusions
 from machinery.export import export_model
-from machinery.lists import find_pictures, has_labels, read_list
-from machinery.model_file import find_class_names, find_preprocessing
+from machinery.lists import MAX_FAULTS, find_pictures, has_labels, read_list
+from machinery.model_file import (
+    find_class_names, find_preprocessing, warn_of_other_names)
 from machinery.settings import InputError, input_errors, printable, read_settings
 from machinery.tf1 import find_device, tf
 from machinery.workers import Workers
@@ -114,6 +115,7 @@ if labelled and len(places) > 1:
     raise InputError('%s: a list with labels must be the only argument' % labelled[0])
 if labelled:
     paths, labels, _ = read_list(labelled[0], len(class_names), check_files=False)
+    warn_of_other_names(labelled[0], class_names)
 else:
     paths = [path for place in places for path in find_pictures(place)]
 
@@ -131,7 +133,9 @@ with Workers().session() as session:
         if images:
             values.append(session.run(output, {x: images}))
 if faults:
-    print('Cannot read %s:\n  %s' % (number_of(faults), '\n  '.join(faults)))
+    print('Cannot read %s:\n  %s%s' % (
+        number_of(faults), '\n  '.join(faults[:MAX_FAULTS]),
+        '\n  …' * (len(faults) > MAX_FAULTS)))
 if not values:
     raise InputError('No picture could be read.')
 read = np.flatnonzero(is_read)
@@ -152,13 +156,14 @@ for path, row, ranked in zip(paths, values, best):
     print(printable('%s: %s' % (path, ', '.join(
         '%s %.4f' % (class_names[label], row[label]) for label in ranked))))
 write_predictions(paths, labels, values, best)
-if os.path.exists(confusion_file):
-    os.remove(confusion_file)  # it may be that of an earlier list
+matrix = None
 if labels is not None:
-    predicted = best[:, 0]
-    print_scores(labels, predicted, values)
-    matrix = draw_confusions(labels, predicted, class_names)
-    if matrix:
-        with input_errors(), open(confusion_file, 'wb') as file:
-            file.write(matrix)
-        print('Wrote %s' % confusion_file)
+    print_scores(labels, best[:, 0], values)
+    matrix = draw_confusions(labels, best[:, 0], class_names)
+if matrix:
+    with input_errors(), open(confusion_file, 'wb') as file:
+        file.write(matrix)
+    print('Wrote %s' % confusion_file)
+elif os.path.exists(confusion_file):
+    os.remove(confusion_file)
+    print('Removed %s, which was of another list' % confusion_file)

@@ -224,12 +224,15 @@ class Checkpoints:
 
     def report(self):
         """Print the best and the newest checkpoint."""
-        if self._workers.is_chief:
-            unlock(self.folder)
         print('Best:       %s, of epoch %d, validation %s %.4f' % (
             self.best, self.best_epoch, self._score, self._sign * self.best_score))
         print('Checkpoint: %s, the newest, from which --resume True goes on'
               % self.latest)
+
+    def finish(self):
+        """Let other runs use the folder."""
+        if self._workers.is_chief:
+            unlock(self.folder)
 
     def restore_best(self, session):
         """Give the variables of the best checkpoint to all workers."""
@@ -277,8 +280,8 @@ def choose_checkpoint(folder, resume):
         read_all(checkpoint)  # a damaged one is told now, not after the pictures
     if checkpoints and checkpoint != checkpoints[-1]:
         raise InputError(
-            '%s holds checkpoints of an earlier run. Resume it with --resume=True, or '
-            'choose another checkpoint_path and filewriter_path.' % folder)
+            '%s holds checkpoints of an earlier run. Choose another checkpoint_path '
+            'and filewriter_path, or go on with that run by --resume=True.' % folder)
     for path in glob.glob(os.path.join(glob.escape(folder), 'model_*.ckpt.*')):
         start = path[:path.rindex('.ckpt.')]
         if '.tempstate' in path or not os.path.exists(start + '.ckpt.index'):

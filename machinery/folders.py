@@ -7,7 +7,7 @@ from collections import Counter
 
 import numpy as np
 
-from machinery.lists import is_picture, read_class_names, walk
+from machinery.lists import HEIC_ENDINGS, is_picture, read_class_names, walk
 from machinery.pictures import read_file
 from machinery.settings import InputError, Parser, input_errors, integer, parse
 
@@ -70,9 +70,12 @@ def find_classes(folder, paths):
             match = re.fullmatch(r'([^.]+)\.\d+(\.[^.]+)?', os.path.basename(path))
             classes.setdefault(match.group(1) if match else '', []).append(path)
     if '' in classes:
-        raise InputError('%s: is neither in a subfolder that tells its class%s' % (
-            classes[''][0], ', as others are' if set(group(folder, paths)) != {''} else
-            ' nor named like cat.0.jpg'))
+        raise InputError(
+            '%s: %s' % (classes[''][0], 'lies beside the folders of the classes: move '
+                        'it into one of them, or remove it'
+                        if set(group(folder, paths)) != {''} else
+                        'is neither in a folder that tells its class nor named like '
+                        'cat.0.jpg'))
     for class_name, members in classes.items():
         for path in members:
             if ('\n' in path or path.encode(errors='ignore').decode() != path
@@ -140,7 +143,7 @@ def list_ignored(folder, others, parts):
         lines.append('Ignored: ' + ', '.join(
             '%d %s' % (count, ending or 'without an ending')
             for ending, count in sorted(endings.items())))
-    if {'.heic', '.heif'} & set(endings):
+    if set(HEIC_ENDINGS) & set(endings):
         lines.append('OpenCV does not read HEIC: convert these to JPEG first, for '
                      'example with "mogrify -format jpg *.heic" of ImageMagick.')
     empty = []
@@ -245,8 +248,12 @@ def main():
     print('Wrote %s' % ', '.join(outs[name] for name in [*written, 'classes']))
     options = ['--%s_file %s' % (name, shlex.quote(outs[name])) for name in written
                if name != 'test' or not unlabelled]
-    print('python finetune.py %s --classes_file %s --num_classes %d' % (
-        ' '.join(options), shlex.quote(outs['classes']), len(class_names)))
+    job = '/tmp/' + re.sub(r'[^\w-]+', '_', os.path.basename(
+        os.path.abspath(args.folder)))
+    print('python finetune.py %s --classes_file %s --num_classes %d --learning_rate '
+          '0.001 --batch_size 128 --checkpoint_path %s/checkpoints --filewriter_path '
+          '%s/tensorboard' % (' '.join(options), shlex.quote(outs['classes']),
+                              len(class_names), job, job))
 
 
 def relative(path, folder):

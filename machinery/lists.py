@@ -16,6 +16,7 @@ from machinery.settings import InputError, input_errors, open_plain
 MAX_FAULTS = 20
 UTF16_MARKS = codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE
 HIDDEN = ['thumbs.db', 'desktop.ini']  # what Windows leaves in folders
+HEIC_ENDINGS = '.heic', '.heif'
 PICTURE_ENDINGS = tuple('.jpg .jpeg .jpe .jfif .png .bmp .dib .gif .tif .tiff .webp '
                         '.pbm .pgm .ppm .pnm .jp2 .avif'.split())
 
@@ -102,8 +103,9 @@ def read_list(list_path, num_classes, check_files=True):
         low, high = labels.min(), labels.max()
         from_1 = (low, high) == (1, num_classes)
         if low >= 0 and not from_1:
-            shown.insert(0, 'the labels run %d..%d: set num_classes = %d'
-                         % (low, high, high + 1))
+            shown.insert(0, 'the labels run %d..%d, more than %d classes: set '
+                         'num_classes = %d, or choose a network that has so many'
+                         % (low, high, num_classes, high + 1))
         shown += ['line %d: label %d is not in 0..%d' % (
             line_numbers[sample], labels[sample], num_classes - 1)
             for sample in wrong[:3]]
@@ -227,7 +229,7 @@ def find_pictures(source):
         paths = sorted(path for path in walk(source) if is_picture(path))
     elif not os.path.isfile(source):
         paths = sorted(glob.glob(source, recursive=True))
-    elif is_picture(source):
+    elif is_picture(source) or source.lower().endswith(HEIC_ENDINGS):
         paths = [source]
     else:
         paths = [find_file(os.path.dirname(source), line)
@@ -248,7 +250,8 @@ def walk(folder):
 @input_errors()
 def has_labels(path):
     """Tell whether this is a list with labels, and not one of pictures alone."""
-    if not os.path.isfile(path) or is_picture(path):
+    if (not os.path.isfile(path) or is_picture(path)
+            or path.lower().endswith(HEIC_ENDINGS)):
         return False
     lines = itertools.islice(read_lines(path), 2)  # the first may be a header
     for _, line in lines:

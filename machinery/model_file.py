@@ -95,6 +95,18 @@ def choose_class_names(classes_file, train_file, num_classes, resumed):
         read_class_names(None, num_classes))
 
 
+def warn_of_other_names(list_path, class_names):
+    """Warn if classes.txt beside a list names other classes than the network's."""
+    beside = os.path.join(os.path.dirname(list_path), 'classes.txt')
+    if os.path.exists(beside) and class_names != read_class_names(None,
+                                                                  len(class_names)):
+        found = read_class_names(beside)
+        if found != class_names:
+            print('Warning: by %s, the classes are %.200s; those of the network are '
+                  '%.200s. Is it the right one?' % (beside, ', '.join(found),
+                                                    ', '.join(class_names)))
+
+
 def find_class_names(weights_path, layer):
     """Return the names from model.json beside the weights, ImageNet's, or numbers.
 
@@ -128,7 +140,7 @@ def warn_of_changes(checkpoint, model):
         return
     for name in ('train_layers', 'best_by'):
         if before.get(name, now[name]) != now[name]:
-            raise InputError('%s: %s was %s, now it is %s'
+            raise InputError('%s: %s was %s, now it is %s; a run cannot go on like that'
                              % (checkpoint, name, before[name], now[name]))
     for name in now:
         if name not in NOT_COMPARED and before.get(name, now[name]) != now[name]:

@@ -71,7 +71,9 @@ def test_folder_of_folders_is_split_by_class(tmp_path):
             ('train.txt', ','), ('val.txt', ','), ('test.txt', ','),
             ('classes.txt', '')]],
         ('python finetune.py --train_file {0}/train.txt --val_file {0}/val.txt '
-         '--test_file {0}/test.txt --classes_file {0}/classes.txt --num_classes 2'
+         '--test_file {0}/test.txt --classes_file {0}/classes.txt --num_classes 2 '
+         '--learning_rate 0.001 --batch_size 128 --checkpoint_path '
+         '/tmp/my_photos/checkpoints --filewriter_path /tmp/my_photos/tensorboard'
          .format(out)).split()]
     everything = sum(samples.values(), [])
     assert len(set(everything)) == 60
@@ -192,9 +194,9 @@ def test_lists_depend_on_the_seed_and_are_not_overwritten(tmp_path, monkeypatch)
 @pytest.mark.parametrize('names, complaint', [
     (['a/1.jpg'], 'all pictures are of one class, a; at least 2 classes are needed'),
     ([], 'no pictures there'),
-    (['a/1.jpg', 'b/1.jpg', 'at 10.15.33.png'], "at 10.15.33.png: is neither in a subfo"
-     "lder that tells its class, as others are"),
-    (['cat.0.jpg', 'dog.0.jpg', 'at 10.15.33.png'], '33.png: is neither in a subfolder '
+    (['a/1.jpg', 'b/1.jpg', 'at 10.15.33.png'],
+     'at 10.15.33.png: lies beside the folders of the classes: move it into one of '),
+    (['cat.0.jpg', 'dog.0.jpg', 'at 10.15.33.png'], '33.png: is neither in a folder '
      'that tells its class nor named like cat.0.jpg'),
     (['train/a/1.jpg', 'val/a/1.jpg', 'x/a/1.jpg'], 'is split into train, val, but'),
     (['val/a/1.jpg', 'test/a/1.jpg'], 'is split into test, val, but has no part tr'),
@@ -305,7 +307,8 @@ def test_labels_that_start_at_1_get_a_hint_at_the_end(tmp_path):
     assert fault(tmp_path, '0.png 1\n' + '1.png 2\n' * 22)[2:] == [
         'line 4: label 2 is not in 0..1', 'and 19 more such labels', hint]
     assert fault(tmp_path, '0.png 0\n' + '1.png 4\n' * 2) == [
-        'the labels run 0..4: set num_classes = 5', 'line 2: label 4 is not in 0..1',
+        'the labels run 0..4, more than 2 classes: set num_classes = 5, or choose a '
+        'network that has so many', 'line 2: label 4 is not in 0..1',
         'line 3: label 4 is not in 0..1']
 
 

@@ -103,6 +103,7 @@ def test_a_wrong_value_at_the_top_of_a_script_is_named(tmp_path, line, words):
     ('--classes_file=latin.names', 'latin.names: this is no text in UTF-8'),
     ("--train_layers=['fc8','fc8']", "train_layers = ['fc8', 'fc8']: expected a list"),
     ("--skip_layers=['fc9']", "skip_layer = ['fc9']: expected a list"),
+    ('--best_by=cross_entropy', "or - and one, as '-cross_entropy'"),
     ('--weights_path=gone.npy', 'gone.npy: no such checkpoint or weight file'),
     ('--weights_path=page.npy', 'page.npy: damaged, or not a weight file'),
     ('--weights_path=page.caffemodel', 'page.caffemodel: damaged, or not a caffemodel'),

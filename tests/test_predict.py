@@ -110,6 +110,17 @@ def test_list_with_labels_is_scored(trained, expected):
     assert 'Top-5' not in output
     status, output = predict(CAT, '--checkpoint=' + trained[0], '--confusion_file=c')
     assert not os.path.exists('c') and 'true_class' not in rows()[0]
+    assert 'Removed c, which was of another list\n' in output
+
+
+def test_list_of_other_classes_is_noticed(trained):
+    for names, is_told in [(['brick', 'grass', 'gravel'], True), (NAMES, False)]:
+        for name, text in [('list.txt', CAT + ' 1'), ('classes.txt', '\n'.join(names))]:
+            with open(name, 'w') as file:
+                file.write(text)
+        status, output = predict('list.txt', '--checkpoint=' + trained[0])
+        assert status == 0 and is_told == (
+            'Warning: by classes.txt, the classes are brick, grass, gravel; ' in output)
 
 
 def test_cells_are_no_formulas_and_text_is_printable(trained):
@@ -142,13 +153,17 @@ def test_files_folders_and_patterns_are_classified(trained):
     for path in ['photos/1.jpg', 'photos/deep/2.JPG', 'single.jpg', 'x1.jpg', 'x2.jpg',
                  b'x\xe9.jpg']:
         shutil.copy(CAT.encode() if isinstance(path, bytes) else CAT, path)
-    for path in ['photos/bad.png', 'photos/notes.txt']:
+    for path in ['photos/bad.png', 'photos/notes.txt', 'IMG.HEIC']:
         with open(path, 'w') as file:
             file.write('no picture')
-    status, output = predict('single.jpg', 'photos', 'x*.jpg', '--top_k=1',
-                             '--batch_size=2', '--checkpoint=' + trained[0])
+    with open('gone.txt', 'w') as file:
+        file.write('gone.jpg\n' * 30)
+    status, output = predict(
+        'single.jpg', 'photos', 'x*.jpg', 'IMG.HEIC', 'gone.txt', '--top_k=1',
+        '--batch_size=2', '--checkpoint=' + trained[0])
     assert status == 0, output
-    assert 'Cannot read 1 picture:\n  photos/bad.png: not a picture' in output
+    assert 'Cannot read 32 pictures:\n  photos/bad.png: not a picture' in output
+    assert '\n  IMG.HEIC: not a picture' in output and output.count('gone.jpg') == 18
     assert [row['path'] for row in rows()] == [
         'single.jpg', 'photos/1.jpg', 'photos/deep/2.JPG', 'x1.jpg', 'x2.jpg',
         'x\udce9.jpg']

@@ -572,10 +572,13 @@ def test_picture_that_vanishes_loses_nothing(tmp_path, uninterrupted, vanishing,
 def test_pictures_that_vanish_are_left_out_on_demand(tmp_path, vanishing):
     arguments = JOB + ['--train_file=%s' % (tmp_path / 'list.txt'), '--batch_size=4',
                        '--on_bad_image=skip', '--cache_features=False']
-    status, output = finetune(tmp_path / 'a', *arguments, react=vanishing(
-        [1, 2, 3, 4], 'Epoch 1/3, step 3'))
-    assert status == 0, output
+    status, output = finetune(
+        tmp_path / 'a', *arguments, '--test_file=%s' % (tmp_path / 'list.txt'),
+        react=vanishing([1, 2, 3, 4], 'Epoch 1/3, step 3'))
     assert 'Warning: left out: %s, line ' % (tmp_path / 'list.txt') in output
+    # The test needs them all, but by then everything is done and told.
+    assert status == 2 and 'Predict: ' in output and output.endswith(
+        'list.txt, line 2: %s: No such file or directory\n' % (tmp_path / '1.jpg'))
     assert final(tmp_path / 'a')['global_step'] == [21]
     status, output = finetune(tmp_path / 'b', *arguments, react=vanishing(
         [0] + list(range(5, 27)), 'Epoch 1/3, step 3'))
