@@ -1,6 +1,7 @@
 """One run a folder: locks of the operating system, which any death releases."""
 import os
 import socket
+import time
 
 from machinery.settings import InputError, input_errors
 
@@ -29,9 +30,14 @@ def lock(folder):
             raise OSError('this system has no such locks')
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        file.seek(0)
+        for _ in range(20):
+            file.seek(0)
+            holder = file.read()
+            if holder:  # which it writes a moment after it has locked the folder
+                break
+            time.sleep(0.1)
         raise InputError('%s is in use by another run, %s; wait for it, or choose '
-                         'another folder' % (folder, file.read() or 'just started'))
+                         'another folder' % (folder, holder or 'just started'))
     except OSError as error:
         print('Warning: %s cannot be locked (%s); see to it that a single run uses it'
               % (folder, error))
