@@ -161,7 +161,7 @@ with workers.session() as session, StopSignals() as stop:
                 is_stopped = workers.any(stop.received)
             if is_stopped:
                 checkpoints.save(session, epoch, done)
-                workers.leave(stop.status, checkpoints.farewell(epoch))
+                workers.leave(stop.status, checkpoints.farewell(epoch, step))
             step += 1
             display = workers.is_chief and step % display_step == 0
             _, batch_scores, merged = session.run(
@@ -189,7 +189,7 @@ with workers.session() as session, StopSignals() as stop:
                        val_predictions, class_names, filters)
 
     if workers.any(stop.received):
-        workers.leave(stop.status, checkpoints.farewell(num_epochs))
+        workers.leave(stop.status, checkpoints.farewell(num_epochs, step))
     stop.release()  # all is saved: from here on, a signal ends the run at once
     checkpoints.report()
     print('Curves:     tensorboard --logdir %s' % quote(filewriter_path))

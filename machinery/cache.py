@@ -59,7 +59,8 @@ class FeatureCache:
         self._stored = 0
         self._memory = self._file = None
         self._missing = None  # a generator of what the rest of the epoch misses
-        self._waiting = {}  # features that are not stored, until their batch comes
+        # Features that are not stored, until their batch comes; None: left out of it.
+        self._waiting = {}
         self._find_missing()
 
     def __getattr__(self, name):
@@ -90,13 +91,12 @@ class FeatureCache:
         samples = self.take(batch_size)
         features, given = [], []
         for sample in samples:
-            if (self._rows(sample) < 0 and sample not in self._waiting
-                    and sample not in self.left_out):
+            if self._rows(sample) < 0 and sample not in self._waiting:
                 self._compute_missing(size)
             row = self._rows(sample)
-            if row >= 0 or sample in self._waiting:
-                features.append(
-                    self._load(row) if row >= 0 else self._waiting.pop(sample))
+            feature = self._waiting.pop(sample) if row < 0 else self._load(row)
+            if feature is not None:
+                features.append(feature)
                 given.append(sample)
         if not given:
             raise InputError('%s: none of the next %d pictures can be read any more'
@@ -107,6 +107,7 @@ class FeatureCache:
         """Compute up to so many of the features that the epoch misses, in one pass."""
         samples = self._missing.order[self._missing.pointer:][:size]
         images, labels = self._missing.next_batch(size)
+        self._waiting.update(dict.fromkeys(self.left_out.intersection(samples)))
         samples = np.array([one for one in samples if one not in self.left_out], int)
         self._generator.seconds_waited = self._missing.seconds_waited
         if (labels != self.one_hot(samples)).any():

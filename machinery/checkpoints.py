@@ -106,7 +106,6 @@ class Checkpoints:
         self.best_score, best_epoch, epoch, done, _ = session.run(self._progress)
         self.best_epoch, self.epoch = int(best_epoch), int(epoch)
         self.done = int(done) // self._workers.size
-        self._step = int(session.run(tf.train.get_global_step()))
         is_over = self.epoch > self._settings['num_epochs']
         if is_over:
             print('All %d epochs are done; with a larger num_epochs, training goes on.'
@@ -139,7 +138,7 @@ class Checkpoints:
                 warn_of_changes(self.latest, model)
                 warn_of_other_lists(self.latest, lists)
                 if is_in(self.folder, self.latest):
-                    self._saved_step = self._step
+                    self._saved_step = session.run(tf.train.get_global_step())
             lock(self.folder)  # which was made by now, perhaps, by another run
             if not self._earlier and list_checkpoints(self.folder):
                 raise InputError('%s: another run has just used it' % self.folder)
@@ -164,7 +163,6 @@ class Checkpoints:
         self.epoch, self.done = epoch, done
         self._progress.load([self.best_score, self.best_epoch, epoch,
                              done * self._workers.size, score], session)
-        self._step = int(step)
         if step == self._saved_step and not scores:  # nothing was trained since
             return
         path = os.path.join(self.folder, 'model_epoch%d%s.ckpt' % (
@@ -196,12 +194,13 @@ class Checkpoints:
             yield
         except InputError as error:
             self._workers.give_up()
-            if not session.run(tf.train.get_global_step()):
+            step = session.run(tf.train.get_global_step())
+            if not step:  # nothing to save
                 raise
             sys.stderr.write('\n%s\n' % error)  # saving may end in an error, too
             self.save(session, epoch, done)
             self._workers.finish()
-            raise InputError(self.farewell(epoch)) from error
+            raise InputError(self.farewell(epoch, step)) from error
 
     def stop_unless_finite(self, what, scores, epoch, step, rate):
         """End all workers, before anything is spoilt, where a score is not finite."""
@@ -217,10 +216,10 @@ class Checkpoints:
             'tenth of it), or a wrong weights_path.'
             % (what, epoch, step, self.latest or 'none yet')))
 
-    def farewell(self, epoch):
+    def farewell(self, epoch, step):
         """Return what to say when the run ends early, and all is saved."""
         return ('\nStopped in epoch %d, after step %d; saved %s.\nTo go on from there, '
-                'add --resume=True to the command.' % (epoch, self._step, self.latest))
+                'add --resume=True to the command.' % (epoch, step, self.latest))
 
     def report(self):
         """Print the best and the newest checkpoint."""

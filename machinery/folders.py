@@ -70,12 +70,11 @@ def find_classes(folder, paths):
             match = re.fullmatch(r'([^.]+)\.\d+(\.[^.]+)?', os.path.basename(path))
             classes.setdefault(match.group(1) if match else '', []).append(path)
     if '' in classes:
-        raise InputError(
-            '%s: %s' % (classes[''][0], 'lies beside the folders of the classes: move '
-                        'it into one of them, or remove it'
-                        if set(group(folder, paths)) != {''} else
-                        'is neither in a folder that tells its class nor named like '
-                        'cat.0.jpg'))
+        fault = ('is neither in a folder that tells its class nor named like cat.0.jpg'
+                 if set(group(folder, paths)) == {''} else
+                 'lies beside the folders of the classes: move it into one of them, or '
+                 'remove it')
+        raise InputError('%s: %s' % (classes[''][0], fault))
     for class_name, members in classes.items():
         for path in members:
             if ('\n' in path or path.encode(errors='ignore').decode() != path

@@ -227,13 +227,13 @@ def find_pictures(source):
     """
     if os.path.isdir(source):
         paths = sorted(path for path in walk(source) if is_picture(path))
-    elif not os.path.isfile(source):
-        paths = sorted(glob.glob(source, recursive=True))
-    elif is_picture(source) or source.lower().endswith(HEIC_ENDINGS):
-        paths = [source]
-    else:
+    elif is_list(source):
         paths = [find_file(os.path.dirname(source), line)
                  for _, line in read_lines(source)]
+    elif os.path.isfile(source):
+        paths = [source]
+    else:
+        paths = sorted(glob.glob(source, recursive=True))
     if not paths:
         raise InputError('%s: does not exist, or no pictures there' % source)
     return paths
@@ -250,8 +250,7 @@ def walk(folder):
 @input_errors()
 def has_labels(path):
     """Tell whether this is a list with labels, and not one of pictures alone."""
-    if (not os.path.isfile(path) or is_picture(path)
-            or path.lower().endswith(HEIC_ENDINGS)):
+    if not is_list(path):
         return False
     lines = itertools.islice(read_lines(path), 2)  # the first may be a header
     for _, line in lines:
@@ -261,6 +260,12 @@ def has_labels(path):
         except InputError:
             continue
     return False
+
+
+def is_list(path):
+    """Tell whether this is a file, but no picture, not even one in HEIC."""
+    return (os.path.isfile(path) and not is_picture(path)
+            and not path.lower().endswith(HEIC_ENDINGS))
 
 
 def is_picture(path):
