@@ -14,7 +14,7 @@ from machinery.settings import InputError
 from machinery.tf1 import tf
 from machinery.weights import check_weights, read_weights
 
-# The layers with weights in their order, and what enters each, before any dropout.
+# Each layer that has weights, and the layer that feeds it (before dropout).
 INPUT_OF = {'conv1': 'X', 'conv2': 'pool1', 'conv3': 'pool2', 'conv4': 'conv3',
             'conv5': 'conv4', 'fc6': 'flat5', 'fc7': 'fc6', 'fc8': 'fc7'}
 LAYERS = list(INPUT_OF)
@@ -25,26 +25,26 @@ class AlexNet:
     """Build the graph of AlexNet; every layer's output is an attribute of its name.
 
     Args:
-        x: float32 tensor (n, 227, 227, 3), BGR, 0..255 minus the mean; n may be None.
+        x: float32 tensor (n, 227, 227, 3), as normalize in datagenerator.py returns it;
+            n may be None.
         keep_prob: scalar tensor or float, the probability that dropout keeps a value.
         num_classes: width of fc8.
-        skip_layer: names of the layers that load_initial_weights leaves as they are;
-            those that have no weights may be among them.
-        weights_path: a file that read_weights reads; 'DEFAULT': bvlc_alexnet.npy beside
-            this file; None: there is none, use initialize_from_data instead.
-        train_layers: names of the layers that will be trained; None: as skip_layer.
+        skip_layer: layers that load_initial_weights does not touch; layers without
+            weights are ignored.
+        weights_path: a file for read_weights; 'DEFAULT': bvlc_alexnet.npy next to this
+            file; None: no file, use initialize_from_data instead.
+        train_layers: layers that will be trained; None: as skip_layer.
         dropout_seed: two integers or scalar tensors, for example [seed, global_step],
-            that alone determine the dropout masks; None draws new masks at every run.
+            that alone determine the dropout masks; None: new masks in every run.
 
     Attributes:
         conv1, norm1, pool1, conv2, norm2, pool2, conv3, conv4, conv5, pool5, flat5,
         fc6, dropout6, fc7, dropout7, fc8: the outputs.
         logits: the output of the last layer, fc8.
-        probabilities: what becomes of the logits for whoever uses the network.
+        probabilities: softmax of the logits.
         variables: {layer name: [weights, biases]}.
         bottleneck: the tensor that enters the first trained layer, before its dropout.
-            It depends on the image alone, so it can be computed once and fed instead
-            of x.
+            It depends on the image alone, so it can be computed once and fed.
 
     Raises:
         InputError: x has another shape, or skip_layer or train_layers is not a list of
@@ -112,15 +112,15 @@ class AlexNet:
                 for variable, value in zip(self.variables[name], loaded[name]):
                     variable.load(value, session)
 
-    def initialize_from_data(self, session, images):
-        """Scale every layer so that its channels have mean 0, variance 1 on the images.
+    def initialize_from_data(self, session, feed):
+        """Scale every layer so that its channels have mean 0, variance 1 on images.
 
-        Starts from the values that the variables have, takes the layers in their order,
-        and measures before the ReLU. Krähenbühl et al., "Data-dependent
-        Initializations of Convolutional Neural Networks", ICLR 2016, section 3.1.
+        Goes from the first layer to the last, and measures before the ReLU.
+        Krähenbühl et al., "Data-dependent Initializations of Convolutional Neural
+        Networks", ICLR 2016, section 3.1.
 
         Args:
-            images: float32 array (n, 227, 227, 3) as x takes them; some dozens suffice.
+            feed: {placeholder: some dozens of images}, all that the network reads.
 
         Raises:
             InputError: a channel does not vary over the images.
@@ -129,14 +129,14 @@ class AlexNet:
             output = getattr(self, name)
             if output.op.type == 'Relu':
                 output = output.op.inputs[0]
-            activation = session.run(output, {self.X: images, self.KEEP_PROB: 1.})
+            activation = session.run(output, {self.KEEP_PROB: 1., **feed})
             activation = activation.reshape(-1, activation.shape[-1])
             mean = activation.mean(0, dtype=np.float64)
             deviation = activation.std(0, dtype=np.float64)
             if deviation.min() <= 1e-6 * np.abs(activation).max():
-                raise InputError('%s: a channel has the same value for all %d images; '
+                raise InputError('%s: a channel has the same value for all images; '
                                  'initialising from data needs more and different ones'
-                                 % (name, len(images)))
+                                 % name)
             weights, biases = session.run(self.variables[name])
             self.variables[name][0].load(weights / deviation, session)
             self.variables[name][1].load((biases - mean) / deviation, session)
@@ -145,14 +145,19 @@ class AlexNet:
         """Return {layer name: shape of its weights}."""
         return {name: self.variables[name][0].shape.as_list() for name in LAYERS}
 
-    def table(self):
-        """Return a text table of the layers: shape, origin, whether it is trained."""
+    def table(self, origin=None):
+        """Return a text table of the layers.
+
+        Args:
+            origin: where all weights are from; None: as the arguments of AlexNet say.
+        """
         rows = ['%-6s %-18s %-9s %s' % ('layer', 'weights', 'initially', 'then')]
         for name, shape in self.shapes().items():
-            origin = ('from data' if self.WEIGHTS_PATH is None else
-                      'fresh' if name in self.SKIP_LAYER else 'loaded')
+            start = 'loaded' if self.WEIGHTS_PATH else 'from data'
+            if self.WEIGHTS_PATH and name in self.SKIP_LAYER:
+                start = 'fresh'
             rows.append('%-6s %-18s %-9s %s' % (
-                name, ' x '.join(map(str, shape)), origin,
+                name, ' x '.join(map(str, shape)), origin or start,
                 'trained' if name in self.train_layers else 'frozen'))
         return '\n'.join(rows)
 
@@ -167,9 +172,9 @@ def check_layers(names, argument, allowed):
 
 def conv(x, filter_height, filter_width, num_filters, stride_y, stride_x, name,
          padding='SAME', groups=1):
-    """Convolve (n, height, width, channels), add biases, apply ReLU.
+    """Convolutional layer: filters over (n, height, width, channels), biases, ReLU.
 
-    With groups, each part of the filters sees its own part of the input channels.
+    With groups, each group of filters sees its own part of the input channels.
     """
     with tf.variable_scope(name):
         channels = x.shape.as_list()[-1]
@@ -184,7 +189,7 @@ def conv(x, filter_height, filter_width, num_filters, stride_y, stride_x, name,
 
 
 def fc(x, num_in, num_out, name, relu=True):
-    """Multiply (n, num_in) with the weights, add biases, apply ReLU if asked to."""
+    """Fully connected layer: x @ weights + biases, then ReLU."""
     with tf.variable_scope(name):
         weights = tf.get_variable('weights', [num_in, num_out])
         biases = tf.get_variable('biases', [num_out],
@@ -219,7 +224,7 @@ def dropout(x, keep_prob, name='dropout', seed=None):
 
 
 def dropout_seeds(seed):
-    """Return two unlike seeds, so that fc6 and fc7 drop different units."""
+    """Return two different seeds, or fc6 and fc7 would drop the same units."""
     if seed is None:
         return None, None
     with tf.name_scope('dropout_seeds'):

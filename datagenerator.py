@@ -2,19 +2,16 @@
 
     python datagenerator.py photos   write train.txt, val.txt, test.txt and classes.txt
 """
-import copy
-import os
 import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
 from machinery import folders
+from machinery.batches import Batch
 from machinery.lists import read_list
-from machinery.pictures import decode_image, wait_for
+from machinery.pictures import decode_image, load_ahead
 from machinery.settings import InputError, check_value
 from machinery.tf1 import tf
 
@@ -23,79 +20,86 @@ IMAGE_SIZE = (227, 227)  # width, height
 CROP_MARGIN = 29  # the paper and Caffe cut 227 x 227 from 256 x 256
 
 
-def load_image(path, size=IMAGE_SIZE, mean=IMAGENET_MEAN, margin=0, change=None):
-    """Read a picture as AlexNet takes it, whatever its file format.
+def load_image(path, size=IMAGE_SIZE, mean=None, margin=0):
+    """Read a picture file of any format as a uint8 image, blue first.
 
-    Grey pictures get three equal channels, 16-bit ones are cut to 8, transparent ones
-    get a white ground, of an animation the first frame counts, and a camera's EXIF
-    orientation is obeyed. Resized bilinearly, without regard to the aspect ratio.
+    Grey pictures get three equal channels, 16 bits are reduced to 8, transparency
+    becomes white, only an animation's first frame is read, and EXIF orientation is
+    applied. Resized bilinearly to size, whatever the aspect ratio was.
 
     Args:
         size: (width, height) in pixels.
-        mean: what is subtracted from blue, green and red.
-        margin: the picture is resized to so many pixels more, and its middle is kept.
-        change: function that gets the image with its margin, before the mean is
-            subtracted, and returns one of the right size, instead.
+        mean: if given, return normalize(image, mean) instead.
+        margin: extra pixels per side length: resize to size + margin, then crop the
+            centre.
 
     Returns:
-        float32 array (height, width, 3), BGR, 0..255 minus the mean.
+        uint8 array (height, width, 3), BGR, 0..255.
 
     Raises:
-        InputError: it is no file, or no whole picture that OpenCV can decode; names it.
+        InputError: not a file, or not a whole picture that OpenCV decodes; names it.
     """
     width, height = size
-    image = decode_image(path)
-    image = cv2.resize(image, (width + margin, height + margin)).astype(np.float32)
-    image = change(image) if change else crop(image, size, margin // 2, margin // 2)
-    return image - np.float32(mean)
+    image = cv2.resize(decode_image(path), (width + margin, height + margin))
+    image = crop(image, size, margin // 2, margin // 2)
+    return image if mean is None else normalize(image, mean)
+
+
+def normalize(images, mean=IMAGENET_MEAN):
+    """Turn uint8 BGR images into what the network takes: float32, minus the mean.
+
+    Nothing else knows the colour order, the scale and the mean: training, prediction,
+    the export and the notebook call this. So change it here for RGB or 0..1.
+
+    Args:
+        images: array or tensor (..., 3).
+    """
+    if tf.is_tensor(images):
+        images = tf.cast(images, tf.float32)
+    else:
+        images = np.asarray(images, np.float32)
+    return images - np.float32(mean)
 
 
 def crop(image, size, left, top):
-    """Return the part of an image that is size (width, height) large."""
+    """Crop an image to size (width, height) at (left, top)."""
     return image[top:top + size[1], left:left + size[0]]
 
 
 class ImageDataGenerator:
     """Batches of pictures and labels from a list file, decoded ahead in threads.
 
-    An epoch gives every sample once; its order and what becomes of each picture are a
-    function of (seed, epoch, sample) alone.
+    An epoch yields every sample once. Its order, and what happens to each picture,
+    depend on (seed, epoch, sample) alone, so a resumed run repeats them.
 
     Args:
-        class_list: text file with a line "path label" for each picture: see read_list.
+        class_list: text file with a line "path label" per picture: see read_list.
         horizontal_flip: mirror each picture left-right with probability 0.5.
-        shuffle: new order in every epoch, otherwise the order of the list; None: True
-            with a mode, else False.
-        mean, scale_size, margin: as load_image takes them, scale_size as its size.
+        shuffle: new order in every epoch; None: True with a mode, else False.
+        mean: next_batch and data subtract it; for batches, normalize does.
+        scale_size, margin: size and margin of load_image.
         nb_classes, num_classes: number of classes; labels count from 0.
         seed: integer in 0..2**32 - 1.
-        shard: (rank, size): of several workers, this one gets the samples i with
-            i % size == rank. With shuffle, all get as many: a short share is filled
-            with a sample of another one.
-        random_crop: cut the margin off at random.
+        shard: (rank, size): this worker's samples are rank, rank + size, ... With
+            shuffle, all shares have the same length: a short one borrows a sample.
+        random_crop: crop at a random place within the margin, not at its centre.
         augment: function (image, rng) that changes a float32 image, BGR, 0..255, for
-            training. All that it draws must come from rng, a RandomState.
-        check_files: a picture that does not exist is an error now, not only when used.
-        leave_out_bad: a batch goes without the pictures that cannot be read, with a
-            warning; that it has no other one is an error.
-        mode, batch_size, buffer_size: of the tutorial's second version. 'training' and
-            'inference' give the same pictures; data has batches of this size; the
-            whole list is shuffled, not a buffer.
+            training; its result is rounded and clipped. It must draw all random
+            numbers from rng, a numpy RandomState.
+        check_files: a picture that does not exist is an error now, not when it is used.
+        leave_out_bad: skip unreadable pictures with a warning; a batch with none left
+            is an error.
+        mode, batch_size, buffer_size: as the tutorial's second version has them; the
+            modes do not differ, and the whole list is shuffled, not a buffer.
 
     Attributes:
-        paths, labels, line_numbers: of all samples of the list; images is paths.
-        n_classes: number of classes.
-        samples, order: int arrays, this worker's samples: of the list, in this epoch.
+        paths, labels, line_numbers: of all samples of the list.
+        samples: int array, the numbers of this worker's samples.
         data_size: how many those are: the length of an epoch.
-        variants: int array: what this epoch makes of each sample of the list: 0 plain,
-            1 mirrored, -1 changed in a way that no other epoch will repeat.
-        pointer: how many samples of the epoch are done.
-        left_out: the set of those that could not be read in this epoch.
-        seconds_waited: time that calls have spent waiting for pictures, in total.
 
     Raises:
-        InputError: the list cannot be read, has faults, which it names (see read_list),
-            or has fewer samples than there are workers; or there is no such mode.
+        InputError: the list has faults, which it names (see read_list), or has fewer
+            samples than there are workers; or there is no such mode.
     """
 
     def __init__(self, class_list, horizontal_flip=False, shuffle=None,
@@ -117,118 +121,113 @@ class ImageDataGenerator:
         self.augment = augment
         self.n_classes = num_classes or nb_classes
         self.batch_size = batch_size
-        self.leave_out_bad, self.may_be_empty = leave_out_bad, False
+        self.leave_out_bad = leave_out_bad
         self.seed = seed
         self.shard = shard
         self.paths, self.labels, self.line_numbers = read_list(
             class_list, self.n_classes, check_files)
-        self.seconds_waited = 0.
-        self._pool = ThreadPoolExecutor(os.cpu_count())
-        self._ahead = None, None, []
         self._deal()
+        self._running = None
+        self.reset_pointer(0)
 
-    def reset_pointer(self, epoch=None, pointer=0):
-        """Go to a sample of an epoch, by default to the first of the next one."""
-        self.epoch = self.epoch + 1 if epoch is None else epoch
-        self.pointer = pointer
-        self.left_out = set()
-        for decoding in self._ahead[-1]:
-            decoding.cancel()
-        self._ahead = None, None, []
-        rng = np.random.RandomState([self.seed, self.epoch])
-        shuffled = rng.permutation(self.data_size)
-        self.order = self.samples[shuffled] if self.shuffle else self.samples
-        mirrored = rng.rand(len(self.paths)) < 0.5
-        self.variants = np.int8(mirrored & self.horizontal_flip)
-
-    def next_batch(self, batch_size):
-        """Return the next samples of the epoch, and start to decode those after them.
+    def plan(self, epoch):
+        """Return the order of an epoch's samples, and what happens to each picture.
 
         Returns:
-            images: float32 array (n, height, width, 3), as load_image gives them;
-                n is batch_size, or what is left of the epoch or could be read.
-            labels: float32 array (n, n_classes), one-hot.
-
-        Raises:
-            IndexError: the epoch is over.
-            InputError: batch_size is below 1, or a picture cannot be read; names list,
-                line and path.
+            order: int array, this worker's samples.
+            mirrored, is_random: bool arrays for all samples of the list. Random means
+                changed as in no other epoch: its features must not be stored.
         """
-        samples = self.take(batch_size)
-        ahead_for, images, decoding = self._ahead
-        if ahead_for != batch_size:
-            images, decoding = self._start_to_decode(samples)
-        following = self.order[self.pointer:self.pointer + batch_size]
-        self._ahead = (batch_size,) + self._start_to_decode(following)
-        start = time.time()
-        faults = wait_for(decoding, [self.paths[sample] for sample in samples])
-        self.seconds_waited += time.time() - start
-        if any(faults):
-            if not self.leave_out_bad or all(faults) and not self.may_be_empty:
-                raise next(filter(None, faults))
-            for sample, fault in zip(samples, faults):
-                if fault:
-                    tqdm.write('Warning: left out: %s' % fault, file=sys.stderr)
-                    self.left_out.add(sample)
-            is_read = [not fault for fault in faults]
-            images, samples = images[is_read], samples[is_read]
-        return images, self.one_hot(samples)
+        rng = np.random.RandomState([self.seed, epoch])
+        shuffled = rng.permutation(len(self.samples))
+        order = self.samples[shuffled] if self.shuffle else self.samples
+        mirrored = (rng.rand(len(self.paths)) < 0.5) & self.horizontal_flip
+        is_random = np.full(len(self.paths), bool(self.random_crop or self.augment))
+        return order, mirrored, is_random
 
-    def take(self, batch_size):
-        """Return the numbers of the next samples; the pointer moves behind them."""
-        if not batch_size or batch_size < 1:
-            raise InputError('batch_size is %r, must be 1 or more' % batch_size)
-        if self.pointer >= self.data_size:
-            raise IndexError('epoch %d of %s is over: call reset_pointer()'
-                             % (self.epoch, self.class_list))
-        samples = self.order[self.pointer:self.pointer + batch_size]
-        self.pointer += len(samples)
-        return samples
-
-    def select(self, samples, may_be_empty=False):
-        """Return a generator of these samples as in this epoch, in this order.
+    def batches(self, batch_size, epoch=0, start=0, samples=None):
+        """Return a generator of the Batches of an epoch; it decodes one batch ahead.
 
         Args:
-            may_be_empty: that all pictures of a batch are left out is no error.
+            start: place in the epoch to start at, as the end of a Batch tells it.
+            samples: int array: yield these samples instead of the whole epoch. All
+                pictures in a batch of them may be skipped.
+
+        Raises:
+            InputError: this generator was made or changed for next_batch. While the
+                batches are read: a picture cannot be read; names list, line and path.
         """
-        selected = copy.copy(self)
-        selected.order, selected.data_size = np.asarray(samples), len(samples)
-        selected.pointer, selected._ahead = 0, (None, None, [])
-        selected.may_be_empty = may_be_empty
-        return selected
+        for name in ('next_batch', 'reset_pointer'):
+            if getattr(type(self), name) is not getattr(ImageDataGenerator, name):
+                raise InputError('%s overrides %s, which only scripts like the '
+                                 'tutorial\'s call: override plan, load or batches '
+                                 'instead' % (type(self).__name__, name))
+        if not np.array_equal(self.mean, IMAGENET_MEAN):
+            raise InputError('mean = %s is for next_batch alone: change IMAGENET_MEAN '
+                             'in datagenerator.py instead' % (self.mean,))
+        return self._batches(batch_size, epoch, start, samples)
 
-    @property
-    def data(self):
-        """A tf.data.Dataset of the batches of an epoch, the next one at each start."""
-        def batches():
-            self.reset_pointer()
-            epoch = self.select(self.order)  # several iterators may run at once
-            while epoch.pointer < epoch.data_size:
-                yield epoch.next_batch(self.batch_size)
+    def _batches(self, batch_size, epoch, start=0, samples=None):
+        if not batch_size or batch_size < 1:
+            raise InputError('batch_size is %r, must be 1 or more' % batch_size)
+        order, mirrored, _ = self.plan(epoch)
+        order = order[start:] if samples is None else samples
+        end = start if samples is None else 0
+        for chosen, results in load_ahead(
+                lambda sample: self.load(sample, epoch, mirrored[sample]), order,
+                batch_size, lambda sample: self.paths[sample]):
+            read, images = [], []
+            for sample, result in zip(chosen, results):
+                if not isinstance(result, InputError):
+                    read.append(sample)
+                    images.append(result)
+                elif self.leave_out_bad:
+                    tqdm.write('Warning: skipped %s' % result, file=sys.stderr)
+                else:
+                    raise result
+            if not read and samples is None:
+                raise results[0]
+            end += len(chosen)
+            yield Batch(np.array(images), self.one_hot(read), np.array(read, int), end)
 
+    def load(self, sample, epoch=0, is_mirrored=False):
+        """Return a sample's uint8 image in an epoch, or raise an InputError."""
         width, height = self.scale_size
-        return tf.data.Dataset.from_generator(batches, (tf.float32, tf.float32), (
-            [None, height, width, 3], [None, self.n_classes]))
-
-    @property
-    def images(self):
-        """The paths, by the tutorial's name."""
-        return self.paths
-
-    def pictures(self, samples):
-        """Return these samples as uint8 arrays, None where one cannot be read here."""
-        def load(sample):
-            try:
-                return np.uint8(load_image(self.paths[sample], self.scale_size, 0))
-            except InputError:  # on another machine, perhaps
-                return None
-        return self._pool.map(load, samples)
+        left = top = self.margin // 2
+        try:
+            image = load_image(self.paths[sample],
+                               (width + self.margin, height + self.margin))
+        except InputError as error:
+            raise InputError('%s, line %d: %s' % (
+                self.class_list, self.line_numbers[sample], error)) from error
+        if self.random_crop or self.augment:  # making a RandomState is slow
+            rng = np.random.RandomState([self.seed, epoch, sample])
+        if self.random_crop:
+            left, top = rng.randint(0, self.margin + 1, 2)
+        image = crop(image, self.scale_size, left, top)
+        if self.augment:
+            changed = np.asarray(self.augment(np.float32(image), rng))
+            if changed.shape != image.shape or not np.isfinite(changed).all():
+                raise ValueError('augment must return finite numbers of shape %s'
+                                 % (image.shape,))
+            image = np.uint8(np.clip(np.round(changed), 0, 255))
+        return image[:, ::-1] if is_mirrored else image
 
     def one_hot(self, samples):
         """Return the labels of these samples as a float32 array (n, n_classes)."""
         labels = np.zeros((len(samples), self.n_classes), np.float32)
         labels[np.arange(len(samples)), self.labels[samples]] = 1
         return labels
+
+    def drop(self, samples):
+        """Leave out these samples from now on."""
+        kept = np.setdiff1d(np.arange(len(self.paths)), samples)
+        if not len(kept):
+            raise InputError('%s: no picture is left' % self.class_list)
+        self.paths = [self.paths[sample] for sample in kept]
+        self.labels = self.labels[kept]
+        self.line_numbers = self.line_numbers[kept]
+        self._deal()
 
     def _deal(self):
         rank, size = self.shard
@@ -238,87 +237,48 @@ class ImageDataGenerator:
                              % (self.class_list, count, size))
         end = -(-count // size) * size if self.shuffle else count
         self.samples = np.arange(rank, end, size, dtype=np.int32) % count
-        self.data_size = len(self.samples)
-        self.reset_pointer(0)
 
-    def _start_to_decode(self, samples):
+    @property
+    def data_size(self):
+        return len(self.samples)
+
+    # The rest is for scripts like the tutorial's: the same batches, one per call, as
+    # float32 minus the mean.
+
+    def reset_pointer(self, epoch=None):
+        """Go to the start of an epoch, by default the next one."""
+        self.epoch = self.epoch + 1 if epoch is None else epoch
+        self.pointer = 0
+        self._running = None
+
+    def next_batch(self, batch_size):
+        """Return (images, labels) of the next samples; IndexError at the end."""
+        if self.pointer >= self.data_size:
+            raise IndexError('epoch %d of %s is over: call reset_pointer()'
+                             % (self.epoch, self.class_list))
+        if self._running is None or self._running[0] != batch_size:
+            self._running = batch_size, self._batches(batch_size, self.epoch,
+                                                      self.pointer)
+        batch = next(self._running[1])
+        self.pointer = batch.end
+        return normalize(batch.images, self.mean), batch.labels
+
+    @property
+    def data(self):
+        """A tf.data.Dataset of the batches of an epoch, the next one at each start."""
+        def batches():
+            self.reset_pointer()
+            for batch in self._batches(self.batch_size, self.epoch):
+                yield normalize(batch.images, self.mean), batch.labels
+
         width, height = self.scale_size
-        images = np.empty((len(samples), height, width, 3), np.float32)
-        return images, [self._pool.submit(self._load, sample, image)
-                        for sample, image in zip(samples, images)]
+        return tf.data.Dataset.from_generator(batches, (tf.float32, tf.float32), (
+            [None, height, width, 3], [None, self.n_classes]))
 
-    def _load(self, sample, image):
-        """Write a sample's image; return None, or the InputError that it cannot."""
-        rng = LazyRandom(self.seed, self.epoch, sample)
-        try:
-            image[:] = load_image(self.paths[sample], self.scale_size, self.mean,
-                                  self.margin,
-                                  lambda image: self._change(image, sample, rng))
-        except InputError as error:
-            return InputError('%s, line %d: %s' % (
-                self.class_list, self.line_numbers[sample], error))
-        if rng.is_used:
-            self.variants[sample] = -1
-        return None
-
-    def _change(self, image, sample, rng):
-        left, top = 2 * [self.margin // 2]
-        if self.random_crop:
-            left, top = rng.randint(0, self.margin + 1, 2)
-        image = crop(image, self.scale_size, left, top)
-        if self.augment:
-            image = self.augment(image, rng)
-        return image[:, ::-1] if self.variants[sample] == 1 else image
-
-    def drop(self, samples):
-        """Leave out these samples from now on, and start the epoch anew."""
-        kept = np.setdiff1d(np.arange(len(self.paths)), samples)
-        if not len(kept):
-            raise InputError('%s: no picture is left' % self.class_list)
-        self.paths = [self.paths[sample] for sample in kept]
-        self.labels = self.labels[kept]
-        self.line_numbers = self.line_numbers[kept]
-        self._deal()
-
-
-class LazyRandom:
-    """The numpy RandomState of some seeds; making one takes as long as mirroring.
-
-    Attributes:
-        is_used: whether anything has been asked of it.
-    """
-
-    def __init__(self, *seeds):
-        self._seeds, self.is_used = seeds, False
-
-    def __getattr__(self, name):
-        if not self.is_used:
-            self.is_used = True
-            self._rng = np.random.RandomState(self._seeds)
-        return getattr(self._rng, name)
-
-
-def load_batches(paths, batch_size, *preprocessing):
-    """Yield (paths, images) of batches, decoding one batch ahead.
-
-    An image is what load_image gives, or the InputError that it raised.
-
-    Args:
-        preprocessing: size, mean and margin, as load_image takes them.
-    """
-    def load(path):
-        try:
-            return load_image(path, *preprocessing)
-        except InputError as error:
-            return error
-
-    batches = [paths[start:start + batch_size]
-               for start in range(0, len(paths), batch_size)]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        ahead = pool.map(load, batches[0] if batches else [])
-        for batch, following in zip(batches, batches[1:] + [[]]):
-            images, ahead = ahead, pool.map(load, following)
-            yield batch, list(images)
+    @property
+    def images(self):
+        """The paths, by the tutorial's name."""
+        return self.paths
 
 
 if __name__ == '__main__':

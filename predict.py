@@ -10,13 +10,15 @@ import sys
 import numpy as np
 
 from alexnet import AlexNet, LAYERS
-from datagenerator import IMAGENET_MEAN, IMAGE_SIZE, load_batches
+from datagenerator import IMAGENET_MEAN, IMAGE_SIZE, load_image, normalize
+from machinery.batches import check_uint8
 from machinery.checkpoint_files import find_weights
+from machinery.class_names import find_class_names, warn_of_other_names
 from machinery.drawings import draw_confusions
 from machinery.export import export_model
 from machinery.lists import MAX_FAULTS, find_pictures, has_labels, read_list
-from machinery.model_file import (
-    find_class_names, find_preprocessing, warn_of_other_names)
+from machinery.model_file import check_summary, find_preprocessing, summarize
+from machinery.pictures import load_ahead
 from machinery.settings import InputError, input_errors, printable, read_settings
 from machinery.tf1 import find_device, tf
 from machinery.workers import Workers
@@ -95,43 +97,52 @@ weights_path = find_weights(checkpoint)
 print('Network: %s' % weights_path)
 print('Device: %s' % find_device())
 class_names = find_class_names(weights_path, LAYERS[-1])
-preprocessing = find_preprocessing(weights_path, (IMAGE_SIZE, IMAGENET_MEAN, 0))
+size, margin, test_summary = find_preprocessing(weights_path, IMAGE_SIZE, IMAGENET_MEAN)
 
 
-def network(x):
-    """Build the network for images (n, 227, 227, 3)."""
-    return AlexNet(x, 1., len(class_names), [], weights_path)
+def network(images):
+    """Build the network for uint8 images (n, 227, 227, 3), BGR."""
+    return AlexNet(normalize(images), 1., len(class_names), [], weights_path)
 
 
-if export_path:
-    export_model(network, class_names, export_path, *preprocessing)
-    print('Wrote %s' % export_path)
-    sys.exit()
+def load(path):
+    """Read a picture as it was read in training."""
+    return load_image(path, size, margin=margin)
+
 
 places = [pictures] if isinstance(pictures, str) else pictures
-labelled = [place for place in places if has_labels(place)]
 labels = None
-if labelled and len(places) > 1:
-    raise InputError('%s: a list with labels must be the only argument' % labelled[0])
-if labelled:
-    paths, labels, _ = read_list(labelled[0], len(class_names), check_files=False)
-    warn_of_other_names(labelled[0], class_names)
-else:
-    paths = [path for place in places for path in find_pictures(place)]
+if not export_path:
+    labelled = [place for place in places if has_labels(place)]
+    if labelled and len(places) > 1:
+        raise InputError('%s: a list with labels must be the only argument'
+                         % labelled[0])
+    if labelled:
+        paths, labels, _ = read_list(labelled[0], len(class_names), check_files=False)
+        warn_of_other_names(labelled[0], class_names)
+    else:
+        paths = [path for place in places for path in find_pictures(place)]
 
-x = tf.placeholder(tf.float32, [None, 227, 227, 3])
-model = network(x)
+images = tf.placeholder(tf.uint8, [None, 227, 227, 3])
+model = network(images)
 output = getattr(model, layer or 'probabilities')
 
 values, is_read, faults = [], [], []
 with Workers().session() as session:
     model.load_initial_weights(session)
-    for _, images in load_batches(paths, batch_size, *preprocessing):
-        faults += [str(image) for image in images if isinstance(image, InputError)]
-        is_read += [not isinstance(image, InputError) for image in images]
-        images = [image for image in images if not isinstance(image, InputError)]
-        if images:
-            values.append(session.run(output, {x: images}))
+    if test_summary:  # the network must see pictures as it did in training
+        check_summary(weights_path, test_summary, summarize(
+            session, model, images, load_image, size, margin))
+    if export_path:
+        export_model(network, class_names, export_path, size, margin)
+        print('Wrote %s' % export_path)
+        sys.exit()
+    for _, results in load_ahead(load, paths, batch_size):
+        faults += [str(result) for result in results if isinstance(result, InputError)]
+        read = [result for result in results if not isinstance(result, InputError)]
+        is_read += [not isinstance(result, InputError) for result in results]
+        if read:
+            values.append(session.run(output, {images: check_uint8(read)}))
 if faults:
     print('Cannot read %s:\n  %s%s' % (
         number_of(faults), '\n  '.join(faults[:MAX_FAULTS]),

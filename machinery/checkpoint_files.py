@@ -14,8 +14,8 @@ KINDS = ['weights', 'biases']  # what a layer has, in this order
 def find_weights(path, newest=False):
     """Return the checkpoint or weight file that a path means.
 
-    Of a folder it is the best checkpoint, or the newest one; and any of a checkpoint's
-    files means the checkpoint.
+    A folder means its best (or newest) checkpoint; any file of a checkpoint means that
+    checkpoint.
 
     Raises:
         InputError: there is none.
@@ -96,6 +96,28 @@ def read_all(path):
             reader.get_tensor(name)
 
 
+def restore_checkpoint(session, path):
+    """Restore all variables of the graph.
+
+    Raises:
+        InputError: a variable is missing in it or has another shape; names each.
+    """
+    shapes = open_checkpoint(path).get_variable_to_shape_map()
+    faults = ['%s: expected shape %s, found %s'
+              % (variable.op.name, variable.shape.as_list(),
+                 shapes.get(variable.op.name, 'nothing'))
+              for variable in tf.global_variables()
+              if shapes.get(variable.op.name) != variable.shape.as_list()]
+    if faults:
+        raise InputError('%s does not fit this configuration:\n  %s'
+                         % (path, '\n  '.join(faults)))
+    surplus = set(shapes) - {variable.op.name for variable in tf.global_variables()}
+    if surplus:
+        print('Warning: %s also holds %s, for which there is no use now'
+              % (path, ', '.join(sorted(surplus))))
+    tf.train.Saver().restore(session, path)
+
+
 def put_aside_if_damaged(path):
     """Rename a checkpoint that is not whole; return whether it is.
 
@@ -118,7 +140,7 @@ def put_aside_if_damaged(path):
 
 
 def make_durable(paths):
-    """Let these files, and their names in their folder, outlive a loss of power."""
+    """fsync the files and their folder, so that they survive a power failure."""
     for path in paths + [os.path.dirname(os.path.abspath(paths[0]))]:
         number = os.open(path, os.O_RDONLY)
         try:

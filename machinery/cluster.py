@@ -1,10 +1,7 @@
-"""The workers of a run, as TF_CONFIG or Slurm names them.
+"""Find the workers of a run, as TF_CONFIG or Slurm names them.
 
-Start the same command everywhere: under Slurm, or with TF_CONFIG in its environment,
-which tells the cluster, the same for all, and the place of this process in it.
-
-    {"cluster": {"chief": ["host0:2222"], "worker": ["host1:2222", "host2:2222"]},
-     "task": {"type": "worker", "index": 0}}
+Start the same command everywhere: with srun, or with TF_CONFIG in its environment. Its
+"cluster" is the same everywhere, and its "task" names this process; see EXAMPLE.
 """
 import os
 import re
@@ -17,9 +14,7 @@ EXAMPLE = ('{"cluster": {"chief": ["host0:2222"], "worker": ["host1:2222"]}, '
 
 
 def find_tasks():
-    """Return the workers that the environment names, and which of them this is.
-
-    TF_CONFIG comes first, then Slurm where it has started several tasks.
+    """Return the workers that TF_CONFIG or else Slurm names, and which one this is.
 
     Returns:
         tasks: list of (job, index, address), the chief first; without a job "chief",
@@ -47,7 +42,8 @@ def find_tasks():
     tasks = [(job, index, address) for job in sorted(jobs)
              for index, address in enumerate(jobs[job])]
     for job, index, address in tasks:
-        check(job in ('chief', 'worker'), 'there is no use for a job %r' % job)
+        check(job in ('chief', 'worker'),
+              'unknown job %r: only chief and worker are supported' % job)
         port = re.fullmatch(r'[^/\s]+:([0-9]{1,5})', address)
         check(port and 0 < int(port.group(1)) < 65536,
               '%s %d: %r is not host:port' % (job, index, address))
@@ -76,5 +72,4 @@ def find_slurm_tasks():
     # The resolver sorts the hosts, n10 before n2, so its rank need not be Slurm's.
     own = '%s:%d' % (os.environ['SLURMD_NODENAME'],
                      port + int(os.environ['SLURM_LOCALID']))
-    return ([('worker', index, address) for index, address in enumerate(addresses)],
-            addresses.index(own))
+    return [('worker', *task) for task in enumerate(addresses)], addresses.index(own)

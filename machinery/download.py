@@ -1,42 +1,32 @@
-"""The pretrained weights of AlexNet: fetched, checked, converted."""
+"""Fetch the pretrained weights of AlexNet, check and convert them."""
 import hashlib
 import http.client
 import os
-import time
-import urllib.error
-import urllib.request
 
 import numpy as np
-from tqdm import tqdm
 
+from machinery import ROOT
+from machinery.caffe import PRETRAINED, read_caffemodel
 from machinery.checkpoint_files import find_weights
 from machinery.model_file import copy_model
 from machinery.settings import InputError, Parser
-from machinery.weights import (check_weights, read_caffemodel, read_npy, read_weights,
-                               save_weights)
+from machinery.transfer import transfer
+from machinery.weights import check_weights, read_npy, read_weights, save_weights
 
-HOME = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-DEFAULT_WEIGHTS = os.path.join(HOME, 'bvlc_alexnet.npy')
-SAMPLE = os.path.realpath(os.path.join(HOME, 'images', 'train.txt'))
-# In the order in which they are tried; SHA-1 where its publisher gives one.
+DEFAULT_WEIGHTS = os.path.join(ROOT, 'bvlc_alexnet.npy')
+SAMPLE = os.path.realpath(os.path.join(ROOT, 'images', 'train.txt'))
+# In the order in which they are tried; SHA-1 if its publisher gives one.
 SOURCES = [
     ('https://www.cs.toronto.edu/~guerzhoy/tf_alexnet/bvlc_alexnet.npy', None),
     ('http://www.cs.toronto.edu/~guerzhoy/tf_alexnet/bvlc_alexnet.npy', None),
     ('http://dl.caffe.berkeleyvision.org/bvlc_alexnet.caffemodel',
      '9116a64c0fbe4459d18f4bb6b56d647b63920377')]
-# The layers of BVLC's network, whatever becomes of ours.
-PRETRAINED = {
-    'conv1': [11, 11, 3, 96], 'conv2': [5, 5, 48, 256], 'conv3': [3, 3, 256, 384],
-    'conv4': [3, 3, 192, 384], 'conv5': [3, 3, 192, 256], 'fc6': [9216, 4096],
-    'fc7': [4096, 4096], 'fc8': [4096, 1000]}
-TIMEOUT = 10  # seconds without an answer
-MIN_BYTES_PER_SECOND = 10000  # below it, a source counts as dead
 
 
 def fetch_if_missing(weights_path, train_file):
     """Fetch the pretrained weights if weights_path means them and they are not here.
 
-    Returns weights_path, or None where they could not be fetched for the sample.
+    Returns weights_path, or None if they could not be fetched for the sample.
 
     Raises:
         InputError: they could not be fetched for other pictures.
@@ -55,7 +45,7 @@ def fetch_if_missing(weights_path, train_file):
 def fetch_weights(path=DEFAULT_WEIGHTS, sources=SOURCES):
     """Download the pretrained weights to path, from the first source that works.
 
-    Resumes an interrupted download. The file appears under its name only when it holds
+    Resumes an interrupted download. The file appears under its name only if it holds
     all layers in the right shapes and finite numbers.
 
     Args:
@@ -70,10 +60,11 @@ def fetch_weights(path=DEFAULT_WEIGHTS, sources=SOURCES):
         part = '%s.%s.part' % (path, hashlib.sha1(url.encode()).hexdigest()[:8])
         is_caffe = url.endswith('.caffemodel')
         try:
-            download(url, part)
+            transfer(url, part)
             try:
-                if sha1:
-                    check_sha1(part, sha1)
+                found = sha1 and hashlib.sha1(np.memmap(part, mode='r')).hexdigest()
+                if found != sha1:
+                    raise InputError('SHA-1 is %s, should be %s' % (found, sha1))
                 weights = (read_caffemodel if is_caffe else read_npy)(part)
                 check_weights(weights, PRETRAINED, part)
             except InputError:
@@ -83,7 +74,7 @@ def fetch_weights(path=DEFAULT_WEIGHTS, sources=SOURCES):
                 save_weights(weights, path)
                 os.remove(part)
             else:
-                del weights  # a file that is mapped cannot be renamed everywhere
+                del weights  # some systems cannot rename a mapped file
                 os.replace(part, path)
             return
         except (OSError, ValueError, http.client.HTTPException) as error:
@@ -94,55 +85,6 @@ def fetch_weights(path=DEFAULT_WEIGHTS, sources=SOURCES):
         '  python alexnet.py bvlc_alexnet.caffemodel\n'
         'Or choose weights_path = None to start from the training images alone.'
         % '\n'.join(failures))
-
-
-def download(url, path):
-    """Append to path what it lacks of the file at url; reconnect when cut off."""
-    while True:
-        done = os.path.getsize(path) if os.path.exists(path) else 0
-        headers = {'Range': 'bytes=%d-' % done} if done else {}
-        try:
-            with urllib.request.urlopen(urllib.request.Request(url, headers=headers),
-                                        timeout=TIMEOUT) as response:
-                return receive(response, path, done)
-        except urllib.error.HTTPError as error:
-            if done and error.code == 416:  # nothing comes after what we have
-                return
-            raise
-        except TimeoutError:
-            raise
-        except (OSError, http.client.HTTPException):
-            if not os.path.exists(path) or os.path.getsize(path) <= done:
-                raise
-
-
-def receive(response, path, done):
-    """Write a response after the first done bytes of path, or from its start."""
-    if 'Content-Range' not in response.headers:
-        done = 0
-    length = response.headers.get('Content-Length')
-    start, received = time.time(), 0
-    with open(path, 'ab') as file, tqdm(
-            total=length and done + int(length), initial=done, unit='B',
-            unit_scale=True, disable=None) as bar:
-        file.truncate(done)
-        for chunk in iter(lambda: response.read1(1 << 16), b''):
-            file.write(chunk)
-            bar.update(len(chunk))
-            received += len(chunk)
-            seconds = time.time() - start
-            if seconds > TIMEOUT and received < MIN_BYTES_PER_SECOND * seconds:
-                raise TimeoutError('only %d bytes in %d seconds' % (received, seconds))
-    if length and received < int(length):
-        raise OSError('the connection was cut after %d of %d bytes'
-                      % (done + received, done + int(length)))
-
-
-def check_sha1(path, expected):
-    """Raise an InputError unless a file has this SHA-1, in hexadecimal."""
-    found = hashlib.sha1(np.memmap(path, mode='r')).hexdigest()
-    if found != expected:
-        raise InputError('SHA-1 is %s, should be %s' % (found, expected))
 
 
 def main():
@@ -156,22 +98,22 @@ def main():
     args = parser.parse_args()
     if args.source and args.url:
         parser.error('--url must be the only argument')
-    source = args.source and find_weights(args.source)
-    out = args.out or (os.path.splitext(source)[0] + '.npy' if source
-                       else DEFAULT_WEIGHTS)
-    if os.path.exists(out):
-        if source:
+    out = DEFAULT_WEIGHTS
+    if args.source:
+        source = find_weights(args.source)
+        out = args.out or os.path.splitext(source)[0] + '.npy'
+        if os.path.exists(out):
             raise InputError('%s is already there; to write it anew, remove it first'
                              % out)
+        save_weights(read_weights(source), out)
+        copy_model(source, out)
+    elif os.path.exists(out):
         try:
             check_weights(read_weights(out), PRETRAINED, out)
         except InputError as error:
             raise InputError('%s\nRemove it, and "python alexnet.py" fetches it anew.'
                              % error)
         return print('%s is already there, and whole' % out)
-    if source:
-        save_weights(read_weights(source), out)
-        copy_model(source, out)
     else:
         fetch_weights(out, [(args.url, None)] if args.url else SOURCES)
     print('Wrote %s' % out)

@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from machinery.settings import printable
+from machinery.pictures import load_ahead
+from machinery.settings import InputError, printable
 
 PROJECTOR_CONFIG = '''embeddings {
   tensor_name: "bottleneck"
@@ -44,35 +45,40 @@ def draw_confusions(labels, predicted, class_names):
     return render(figure, '.png')
 
 
-def draw_mistakes(pictures, paths, labels, predicted, probabilities, losses,
-                  class_names):
+def draw_mistakes(data, values, class_names):
     """Return the 16 wrongly classified pictures of highest loss as a JPEG, or None.
 
     Args:
-        pictures: function from sample numbers to an iterable of uint8 BGR arrays
-            (227, 227, 3), with None for a picture that cannot be read.
-        paths, labels, predicted, probabilities, losses: (n,), of all samples; the
-            probabilities are those of the predicted classes.
+        data: an ImageDataGenerator.
+        values: {name: array with a value per sample of the list}: true, predicted (both
+            labels), probability, cross_entropy.
     """
+    labels, predicted = values['true'], values['predicted']
     wrong = np.flatnonzero(predicted != labels)
-    worst = wrong[losses[wrong].argsort()[::-1][:16]]
+    worst = wrong[values['cross_entropy'][wrong].argsort()[::-1][:16]]
     if not len(worst):
         return None
-    return draw_tiles(pictures(worst), [
+    return draw_tiles(load_all(data, worst), [
         '%s\ntrue: %s\npredicted: %s, %.2f' % (
-            cut(os.path.basename(paths[sample]), 30), cut(class_names[labels[sample]]),
-            cut(class_names[predicted[sample]]), probabilities[sample])
+            cut(os.path.basename(data.paths[sample]), 30),
+            cut(class_names[labels[sample]]), cut(class_names[predicted[sample]]),
+            values['probability'][sample])
         for sample in worst])
 
 
-def draw_batch(images, labels, mean, class_names):
-    """Return images as the network gets them, with their classes, as a JPEG.
+def load_all(data, samples):
+    """Yield the images of samples, None for one that cannot be read here."""
+    for _, images in load_ahead(data.load, samples, 16):
+        for image in images:
+            yield None if isinstance(image, InputError) else image
+
+
+def draw_batch(images, labels, class_names):
+    """Return images, uint8 (n, 227, 227, 3), with their classes, as a JPEG.
 
     Args:
-        images: float32 array (n, 227, 227, 3), BGR minus the mean.
         labels: array (n, number of classes), one-hot.
     """
-    images = np.uint8(np.clip(np.round(images + np.float32(mean)), 0, 255))
     return draw_tiles(images, [cut(class_names[label]) for label in labels.argmax(1)])
 
 
@@ -110,7 +116,7 @@ def arrange(tiles, columns):
 
 
 def cut(text, length=20):
-    """Return text, with its end left out where it is longer than that."""
+    """Return text, cut off if it is longer than length."""
     return text if len(text) <= length else text[:length - 1] + '…'
 
 
@@ -129,24 +135,23 @@ def render(figure, ending):
     return cv2.imencode(ending, pixels)[1].tobytes()
 
 
-def write_projector(folder, batches, batch_size, pictures, paths, names):
+def write_projector(folder, features, batch_size, class_names):
     """Write a page for TensorBoard's projector: features, thumbnails and class names.
 
     Args:
-        batches: FeatureCache of a generator that does not shuffle.
-        pictures: as draw_mistakes takes it.
-        paths, names: path and class name of every sample of the list.
+        features: Features of a generator that does not shuffle.
     """
-    samples, features = select_features(batches, batch_size)
-    np.savetxt(os.path.join(folder, 'features.tsv'), features, '%.4g', '\t')
+    data = features.data
+    samples, rows = select_features(features, batch_size)
+    np.savetxt(os.path.join(folder, 'features.tsv'), rows, '%.4g', '\t')
     with open(os.path.join(folder, 'pictures.tsv'), 'w', encoding='utf-8') as file:
         file.write('class\tpicture\n')
         for sample in samples:
-            row = [printable(texts[sample]) for texts in (names, paths)]
-            file.write('\t'.join(row) + '\n')
+            cells = class_names[data.labels[sample]], data.paths[sample]
+            file.write('\t'.join(map(printable, cells)) + '\n')
     side = math.ceil(math.sqrt(len(samples)))
     tiles = np.full((side * side, 64, 64, 3), 255, np.uint8)
-    for tile, image in zip(tiles, pictures(samples)):
+    for tile, image in zip(tiles, load_all(data, samples)):
         if image is not None:
             cv2.resize(image, (64, 64), tile, interpolation=cv2.INTER_AREA)
     cv2.imwrite(os.path.join(folder, 'thumbnails.png'), arrange(tiles, side))
@@ -154,19 +159,18 @@ def write_projector(folder, batches, batch_size, pictures, paths, names):
         file.write(PROJECTOR_CONFIG)
 
 
-def select_features(batches, batch_size):
+def select_features(features, batch_size):
     """Return the numbers and features (n, m) of evenly chosen samples of this worker.
 
-    They are 500 at most, and fewer if the features are longer than 4000 numbers.
+    At most 500, and fewer if the features are longer than 4000 numbers.
     """
-    features = []
-    batches.reset_pointer()
-    while batches.pointer < batches.data_size:
-        start = batches.pointer
-        batch = batches.next_batch(batch_size)[0]
-        batch = batch.reshape(len(batch), -1)
-        count = min(500, max(1, 2000000 // batch.shape[1]))
-        stride = math.ceil(batches.data_size / count)
+    samples, rows = [], []
+    for batch in features.batches(batch_size):
+        start = batch.end - len(batch.samples)
+        found = batch.images.reshape(len(batch.images), -1)
+        count = min(500, max(1, 2000000 // found.shape[1]))
+        stride = math.ceil(features.data_size / count)
         # A view would keep the whole batch in memory.
-        features.append(batch[-start % stride::stride].copy())
-    return batches.samples[::stride], np.concatenate(features)
+        rows.append(found[-start % stride::stride].copy())
+        samples.extend(batch.samples[-start % stride::stride])
+    return samples, np.concatenate(rows)

@@ -7,18 +7,18 @@ from machinery.tf1 import session_config, tf
 
 
 @input_errors()
-def export_model(build, class_names, folder, size, mean, margin):
+def export_model(build, class_names, folder, size, margin):
     """Write a SavedModel that classifies the bytes of picture files.
 
-    Its signature serving_default takes pictures, a string tensor (n,), the signature
-    images float32 (n, 227, 227, 3), as load_image gives them. Both return
+    Its signature serving_default takes pictures, a string tensor (n,); the signature
+    images takes the network's input, float32 (n, 227, 227, 3). Both return
     probabilities, class_ids and names, each (n, number of classes), the most probable
     class first.
 
     Args:
-        build: function from images, as load_image gives them, to an AlexNet.
+        build: function from uint8 images, as load_image returns them, to an AlexNet.
         folder: must not exist; it appears when it is complete, with its parents.
-        size, mean, margin: as load_image takes them.
+        size, margin: as load_image takes them.
 
     Raises:
         InputError: the folder cannot be made; names it.
@@ -28,9 +28,9 @@ def export_model(build, class_names, folder, size, mean, margin):
     os.makedirs(part)
     with tf.Graph().as_default(), tf.Session(config=session_config()) as session:
         pictures = tf.placeholder(tf.string, [None], 'pictures')
-        x = tf.map_fn(lambda data: preprocess(data, size, mean, margin), pictures,
-                      tf.float32)
-        model = build(x)
+        images = tf.map_fn(lambda data: preprocess(data, size, margin), pictures,
+                           tf.uint8)
+        model = build(images)
         probabilities, class_ids = tf.nn.top_k(model.probabilities, len(class_names))
         names = tf.gather(tf.constant(class_names), class_ids)
         model.load_initial_weights(session)
@@ -40,12 +40,13 @@ def export_model(build, class_names, folder, size, mean, margin):
         builder.add_meta_graph_and_variables(session, ['serve'], {
             'serving_default': tf.saved_model.predict_signature_def(
                 {'pictures': pictures}, outputs),
-            'images': tf.saved_model.predict_signature_def({'images': x}, outputs)})
+            'images': tf.saved_model.predict_signature_def(
+                {'images': model.X}, outputs)})
         builder.save()
     os.rename(part, folder)
 
 
-def preprocess(data, size, mean, margin):
+def preprocess(data, size, margin):
     """load_image in graph form, for a file's bytes as a scalar tensor.
 
     Takes JPEG, PNG, BMP, and GIF of one frame; CMYK comes out up to 2 of 255 levels
@@ -63,7 +64,7 @@ def preprocess(data, size, mean, margin):
     start = margin // 2
     image = resize(image, (width + margin, height + margin))
     image = image[start:start + height, start:start + width, ::-1]
-    return tf.cast(image, tf.float32) - mean
+    return tf.cast(image, tf.uint8)
 
 
 def decode_png(data):

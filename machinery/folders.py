@@ -1,110 +1,85 @@
-"""Folders of pictures: find their classes, and split them into lists."""
+"""Write lists of the pictures in a folder, split at random."""
 import hashlib
 import os
+import pathlib
 import re
 import shlex
-from collections import Counter
+from collections import Counter, namedtuple
 
 import numpy as np
 
-from machinery.lists import HEIC_ENDINGS, is_picture, read_class_names, walk
+from machinery.find import HEIC_ENDINGS, find_classes, find_files, find_parts
+from machinery.lists import read_class_names
 from machinery.pictures import read_file
 from machinery.settings import InputError, Parser, input_errors, integer, parse
 
 LISTS = ['train', 'val', 'test']
-# Folders of this name, in any case, are parts that somebody has split already.
-PART_OF = {'train': 0, 'training': 0, 'val': 1, 'valid': 1, 'validation': 1, 'test': 2,
-           'testing': 2, 'test1': 2}
+# What find_pictures finds. Test pictures without classes are of class None.
+Found = namedtuple('Found', [
+    'part_folders',  # names of the folders that are parts; none: it is not split
+    'classes',       # {part: {class name: [paths]}}; a part is the index of its list
+    'class_names',   # in the order of the labels
+    'others'])       # paths of the files that are not pictures
 
 
-def group(folder, paths):
-    """Return {subfolder of folder, or '' for itself: [paths in it]}."""
-    groups = {}
-    for path in paths:
-        *parents, _ = os.path.relpath(path, folder).split(os.sep)
-        groups.setdefault(parents[0] if parents else '', []).append(path)
-    return groups
+def find_pictures(folder, classes_file=None):
+    """Find the pictures below a folder, and their classes.
 
+    Args:
+        classes_file: gives the class names, in the order of the labels.
 
-def find_parts(folder, paths):
-    """Return {part: {its folder: [paths]}} of a folder of pictures.
-
-    Part 0 is for training, 1 for validation, 2 for test; a folder that is not split is
-    for training.
+    Returns:
+        a Found.
 
     Raises:
-        InputError: the folder is split, but not wholly, or without a part for training.
+        InputError: there are no pictures, one has no class, or all have the same.
     """
-    groups = group(folder, paths)
-    names = [name for name in groups if name.lower() in PART_OF]
-    found = {PART_OF[name.lower()] for name in names}
-    has_classes = any(set(group(os.path.join(folder, name), groups[name])) != {''}
-                      for name in names)
-    if not names or len(names) < len(groups) and len(found) == 1 and not has_classes:
-        return {0: {folder: paths}}
-    others = [groups[name][0] for name in groups if name not in names]
-    if others or 0 not in found:
-        raise InputError('%s is split into %s, but %s' % (
-            folder, ', '.join(sorted(names)), 'has no part train' if 0 not in found else
-            '%s is in none of these parts' % others[0]))
-    parts = {}
-    for name in names:
-        parts.setdefault(PART_OF[name.lower()], {})[
-            os.path.join(folder, name)] = groups[name]
-    return parts
+    pictures, others = find_files(folder)
+    if not pictures:
+        raise InputError('%s: no pictures there' % folder)
+    part_folders, parts = find_parts(folder, pictures)
+    classes = {part: find_classes(part, members) for part, members in parts.items()}
+    names = sorted(set().union(*classes.values()) - {None})
+    if all(re.fullmatch('[0-9]+', name) for name in names):
+        names.sort(key=int)
+    class_names = read_class_names(classes_file) if classes_file else names
+    unknown = [name for name in names if name not in class_names]
+    if unknown:
+        raise InputError('%s: no class %s' % (classes_file, ', '.join(unknown)))
+    if len(class_names) < 2:
+        raise InputError('%s: all pictures are of one class, %s; at least 2 classes '
+                         'are needed' % (folder, *names))
+    return Found(part_folders, classes, class_names, others)
 
 
-def find_classes(folder, paths):
-    """Return {class name: [paths]} of a folder's pictures.
+def split_pictures(found, shares, seed):
+    """Return {part: [(path, label)]}; the label of a picture without a class is None.
 
-    A class is a subfolder; where there are none, it is what stands before the number in
-    a name like cat.0.jpg.
+    A part that the folder has stays as it is. A missing one is taken from the part for
+    training, unless its share is 0.
+
+    Args:
+        found: a Found.
+        shares: relative sizes of the lists for training, validation and test.
 
     Raises:
-        InputError: a picture has no class, or a name that cannot stand in a list.
+        InputError: a picture cannot be read.
     """
-    classes = group(folder, paths)
-    if set(classes) == {''}:
-        classes = {}
-        for path in paths:
-            match = re.fullmatch(r'([^.]+)\.\d+(\.[^.]+)?', os.path.basename(path))
-            classes.setdefault(match.group(1) if match else '', []).append(path)
-    if '' in classes:
-        fault = ('is neither in a folder that tells its class nor named like cat.0.jpg'
-                 if set(group(folder, paths)) == {''} else
-                 'lies beside the folders of the classes: move it into one of them, or '
-                 'remove it')
-        raise InputError('%s: %s' % (classes[''][0], fault))
-    for class_name, members in classes.items():
-        for path in members:
-            if ('\n' in path or path.encode(errors='ignore').decode() != path
-                    or not class_name.strip()):
-                raise InputError('%r: cannot stand in a list, since it is not UTF-8, '
-                                 'has several lines, or has a class without a name'
-                                 % path)
-    return classes
-
-
-def merge(found):
-    """Return {class name: [paths]} of several such dicts."""
-    classes = {}
-    for one in found:
-        for class_name, paths in one.items():
-            classes.setdefault(class_name, []).extend(paths)
-    return classes
-
-
-def sort_names(names):
-    """Sort names of classes, as numbers if all are."""
-    return sorted(names, key=int if all(re.fullmatch('[0-9]+', name)
-                                        for name in names) else None)
+    new = [0] + [part for part in (1, 2) if part not in found.classes and shares[part]]
+    lists = dict(zip(new, split_classes(found.classes[0], found.class_names,
+                                        [shares[part] for part in new], seed)))
+    for part in sorted(set(found.classes) - {0}):
+        classes = found.classes[part]
+        lists[part], = split_classes(classes, found.class_names, [1])
+        lists[part] += [(path, None) for path in classes.get(None, [])]
+    return lists
 
 
 @input_errors()
 def split_classes(classes, class_names, shares, seed=0):
     """Distribute the pictures of each class at random among as many lists as shares.
 
-    Identical pictures, of whatever class, always go to the same list.
+    Identical pictures always go to the same list, even if their classes differ.
 
     Args:
         classes: {class name: [paths]}.
@@ -127,35 +102,87 @@ def split_classes(classes, class_names, shares, seed=0):
         fresh = [content for content in groups if content not in list_of]
         rng.shuffle(fresh)
         ends = np.round(np.cumsum(shares) / sum(shares) * len(fresh))
-        for position, content in enumerate(fresh):
-            list_of[content] = int(np.searchsorted(ends, position, side='right'))
+        list_of.update(zip(fresh, np.searchsorted(ends, range(len(fresh)), 'right')))
         for content, pairs in groups.items():
             lists[list_of[content]] += pairs
     return lists
 
 
-def list_ignored(folder, others, parts):
-    """Return what was left out, as a line of text for each kind, perhaps none."""
-    endings = Counter(os.path.splitext(path)[1].lower() for path in others)
-    lines = []
+@input_errors()
+def write_lists(lists, class_names, args):
+    """Write the lists and classes.txt as the command line says; return {name: path}.
+
+    Raises:
+        InputError: a file is there already, or cannot be written.
+    """
+    paths = {name: os.path.normpath(os.path.join(args.out, name + '.txt'))
+             for name in LISTS + ['classes']}
+    taken = [path for path in paths.values() if os.path.exists(path) and not (
+        args.classes and os.path.samefile(path, args.classes))]
+    if taken and not args.force:
+        raise InputError('%s would be overwritten; --force does so' % ', '.join(taken))
+    lines = {}
+    for part, pairs in lists.items():
+        lines[LISTS[part]] = [  # paths start with ./, since # starts a comment
+            os.path.join('.', os.path.relpath(path, args.out)) +
+            ('' if label is None else ' %d' % label) for path, label in pairs]
+    lines['classes'] = class_names
+    os.makedirs(args.out, exist_ok=True)
+    for path in taken:
+        os.remove(path)  # one of the lists may not be made this time
+    for name in lines:
+        with open(paths[name], 'w', encoding='utf-8') as file:
+            file.writelines(line + '\n' for line in lines[name])
+    return {name: paths[name] for name in lines}
+
+
+def report(folder, found, lists, written):
+    """Print how many pictures each list has, what is left out, and what to run next."""
+    has_labels = None not in found.classes.get(2, {})
+    counts = {LISTS[part]: np.bincount([label for _, label in pairs],
+                                       minlength=len(found.class_names))
+              for part, pairs in sorted(lists.items()) if part < 2 or has_labels}
+    row = '%-20s' + (1 + len(counts)) * ' %7s'
+    print(row % ('class', 'label', *counts))
+    for label, class_name in enumerate(found.class_names):
+        print(row % (class_name, label, *(count[label] for count in counts.values())))
+    for name, count in counts.items():
+        lacking = [found.class_names[label] for label in np.flatnonzero(count == 0)]
+        if lacking:
+            print('Warning: %s.txt has no picture of %s' % (name, ', '.join(lacking)))
+    report_ignored(folder, found, lists)
+    if found.part_folders:
+        made = ['; %s.txt was taken from its part for training' % LISTS[part]
+                for part in lists if part not in found.classes]
+        print('%s is split already, which was kept%s%s' % (
+            folder, ''.join(made), '' if has_labels else
+            '; test.txt has no labels: it is for predict.py'))
+    print('Wrote %s' % ', '.join(written.values()))
+    options = ['--%s_file %s' % (name, shlex.quote(path)) for name, path in
+               written.items() if name != 'test' or has_labels]
+    job = '/tmp/' + re.sub(r'[^\w-]+', '_', os.path.basename(os.path.abspath(folder)))
+    print('python finetune.py %s --num_classes %d --learning_rate 0.001 --batch_size '
+          '128 --checkpoint_path %s/checkpoints --filewriter_path %s/tensorboard'
+          % (' '.join(options), len(found.class_names), job, job))
+
+
+def report_ignored(folder, found, lists):
+    """Print which files are not pictures, and which folders have no pictures."""
+    endings = Counter(os.path.splitext(path)[1].lower() for path in found.others)
     if endings:
-        lines.append('Ignored: ' + ', '.join(
-            '%d %s' % (count, ending or 'without an ending')
-            for ending, count in sorted(endings.items())))
+        print('Ignored: ' + ', '.join('%d %s' % (count, ending or 'without an ending')
+                                      for ending, count in sorted(endings.items())))
     if set(HEIC_ENDINGS) & set(endings):
-        lines.append('OpenCV does not read HEIC: convert these to JPEG first, for '
-                     'example with "mogrify -format jpg *.heic" of ImageMagick.')
-    empty = []
-    for place in {folder}.union(*parts.values()):
-        found = group(place, sum((sum(part.values(), []) for part in parts.values()),
-                                 []))
-        with os.scandir(place) as entries:
-            empty += [entry.path for entry in entries if entry.is_dir() and
-                      not entry.name.startswith('.') and entry.name not in found]
+        print('OpenCV does not read HEIC: convert these to JPEG first, for example '
+              'with "mogrify -format jpg *.heic" of ImageMagick.')
+    # Every folder that has a picture in it, at any depth.
+    used = {parent for pairs in lists.values() for path, _ in pairs
+            for parent in pathlib.Path(path).parents}
+    empty = [os.path.relpath(str(path), folder) for name in [''] + found.part_folders
+             for path in pathlib.Path(folder, name).iterdir()
+             if path.is_dir() and path.name[0] != '.' and path not in used]
     if empty:
-        lines.append('No pictures in: ' + ', '.join(
-            os.path.relpath(path, folder) for path in sorted(empty)))
-    return lines
+        print('No pictures in: ' + ', '.join(sorted(empty)))
 
 
 def main():
@@ -180,81 +207,7 @@ def main():
     if not (min(shares) >= 0 and min(shares[:2]) > 0 and sum(shares) < np.inf):
         parser.error('--split: the shares must be 0 or more, those of training and '
                      'validation above 0')
-    files = {True: [], False: []}
-    with input_errors():
-        for path in sorted(walk(args.folder)):
-            files[is_picture(path)].append(path)
-    if not files[True]:
-        raise InputError('%s: no pictures there' % args.folder)
-    parts = find_parts(args.folder, files[True])
-    unlabelled = [path for folder, paths in parts.get(2, {}).items() for path in paths
-                  if set(group(folder, paths)) == {''} and not any(
-                      re.match(r'[^.]+\.\d+\.', os.path.basename(path))
-                      for path in paths)]
-    classes = {part: merge(find_classes(*place) for place in places.items())
-               for part, places in parts.items() if part < 2 or not unlabelled}
-    found = sort_names(set().union(*classes.values()))
-    class_names = read_class_names(args.classes) if args.classes else found
-    unknown = [name for name in found if name not in class_names]
-    if unknown:
-        raise InputError('%s: no class %s' % (args.classes, ', '.join(unknown)))
-    if len(class_names) < 2:
-        raise InputError('%s: all pictures are of one class, %s; at least 2 classes '
-                         'are needed' % (args.folder, *found))
-
-    missing = [part for part in (1, 2) if part not in parts and shares[part]]
-    lists = dict(zip([0] + missing, split_classes(
-        classes[0], class_names, [shares[part] for part in [0] + missing], args.seed)))
-    for part in set(classes) - {0}:
-        lists[part], = split_classes(classes[part], class_names, [1])
-    outs = {name: os.path.normpath(os.path.join(args.out, name + '.txt'))
-            for name in LISTS + ['classes']}
-    taken = [path for path in outs.values() if os.path.exists(path) and not (
-        args.classes and os.path.samefile(path, args.classes))]
-    if taken and not args.force:
-        raise InputError('%s would be overwritten; --force does so' % ', '.join(taken))
-    written = {LISTS[part]: ['%s %d' % (relative(path, args.out), label)
-                             for path, label in pairs] for part, pairs in lists.items()}
-    if unlabelled:
-        written['test'] = [relative(path, args.out) for path in unlabelled]
-    with input_errors():
-        os.makedirs(args.out, exist_ok=True)
-        for path in taken:
-            os.remove(path)  # one of the lists may not be made this time
-        for name, lines in dict(written, classes=class_names).items():
-            with open(outs[name], 'w', encoding='utf-8') as file:
-                file.writelines(line + '\n' for line in lines)
-
-    counts = {part: np.bincount([label for _, label in pairs],
-                                minlength=len(class_names))
-              for part, pairs in sorted(lists.items())}
-    row = '%-20s' + (1 + len(counts)) * ' %7s'
-    print(row % ('class', 'label', *(LISTS[part] for part in counts)))
-    for label, class_name in enumerate(class_names):
-        print(row % (class_name, label, *(count[label] for count in counts.values())))
-    for part, count in counts.items():
-        lacking = [name for name, n in zip(class_names, count) if n == 0]
-        if lacking:
-            print('Warning: %s.txt has no picture of %s'
-                  % (LISTS[part], ', '.join(lacking)))
-    for line in list_ignored(args.folder, files[False], parts):
-        print(line)
-    if set(parts) != {0} or args.folder not in parts[0]:
-        print('%s is split already, which was kept%s%s' % (
-            args.folder, ''.join('; %s.txt was taken from its part for training'
-                                 % LISTS[part] for part in missing),
-            '; test.txt has no labels: it is for predict.py' if unlabelled else ''))
-    print('Wrote %s' % ', '.join(outs[name] for name in [*written, 'classes']))
-    options = ['--%s_file %s' % (name, shlex.quote(outs[name])) for name in written
-               if name != 'test' or not unlabelled]
-    job = '/tmp/' + re.sub(r'[^\w-]+', '_', os.path.basename(
-        os.path.abspath(args.folder)))
-    print('python finetune.py %s --classes_file %s --num_classes %d --learning_rate '
-          '0.001 --batch_size 128 --checkpoint_path %s/checkpoints --filewriter_path '
-          '%s/tensorboard' % (' '.join(options), shlex.quote(outs['classes']),
-                              len(class_names), job, job))
-
-
-def relative(path, folder):
-    """Return a path for a list in a folder; with ./, since # starts a comment."""
-    return os.path.join('.', os.path.relpath(path, folder))
+    found = find_pictures(args.folder, args.classes)
+    lists = split_pictures(found, shares, args.seed)
+    written = write_lists(lists, found.class_names, args)
+    report(args.folder, found, lists, written)

@@ -1,4 +1,4 @@
-"""Picture files: decode them, and find those that are bad before hours are spent."""
+"""Decode picture files, and find unreadable ones before training starts."""
 import contextlib
 import hashlib
 import json
@@ -6,13 +6,14 @@ import os
 import socket
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, TimeoutError
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
 from machinery import PIXEL_LIMIT
+from machinery.batches import has_files
 from machinery.lists import list_warnings
 from machinery.settings import InputError, input_errors, open_plain
 
@@ -105,25 +106,56 @@ def messages(found):
         found += file.read().decode(errors='replace').splitlines()
 
 
-def wait_for(futures, paths):
-    """Return the results of futures; tell of a file that takes longer than 30 s."""
-    results = []
-    for future, path in zip(futures, paths):
-        if not wait([future], SLOW).done:
-            tqdm.write('Waiting for %s: nothing for %s s' % (path, SLOW),
-                       file=sys.stderr)
-        results.append(future.result())
-    return results
+def result_of(future, path):
+    """Return the result of a future, or the InputError that it raised.
+
+    Names the file if it takes longer than 30 s.
+    """
+    try:
+        future.exception(SLOW)
+    except TimeoutError:
+        tqdm.write('Waiting for %s: nothing for %s s' % (path, SLOW), file=sys.stderr)
+    try:
+        return future.result()
+    except InputError as error:
+        return error
+
+
+def load_ahead(load, items, batch_size, path_of=str):
+    """Yield (items, results) of each batch, and load the next one meanwhile.
+
+    Args:
+        load: function of an item; runs in threads, until the generator is closed.
+        path_of: function from an item to the path of its file.
+
+    Yields:
+        some of the items; for each of them what load returned, or the InputError that
+        it raised.
+    """
+    pool, ahead = ThreadPoolExecutor(os.cpu_count()), []
+    try:
+        for first in range(-batch_size, len(items), batch_size):
+            batch, loading = items[max(0, first):first + batch_size], ahead
+            following = items[first + batch_size:first + 2 * batch_size]
+            ahead = [pool.submit(load, item) for item in following]
+            if len(batch):
+                yield batch, [result_of(future, path_of(item))
+                              for future, item in zip(loading, batch)]
+    finally:
+        for future in ahead:
+            future.cancel()
+        pool.shutdown()
 
 
 def examine_all(paths, pool):
     """Return what examine gives for each path; damage inside a JPEG is a fault, too.
 
-    Of that, libjpeg only says that it is there, on standard error.
+    libjpeg reports such damage only on standard error, and without a file name.
     """
     complaints = []
     with messages(complaints):
-        results = wait_for([pool.submit(examine, path) for path in paths], paths)
+        futures = [pool.submit(examine, path) for path in paths]
+        results = [result_of(*pair) for pair in zip(futures, paths)]
     if not any('JPEG' in line for line in complaints):
         return results
     for position, (path, (fault, is_dark)) in enumerate(zip(paths, results)):
@@ -200,7 +232,7 @@ def read_memory(path):
         return {}
 
 
-def examine_pictures(generators, on_bad_image, workers):
+def check_pictures(generators, on_bad_image, workers):
     """Decode every picture of these generators; refuse or drop those that are bad.
 
     Prints which pictures it dropped, and warnings about the lists. Leaves out batches
@@ -214,12 +246,13 @@ def examine_pictures(generators, on_bad_image, workers):
             on_bad_image is 'stop'; names them all; or workers have batches without
             files, which cannot be shared out.
     """
-    if not all(data.paths for data in generators):
-        print('Batches of your own: no check of pictures, no cache, no worst mistakes, '
-              'no projector; a run resumed in mid-epoch starts that epoch anew.')
+    generators = [data for data in generators if data]
+    if not all(map(has_files, generators)):
+        print('With your own batches there is no picture check, no stored features, '
+              'no worst mistakes and no projector.')
         if workers.size > 1:
             raise InputError('Batches of your own are for one machine')
-        generators = [data for data in generators if data.paths]
+        generators = [data for data in generators if has_files(data)]
     workers.check_equal({
         'the list of labels': [data.labels.tolist() for data in generators],
         'the list of picture names': [

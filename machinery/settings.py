@@ -117,9 +117,7 @@ RULES = {
                           os.path.isdir(value))),
     'resume': ('True, False or the path of a checkpoint',
                lambda value: type(value) is bool or PATH[1](value)),
-    'on_bad_image': one_of('stop', 'skip'), 'best_by': (
-        "the name of a score, which is to be high, or - and one, as '-cross_entropy'",
-        lambda value: PATH[1](value) and value != 'cross_entropy'),
+    'on_bad_image': one_of('stop', 'skip'),
     'mode': one_of(None, 'training', 'inference'),
     'horizontal_flip': one_of(True, False), 'random_crop': one_of(True, False),
     'cache_features': one_of(True, False),

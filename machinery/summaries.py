@@ -1,4 +1,4 @@
-"""What a run shows: a line or a bar on the console, and TensorBoard's pages."""
+"""Progress on the console, and TensorBoard's pages."""
 import functools
 import glob
 import os
@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from machinery.cache import FeatureCache
+from machinery.batches import has_files
 from machinery.drawings import (draw_batch, draw_confusions, draw_filters,
                                 draw_mistakes, write_projector)
-from machinery.lock import lock, unlock
+from machinery.run_folder import lock, unlock
 from machinery.tf1 import reason_of, tf
 
 
@@ -31,7 +31,7 @@ def as_table(settings):
 
 
 def add_summaries(scores, gradients, variables, train_op):
-    """Add summaries: scores, and evenly spaced gradients and updated variables."""
+    """Return a summary of scores, and of evenly spaced gradients and new variables."""
     for name, score in scores.items():
         tf.summary.scalar(name, score)
     with tf.name_scope('histograms'), tf.control_dependencies([train_op]):
@@ -48,6 +48,7 @@ def add_summaries(scores, gradients, variables, train_op):
                     values, tf.is_finite(values))
     for tag, values in histograms.items():
         tf.summary.histogram(tag, values)
+    return tf.summary.merge_all()
 
 
 class EventFile:
@@ -72,10 +73,7 @@ class EventFile:
 
 
 def unless_lost(method):
-    """Let a method of Summaries do nothing where they are off.
-
-    Where they cannot be written, they are off from then on: training is worth more.
-    """
+    """Turn summaries off after the first write error: it must not stop training."""
     @functools.wraps(method)
     def guarded(self, *args, **kwargs):
         try:
@@ -92,20 +90,20 @@ class Summaries:
     """TensorBoard's runs "train" and "validation" in a folder.
 
     Args:
-        folder: is made where it does not exist.
+        folder: is made if it does not exist.
         enabled: False: write nothing, for all workers but the chief.
-        resuming: True: event files of the earlier part of the run are expected.
+        is_resumed: whether event files of the earlier part of the run are expected.
     """
 
-    def __init__(self, folder, enabled, resuming):
+    def __init__(self, folder, enabled, is_resumed):
         self._folder, self._enabled = folder, enabled
         self._files, self._filters, self._is_projected = {}, None, False
-        if enabled and not resuming and glob.glob(glob.escape(folder) + '/*/events*'):
-            print('Warning: %s holds the curves of an earlier run, too' % folder)
+        if enabled and not is_resumed and glob.glob(glob.escape(folder) + '/*/events*'):
+            print('Warning: %s also holds the curves of an earlier run' % folder)
 
     @unless_lost
-    def start(self, graph, step, settings, layers):
-        """Open the event files; what an earlier run wrote after step is forgotten.
+    def start(self, step, settings, layers):
+        """Open the event files; TensorBoard forgets later steps of an earlier run.
 
         Args:
             settings, layers: a dict and a table, for TensorBoard's page TEXT.
@@ -116,7 +114,8 @@ class Summaries:
         for file in self._files.values():
             file.add(step + 1, session_log=tf.SessionLog(status=tf.SessionLog.START))
         self._files['train'].add(
-            graph_def=graph.as_graph_def(add_shapes=True).SerializeToString())
+            graph_def=tf.get_default_graph().as_graph_def(
+                add_shapes=True).SerializeToString())
         text_page = tf.SummaryMetadata(
             plugin_data=tf.SummaryMetadata.PluginData(plugin_name='text'))
         self._add_values('train', step, [
@@ -126,9 +125,9 @@ class Summaries:
                               ('layers', '```\n%s\n```' % layers)]])
 
     @unless_lost
-    def add(self, run, step, *summaries, **scalars):
-        """Add summaries, and values by their tags, to a run."""
-        for summary in summaries:
+    def add(self, run, step, summary=None, **scalars):
+        """Add a summary if there is one, and values by their tags, to a run."""
+        if summary:
             self._files[run].add(step, summary=tf.Summary.FromString(summary))
         if scalars:
             self._add_values(run, step, [
@@ -136,38 +135,35 @@ class Summaries:
                 for tag, value in scalars.items()])
 
     @unless_lost
-    def draw_batch(self, step, data, class_names):
-        """Add a page with a batch of training pictures as the network gets them."""
-        if data.paths:
-            images, labels = data.select(data.order[:16]).next_batch(16)
-            self._add_pictures('train', step, {'batch': draw_batch(
-                images, labels, data.mean, class_names)})
+    def draw_batch(self, step, features, class_names):
+        """Add a picture of the first training batch as the network gets it."""
+        batch = next(features.images(16))
+        self._add_pictures('train', step, {
+            'batch': draw_batch(batch.images[:16], batch.labels[:16], class_names)})
 
     @unless_lost
-    def draw(self, step, batches, batch_size, losses, predictions, class_names,
-             filters):
-        """Add pictures: confusions, mistakes, filters where they are new, projector.
+    def draw(self, step, features, batch_size, values, class_names, filters):
+        """Add pictures: confusions, mistakes, filters if they are new, projector.
 
         Args:
-            batches: of the validation list, in whose order losses and predictions are.
-            predictions: the predicted labels, and their probabilities.
-            filters: array (height, width, channels, filters), those of conv1.
+            features: Features of the validation list.
+            values: {name: array with a value per picture of the list}: true, predicted
+                (both labels), probability, cross_entropy.
+            filters: variable (height, width, channels, filters), those of conv1.
         """
-        images = {'confusion_matrix': draw_confusions(batches.labels, predictions[0],
-                                                      class_names)}
-        if batches.paths:
-            images['worst_mistakes'] = draw_mistakes(
-                batches.pictures, batches.paths, batches.labels, *predictions, losses,
-                class_names)
+        filters = tf.get_default_session().run(filters)
+        data = features.data
+        images = {'confusion_matrix': draw_confusions(
+            values['true'], values['predicted'], class_names)}
         if not np.array_equal(filters, self._filters):
             images['conv1_filters'], self._filters = draw_filters(filters), filters
+        if has_files(data):
+            images['worst_mistakes'] = draw_mistakes(data, values, class_names)
         self._add_pictures('validation', step, images)
-        if not self._is_projected and (
-                batches.paths and isinstance(batches, FeatureCache)):
+        if features.is_stored and not self._is_projected:
             self._is_projected = True
-            write_projector(os.path.join(self._folder, 'validation'), batches,
-                            batch_size, batches.pictures, batches.paths,
-                            [class_names[label] for label in batches.labels])
+            write_projector(os.path.join(self._folder, 'validation'), features,
+                            batch_size, class_names)
 
     def finish(self):
         """Let other runs write here."""
@@ -185,48 +181,55 @@ class Summaries:
 
 
 class ProgressBar:
-    """An epoch on the console: a bar on a terminal, now and then a line elsewhere.
+    """Progress of an epoch: a bar on a terminal, otherwise a line every display_step.
 
     Args:
-        batches: this worker's; its pointer tells how far the epoch has come.
+        run: the Run, which counts the samples that are done.
+        data_size: number of samples of this worker.
 
-    Attributes, once closed:
-        images_per_second: of all workers.
+    Attributes:
+        images_per_second: how fast all workers have trained in this epoch.
     """
 
-    def __init__(self, epoch, num_epochs, batches, workers):
-        self._epoch, self._title = epoch, 'Epoch %d/%d' % (epoch, num_epochs)
-        self._batches, self._size = batches, workers.size
-        self._start, self._first = time.time(), batches.pointer
-        self._waited = batches.seconds_waited
+    def __init__(self, run, epoch, num_epochs, data_size, display_step):
+        self._run, self._is_first = run, epoch == 1
+        self._title = 'Epoch %d/%d' % (epoch, num_epochs)
+        self._display_step = display_step
+        self._start, self._waited = time.time(), run.seconds_waited
+        self._seconds = 0.  # stays so if a resumed run has no step left in the epoch
+        self._first = self._count = run.start_of(epoch) * run.workers.size
         self._bar = tqdm(
-            total=batches.data_size * self._size, desc=self._title, unit=' images',
-            initial=batches.pointer * self._size,
-            disable=None if workers.is_chief else True)
+            total=data_size * run.workers.size, desc=self._title, unit=' images',
+            initial=self._first, disable=None if run.workers.is_chief else True)
 
-    def update(self, step, scores, display):
+    def update(self, step, means):
         """Show how many samples are done, and the scores of the step."""
-        self._bar.set_postfix_str(as_text(scores))
-        self._bar.update(self._batches.pointer * self._size - self._bar.n)
-        if display and self._bar.disable:
-            print('%s, step %d: %s' % (self._title, step, as_text(scores)))
+        self._count = self._run.progress.done
+        self._seconds = time.time() - self._start
+        if not self._bar.disable:
+            self._bar.set_postfix_str(as_text(means), refresh=False)
+            self._bar.update(self._count - self._bar.n)
+        elif step % self._display_step == 0:
+            print('%s, step %d: %s' % (self._title, step, as_text(means)))
 
-    def close(self):
-        """End the epoch's training."""
-        self._bar.close()
-        seconds = time.time() - self._start
-        self.images_per_second = (
-            (self._batches.pointer - self._first) * self._size / seconds)
-        self._waiting = (self._batches.seconds_waited - self._waited) / seconds
+    @property
+    def images_per_second(self):
+        return (self._count - self._first) / max(self._seconds, 1e-9)
 
-    def report(self, scores, labels, predicted, class_names):
+    def report(self, means, values, class_names):
         """Print the line that ends an epoch; warn if all predictions are one class."""
-        majority = np.bincount(labels).max() / len(labels)
-        print('%s: validation %s%s; trained at %.0f images/s, waiting for pictures '
-              '%.0f %% of the time' % (
-                  self._title, as_text(scores),
-                  ' (always predicting the most common class: %.4f)' % majority
-                  if self._epoch == 1 else '',
-                  self.images_per_second, 100 * self._waiting))
-        if len(set(predicted)) == 1 < len(set(labels)):
-            print('Warning: all predictions are class %s' % class_names[predicted[0]])
+        self._bar.close()
+        classes = values['true']
+        majority = np.bincount(classes).max() / len(classes)
+        line = '%s: validation %s' % (self._title, as_text(means))
+        if self._is_first:
+            line += ' (always predicting the most common class: %.4f)' % majority
+        if self._seconds:
+            waited = self._run.seconds_waited - self._waited
+            line += '; trained at %.0f images/s, %.0f %% of the time for features' % (
+                self.images_per_second, 100 * waited / self._seconds)
+        print(line)
+        predicted = set(values['predicted'])
+        if len(predicted) == 1 < len(set(classes)):
+            print('Warning: all predictions are class %s'
+                  % class_names[predicted.pop()])

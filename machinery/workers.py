@@ -1,4 +1,4 @@
-"""Several machines, or several GPUs, that train one network together; and signals.
+"""Several machines, or several GPUs, that train one network together.
 
 Each worker trains on its own share of the samples, and TensorFlow's ring all-reduce
 (Patarasuk and Yuan, "Bandwidth Optimal All-reduce Algorithms for Clusters of
@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import itertools
 import os
-import signal
 import socket
 import sys
 import threading
@@ -18,6 +17,7 @@ import zlib
 
 import numpy as np
 
+from machinery.cluster import find_tasks
 from machinery.settings import InputError
 from machinery.tf1 import reason_of, session_config, tf
 
@@ -27,10 +27,21 @@ NETWORK_ERRORS = (tf.errors.UnavailableError, tf.errors.DeadlineExceededError,
                   tf.errors.InternalError, tf.errors.UnknownError)
 
 
+def start_workers(settings):
+    """Return the Workers that the environment names.
+
+    Raises:
+        InputError: as find_tasks and Workers; or settings differ among the workers.
+    """
+    workers = Workers(*find_tasks(), settings['peer_timeout'])
+    workers.check_settings(settings)
+    return workers
+
+
 class Workers:
     """All workers of a run, as one of them sees the others.
 
-    All must call mean, merge and what builds on them in the same order.
+    Every worker must make the same calls in the same order.
 
     Args:
         tasks, rank: as find_tasks gives them; by default, there is one worker.
@@ -54,7 +65,7 @@ class Workers:
         self._timeout = peer_timeout
         self._target, self._config = '', session_config()
         self._finished = threading.Event()
-        self._keys, self._is_given_up = itertools.count(1), False
+        self._keys = itertools.count(1)
         if self.size == 1:
             return
         if not self.is_chief:
@@ -121,34 +132,19 @@ class Workers:
         return self.merge(rows)
 
     def any(self, flag):
-        """Tell whether any worker's flag is true; raise as interleave."""
-        return self._meet(bool(flag)).any()
+        """Tell whether any worker's flag is true."""
+        return self.collect(bool(flag), np.int32).any()
 
-    def interleave(self, share):
-        """Return the values of all samples, of which each worker has its shard's.
+    def gather(self, parts):
+        """Return the values of all samples, in the order of the list.
 
         Args:
-            share: array of the values of samples i with i % size == rank, in order.
-
-        Raises:
-            InputError: another worker has given up; names it.
+            parts: list of arrays: the values of this worker's samples, in their order.
         """
-        whole = np.zeros(self._meet(len(share)).sum(), share.dtype)
+        share = np.concatenate(parts)
+        whole = np.zeros(self.collect(len(share), np.int32).sum(), share.dtype)
         whole[self.rank::self.size] = share
         return self.merge(whole)
-
-    def give_up(self):
-        """Let any or interleave, whatever the others come to, raise an InputError."""
-        if not self._is_given_up:
-            self.collect(-1, np.int32)
-
-    def _meet(self, number):
-        numbers = self.collect(number, np.int32)
-        self._is_given_up = numbers.min() < 0
-        if self._is_given_up:
-            name = self._name(self.tasks[numbers.argmin()])
-            raise InputError('%s cannot go on' % name)
-        return numbers
 
     def check_equal(self, values):
         """Raise an InputError if not all workers have the values of the chief.
@@ -162,7 +158,7 @@ class Workers:
             name = list(values)[column]
             self.finish()
             raise InputError('%s differs between %s and %s; here it is %.60r' % (
-                name, self._name(self.tasks[0]), self._name(self.tasks[rank]),
+                name, self.name_of(0), self.name_of(rank),
                 values[name]))
 
     def check_settings(self, settings):
@@ -205,13 +201,13 @@ class Workers:
 
     @contextlib.contextmanager
     def _naming(self):
-        """Leave it to the watch to end the process, by name, where a peer is lost."""
+        """On a network error, let the watch name the lost peer and end the process."""
         try:
             yield
         except NETWORK_ERRORS as error:
             if self.size == 1:
                 raise
-            reason = '%s: %s' % (self._name(self.tasks[self.rank]), reason_of(error))
+            reason = '%s: %s' % (self.name_of(self.rank), reason_of(error))
             sys.stderr.write(reason + '\n')
             time.sleep(0.8 * self._timeout)
             raise RuntimeError(reason) from error
@@ -244,13 +240,14 @@ class Workers:
                 subdiv_offsets=[0])
 
     def _wait_for(self, peers):
-        print('Waiting for %s' % ', '.join(map(self._name, peers)), flush=True)
+        print('Waiting for %s' % ', '.join('%s %d (%s)' % peer for peer in peers),
+              flush=True)
         start = time.time()
         while peers:
             peers = [peer for peer in peers if probe(peer[2]) != 'alive']
             if peers and time.time() - start > self._timeout:
                 sys.exit('No answer within %d s from %s' % (
-                    self._timeout, ', '.join(map(self._name, peers))))
+                    self._timeout, ', '.join('%s %d (%s)' % peer for peer in peers)))
             time.sleep(0.2)
 
     def _watch(self, peer):
@@ -264,19 +261,20 @@ class Workers:
             # Once refused, it is gone, even if another process has taken its place.
             if state == 'gone' or refusals:
                 refusals += 1
-            # Those who leave since they have lost another one shall not be named: that
-            # one is noticed before they have been refused so often.
+            # Do not blame a peer that quit because it lost a third one: five refusals
+            # give us time to notice that one ourselves.
             if refusals == 5 or time.time() - heard > 0.6 * self._timeout:
                 sys.stdout.flush()
                 os.write(stderr, (
                     '%s lost %s, which %s. Unless that one tells a reason of its own, '
                     'start all workers again with --resume=True.\n' % (
-                        self._name(self.tasks[self.rank]), self._name(peer),
+                        self.name_of(self.rank), '%s %d (%s)' % peer,
                         'is gone' if refusals == 5 else 'does not answer')).encode())
                 os._exit(LOST_A_PEER)
 
-    def _name(self, task):
-        return '%s %d (%s)' % task
+    def name_of(self, rank):
+        """Return a worker's name: job, index and address."""
+        return '%s %d (%s)' % self.tasks[rank]
 
 
 def probe(address):
@@ -295,36 +293,3 @@ def probe(address):
 def host_of(address):
     """Return the host of host:port, without the brackets of IPv6."""
     return address.rpartition(':')[0].strip('[]')
-
-
-class StopSignals:
-    """Let SIGINT and SIGTERM ask the loop to save and stop; a second one ends at once.
-
-    Attributes:
-        received: the numbers of the signals so far.
-    """
-
-    def __enter__(self):
-        self.received = []
-        self._earlier = {number: signal.signal(number, self._receive)
-                         for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *error):
-        self.release()
-
-    def release(self):
-        """Let signals end the process at once again."""
-        for number, handler in self._earlier.items():
-            signal.signal(number, handler)
-
-    @property
-    def status(self):
-        """Exit status of a process that such a signal ended, here or on a peer."""
-        return 128 + (self.received or [signal.SIGTERM])[0]
-
-    def _receive(self, number, frame):
-        self.received.append(number)
-        # print could be in the midst of its work.
-        os.write(2, b'\nStopping after this step, or the validation; once more: now.\n')
-        signal.signal(number, signal.SIG_DFL)

@@ -1,7 +1,8 @@
 """Time one fine-tuning job in several ways: python tests/benchmark.py --help
 
 With --workers 2 instead: what the reduction of gradients among so many workers on this
-machine moves and takes, for three choices of layers.
+machine moves and takes, for three choices of layers. With --host: what Python costs in
+a step, see its help.
 
 Each way is a process of its own, starts from the same weights, and trains fc7 and fc8
 on the same pictures, with and without mirroring; all other settings of finetune.py are
@@ -12,6 +13,7 @@ else the sample's, repeated.
 import argparse
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,6 +25,7 @@ import numpy as np
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 SHOWN = (1, 2, 3, 10)  # epochs
+ROUNDS = 3  # of each checkout with --host
 
 
 def make_lists(folder):
@@ -52,16 +55,16 @@ def make_lists(folder):
 def make_weights(args):
     """Save weights that are initialised from the training pictures."""
     from alexnet import AlexNet
-    from datagenerator import ImageDataGenerator
+    from datagenerator import ImageDataGenerator, normalize
     from machinery.tf1 import tf
     from machinery.weights import save_weights
     generator = ImageDataGenerator(args.train, shuffle=True, nb_classes=args.classes)
     tf.set_random_seed(0)
-    x = tf.placeholder(tf.float32, [None, 227, 227, 3])
-    model = AlexNet(x, 1., args.classes, [], None)
+    x = tf.placeholder(tf.uint8, [None, 227, 227, 3])
+    model = AlexNet(normalize(x), 1., args.classes, [], None)
     with tf.Session() as session:
         session.run(tf.global_variables_initializer())
-        model.initialize_from_data(session, generator.next_batch(64)[0])
+        model.initialize_from_data(session, {x: next(generator.batches(64)).images})
         save_weights(session.run(model.variables), args.weights)
 
 
@@ -278,11 +281,15 @@ def run_workers(size, arguments):
         sys.exit('A worker failed')
 
 
-def run(name, command):
-    """Run a way as a process; return its figures."""
-    start, marks, accuracy = time.time(), [], None
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE,
-                               universal_newlines=True,
+def run(name, command, checkout=ROOT):
+    """Run a way as a process; return its figures.
+
+    The last two are for each epoch: images/s as it says, and [(step, time)] of the
+    steps that it shows, since its standard error is no terminal.
+    """
+    start, marks, accuracy, rates, shown = time.time(), [], None, [], {}
+    process = subprocess.Popen(command, cwd=checkout, stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT, universal_newlines=True,
                                env=dict(os.environ, PYTHONUNBUFFERED='1',
                                         TF_CPP_MIN_LOG_LEVEL='3'))
     peak = [0]
@@ -298,15 +305,59 @@ def run(name, command):
             time.sleep(0.2)
 
     threading.Thread(target=watch, daemon=True).start()
+    lines = []
     for line in process.stdout:
+        lines.append(line)
+        step = re.match(r'Epoch (\d+)/\d+, step (\d+)', line)
+        if step:
+            shown.setdefault(step.group(1), []).append(
+                (int(step.group(2)), time.time()))
         if line.startswith('Epoch') and 'validation' in line:
             marks.append(time.time())
             accuracy = float(re.search('accuracy ([0-9.]+)', line).group(1))
+            rates += map(int, re.findall(r'trained at (\d+) images/s', line))
     if process.wait():
-        sys.exit('%s failed' % name)
+        sys.exit('%s failed:\n%s' % (name, ''.join(lines)))
     epochs = np.diff([start] + marks)
     return [epochs[number - 1] for number in SHOWN if number <= len(epochs)] + [
-        time.time() - start, peak[0] / 1e6, accuracy]
+        time.time() - start, peak[0] / 1e6, accuracy, rates, list(shown.values())]
+
+
+def run_host(finetune, folder, batch, checkouts):
+    """Print what a step of fc8 takes on stored features, of each checkout.
+
+    Once as finetune.py says for the whole training part of an epoch, and once between
+    the steps that it shows: without what begins an epoch, like the check of a stored
+    feature, which a checkout may or may not count.
+
+    Args:
+        finetune: function from (mirror, output folder, more arguments) to a command.
+    """
+    print('ms per step, of epochs 2 to the last: median, and 10 % are faster than')
+    print('%-40s%6s%20s%20s' % (
+        'checkout', 'round', 'whole epochs', 'between shown'))
+    results = [([], []) for _ in checkouts]
+    out = os.path.join(folder, 'host')
+
+    def quantiles(result):
+        return 1e3 * np.ravel([np.percentile(seconds, [50, 10]) for seconds in result])
+
+    for number in range(ROUNDS):
+        for checkout, result in zip(checkouts, results):
+            *_, rates, shown = run(
+                checkout, finetune(0, out, "--train_layers=['fc8']"), checkout)
+            shutil.rmtree(out)
+            one = batch / np.array(rates[1:]), np.concatenate(
+                [np.divide(*np.diff(epoch, axis=0).T[::-1]) for epoch in shown[1:]])
+            for seconds, more in zip(result, one):
+                seconds.extend(more)
+            print('%-40s%6d%12.3f%8.3f%12.3f%8.3f' % (
+                checkout, number + 1, *quantiles(one)), flush=True)
+    for checkout, result in zip(checkouts, results):
+        print('%-40s%6s%12.3f%8.3f%12.3f%8.3f' % (checkout, 'all', *quantiles(result)))
+    for result in results[1:]:
+        print('%-46s%12.3f%8.3f%12.3f%8.3f' % (
+            'ratio', *quantiles(result) / quantiles(results[0])))
 
 
 def main():
@@ -314,18 +365,26 @@ def main():
     parser.add_argument('--train', help='list of training pictures')
     parser.add_argument('--val', help='list of validation pictures')
     parser.add_argument('--classes', type=int, help='number of classes of these lists')
-    parser.add_argument('--epochs', type=int, default=10)
-    parser.add_argument('--batch', type=int, default=128)
+    parser.add_argument('--epochs', type=int, help='default: 10, with --host 8')
+    parser.add_argument('--batch', type=int, help='default: 128, with --host 32')
     parser.add_argument('--rate', type=float, default=0.003, help='learning rate')
     parser.add_argument('--ways', nargs='+', default=['tutorial', 'finetune', 'keras'],
                         help='also: uncached (default: %(default)s)')
     parser.add_argument('--mirror', type=int, nargs='+', default=[1, 0],
                         help='1: with mirroring, 0: without (default: both)')
     parser.add_argument('--workers', type=int, help='2 or more: time the reduction')
+    parser.add_argument('--host', action='store_true', help=(
+        'the host side alone: seconds per step of finetune.py where the network costs '
+        'almost nothing, fc8 on stored features. Without mirroring, so that all are '
+        'stored after the first epoch, which does not count'))
+    parser.add_argument('--against', metavar='DIR', help=(
+        'with --host: the same with the finetune.py of an earlier checkout, in turns'))
     parser.add_argument('--part', help=argparse.SUPPRESS)
     parser.add_argument('--weights', help=argparse.SUPPRESS)
     parser.add_argument('--out', help=argparse.SUPPRESS)
     args = parser.parse_args()
+    args.epochs = args.epochs or (8 if args.host else 10)
+    args.batch = args.batch or (32 if args.host else 128)
     if args.part:
         args.mirror = args.mirror[0]
         return globals()[args.part](args)
@@ -356,6 +415,9 @@ def main():
                     '--checkpoint_path=' + out] + list(more)
 
         subprocess.check_call(part('make_weights'))
+        if args.host:
+            checkouts = [args.against] * bool(args.against) + [ROOT]
+            return run_host(finetune, folder, args.batch, checkouts)
         subprocess.check_call(part('speed'))
         print('%-28s' % 'seconds of epoch' + ''.join(
             '%8d' % number for number in SHOWN if number <= args.epochs) +
@@ -370,7 +432,7 @@ def main():
                     command = finetune(mirror, out, '--cache_features=False')
                 else:
                     command = part(way, '--out', out, '--mirror', str(mirror))
-                *epochs, job, memory, accuracy = run(way, command)
+                *epochs, job, memory, accuracy, _, _ = run(way, command)
                 print('%-28s' % (way + ', mirrored' * mirror) + ''.join(
                     '%8.1f' % seconds for seconds in epochs) +
                     '%12.1f%10.2f%10.4f' % (job, memory, accuracy), flush=True)

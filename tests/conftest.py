@@ -46,6 +46,6 @@ def start_file(tmp_path_factory):
         x = tf.placeholder(tf.float32, [None, 227, 227, 3])
         model = AlexNet(x, 1., 3, [], None)
         session.run(tf.global_variables_initializer())
-        model.initialize_from_data(session, data.next_batch(64)[0])
+        model.initialize_from_data(session, {x: data.next_batch(64)[0]})
         save_weights(session.run(model.variables), path)
     return path

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from alexnet import AlexNet, LAYERS, conv, dropout, dropout_seeds, lrn
-from datagenerator import load_image
+from datagenerator import load_image, normalize
 from helpers import ROOT, golden, same
 from machinery.settings import InputError
 from machinery.tf1 import session_config, tf
@@ -156,10 +156,10 @@ def test_misfits_are_all_named_and_nothing_is_assigned(tmp_path):
 
 
 def sample_images():
-    return np.stack([load_image(os.path.join(ROOT, 'images', 'textures', name,
-                                             'train_%02d.jpg' % number))
-                     for name in ['brick', 'grass', 'gravel']
-                     for number in range(1, 9)])
+    return normalize([load_image(os.path.join(ROOT, 'images', 'textures', name,
+                                              'train_%02d.jpg' % number))
+                      for name in ['brick', 'grass', 'gravel']
+                      for number in range(1, 9)])
 
 
 def test_data_initialisation_gives_mean_0_and_variance_1():
@@ -167,7 +167,7 @@ def test_data_initialisation_gives_mean_0_and_variance_1():
     images = sample_images()
     with tf.Session() as session:
         session.run(tf.global_variables_initializer())
-        model.initialize_from_data(session, images)
+        model.initialize_from_data(session, {model.X: images})
         for name in LAYERS:
             output = getattr(model, name)
             output = output.op.inputs[0] if output.op.type == 'Relu' else output
@@ -182,8 +182,8 @@ def test_data_initialisation_needs_images_that_differ():
     images = np.repeat(sample_images()[:1], 2, axis=0)
     with tf.Session() as session:
         session.run(tf.global_variables_initializer())
-        with pytest.raises(InputError, match='fc6: .* all 2 images'):
-            model.initialize_from_data(session, images)
+        with pytest.raises(InputError, match='fc6: .* for all images'):
+            model.initialize_from_data(session, {model.X: images})
 
 
 @pytest.mark.parametrize('layer', ['conv2', 'conv3', 'fc6'])

@@ -1,17 +1,18 @@
 import os
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
 import pytest
 
-from datagenerator import IMAGENET_MEAN, ImageDataGenerator, load_image
+from datagenerator import (IMAGENET_MEAN, ImageDataGenerator, load_image,
+                           normalize)
 from helpers import ROOT
 from machinery import pictures
-from machinery.pictures import (BAD, DARK, examine, examine_pictures, find_bad_pictures,
-                                wait_for)
+from machinery.pictures import (BAD, DARK, check_pictures, examine, find_bad_pictures,
+                                load_ahead)
 from machinery.settings import InputError
+from machinery.tf1 import tf
 from machinery.workers import Workers
 
 MEAN = np.float32(IMAGENET_MEAN)
@@ -62,11 +63,11 @@ def test_every_kind_of_picture_becomes_bgr(tmp_path, name, pixels, expected):
     lossless = [cv2.IMWRITE_WEBP_QUALITY, 101] if name.endswith('webp') else []
     cv2.imwrite(path, pixels, lossless)
     image = load_image(path, (90, 60))
-    assert image.dtype == np.float32
+    assert image.dtype == np.uint8
     if name == 'rgba.webp':  # which drops what cannot be seen
-        np.testing.assert_allclose(image, expected - MEAN, atol=1)
+        np.testing.assert_allclose(image, expected, atol=1)
     else:
-        np.testing.assert_array_equal(image, expected - MEAN)
+        np.testing.assert_array_equal(image, expected)
     assert load_image(path).shape == (227, 227, 3)
 
 
@@ -77,7 +78,18 @@ def test_animation_gives_its_first_frame(tmp_path):
     cv2.imwriteanimation(str(tmp_path / 'moving.gif'), frames)
     image = load_image(str(tmp_path / 'moving.gif'), (30, 20))
     assert image.shape == (20, 30, 3)
-    assert (image + MEAN).mean() > 200  # GIF has few colours, so not exactly 250
+    assert image.mean() > 200  # GIF has few colours, so not exactly 250
+
+
+def test_normalize_is_the_same_for_arrays_and_tensors():
+    path = os.path.join(ROOT, 'images', 'cat.jpg')
+    image = load_image(path)
+    expected = np.float32(image) - MEAN
+    with tf.Session() as session:
+        found = session.run(normalize(tf.constant(image)))
+    for other in (found, normalize(image), load_image(path, mean=MEAN)):
+        assert other.dtype == np.float32 and (other == expected).all()
+    assert (load_image(path, mean=[1, 2, 3]) == np.float32(image) - [1, 2, 3]).all()
 
 
 def test_bad_pictures_are_errors_that_name_the_path(tmp_path):
@@ -113,11 +125,11 @@ def test_an_epoch_gives_every_sample_once_and_its_last_batch_is_the_remainder(tm
             assert (image == values[number] - MEAN).all()
             assert (label == np.eye(3)[number % 3]).all()
         orders.append(found)
-        with pytest.raises(ValueError, match='batch_size is 0'):
-            generator.next_batch(0)
         with pytest.raises(IndexError, match='epoch %d of .*list.txt' % epoch):
             generator.next_batch(4)
         generator.reset_pointer()
+        with pytest.raises(ValueError, match='batch_size is 0'):
+            generator.next_batch(0)
     assert orders[0] != orders[1] != orders[2]
 
 
@@ -129,7 +141,11 @@ def test_order_and_mirroring_depend_on_seed_and_epoch_alone():
             generator.reset_pointer(other)
             generator.next_batch(7)
         generator.reset_pointer(number)
-        return np.concatenate([generator.next_batch(size)[0] for size in batch_sizes])
+        images = np.concatenate([generator.next_batch(size)[0] for size in batch_sizes])
+        parts = [batch.images for start, size in zip([0, 50, 100], 3 * [50])
+                 for batch in [next(generator.batches(size, number, start))]]
+        assert (normalize(np.concatenate(parts)) == images).all()
+        return images
 
     reference = epoch(1, 5, [50, 50, 35])
     assert (epoch(1, 5, [135], before=[2, 9]) == reference).all()
@@ -142,7 +158,7 @@ def test_about_half_the_pictures_are_mirrored_and_all_without_shuffling_in_order
     generators = [ImageDataGenerator(TRAIN, nb_classes=3, horizontal_flip=flip)
                   for flip in (False, True)]
     (plain, _), (flipped, _) = [generator.next_batch(135) for generator in generators]
-    assert (plain[0] == load_image(generators[0].paths[0])).all()
+    assert (plain[0] == normalize(load_image(generators[0].paths[0]))).all()
     mirrored = [(image != original).any()
                 for image, original in zip(flipped, plain)]
     for image, original, turned in zip(flipped, plain, mirrored):
@@ -225,9 +241,10 @@ def test_picture_of_too_many_pixels_is_bad(tmp_path, ending):
 
 def test_file_that_is_waited_for_is_named(monkeypatch, capsys):
     monkeypatch.setattr(pictures, 'SLOW', 0.1)
-    with ThreadPoolExecutor(2) as pool:
-        futures = [pool.submit(time.sleep, seconds) for seconds in (0, 0.5)]
-        assert wait_for(futures, ['quick.jpg', 'slow.jpg']) == [None, None]
+    seconds = {'quick.jpg': 0, 'slow.jpg': 0.5}
+    [(paths, results)] = load_ahead(lambda path: time.sleep(seconds[path]),
+                                    list(seconds), 2)
+    assert paths == list(seconds) and results == [None, None]
     assert capsys.readouterr().err == 'Waiting for slow.jpg: nothing for 0.1 s\n'
 
 
@@ -247,18 +264,18 @@ def test_bad_pictures_are_refused_or_dropped_by_name(tmp_path, capsys):
     path = write_list(tmp_path, ''.join(name + ' 0\n' for name in names))
     data = ImageDataGenerator(path)
     with pytest.raises(InputError) as error:
-        examine_pictures([data], 'stop', Workers())
+        check_pictures([data], 'stop', Workers())
     assert str(error.value).startswith(
         'Cannot read 1 picture:\n  %s, line 3: %s: not a picture'
         % (path, tmp_path / '2.png'))
     assert "choose on_bad_image = 'skip'" in str(error.value) and data.data_size == 4
-    examine_pictures([data], 'skip', Workers())
+    check_pictures([data], 'skip', Workers())
     assert data.data_size == 3 and list(data.line_numbers) == [1, 2, 4]
     assert capsys.readouterr().out.startswith('Cannot read 1 picture:\n')
     for name in names:
         (tmp_path / name).write_bytes(b'no picture')
     with pytest.raises(InputError, match='list.txt: no picture is left'):
-        examine_pictures([data], 'skip', Workers())
+        check_pictures([data], 'skip', Workers())
 
 
 def test_shards_make_up_the_list():
@@ -270,16 +287,16 @@ def test_shards_make_up_the_list():
     for epoch in range(3):
         orders = []
         for data in shards(True):
-            data.reset_pointer(epoch)
-            images, labels = data.next_batch(100)
-            assert len(images) == data.data_size == 68
-            assert (labels.argmax(1) == data.labels[data.order]).all()
-            assert (images[5] == load_image(data.paths[data.order[5]], (8, 8))).all()
-            orders.append(data.order)
+            [batch] = data.batches(100, epoch)
+            order = data.plan(epoch)[0]
+            assert len(batch.images) == data.data_size == 68
+            assert (batch.labels.argmax(1) == data.labels[order]).all()
+            assert (batch.images[5] == load_image(data.paths[order[5]], (8, 8))).all()
+            orders.append(order)
         seen = np.bincount(np.concatenate(orders))
         assert len(seen) == 135 and sorted(seen)[:-1] == [1] * 134 and seen.max() == 2
         assert (np.argsort(orders[0]) != np.argsort(orders[1])).any()
-    assert [data.order.tolist() for data in shards(False)] == [
+    assert [data.plan(0)[0].tolist() for data in shards(False)] == [
         list(range(0, 135, 2)), list(range(1, 135, 2))]
     with pytest.raises(InputError, match='135 pictures are too few for 136 workers'):
         ImageDataGenerator(TRAIN, nb_classes=3, shard=(0, 136))

@@ -4,25 +4,38 @@ import cv2
 import numpy as np
 import pytest
 
+from machinery.batches import Batch
 from machinery.drawings import (draw_confusions, draw_mistakes, select_features,
                                 write_projector)
+from machinery.settings import InputError
 
 
 def decode(picture):
     return cv2.imdecode(np.frombuffer(picture, np.uint8), 1).astype(int)
 
 
-def pictures(samples):
+class Pictures:
     """A blue, a green and a red image; the others cannot be read."""
-    images = [np.full((227, 227, 3), colour, np.uint8)
-              for colour in [(255, 0, 0), (0, 255, 0), (0, 0, 255)]]
-    return [images[sample] if sample < 3 else None for sample in samples]
+
+    def __init__(self, count):
+        self.paths = ['%d.jpg' % sample for sample in range(count)]
+        self.labels = np.arange(count)
+
+    def load(self, sample):
+        if sample > 2:
+            raise InputError('gone')
+        return np.full((227, 227, 3), 255 * np.eye(3)[sample], np.uint8)
+
+
+def mistakes(labels, predicted, losses):
+    """Return the drawing of predictions."""
+    return draw_mistakes(Pictures(4), {
+        'true': np.array(labels), 'predicted': np.array(predicted),
+        'probability': np.ones(4), 'cross_entropy': np.float32(losses)}, ['no', 'yes'])
 
 
 def test_worst_mistakes_come_in_the_order_of_their_losses():
-    drawing = decode(draw_mistakes(
-        pictures, list('abcd'), np.array([0, 0, 1, 1]), np.array([1, 0, 0, 0]),
-        np.ones(4), np.float32([1, 9, 2, 3]), ['no', 'yes']))
+    drawing = decode(mistakes([0, 0, 1, 1], [1, 0, 0, 0], [1, 9, 2, 3]))
     assert drawing.shape[0] < 330  # a single row
     blue, green, red = [
         np.argwhere(drawing[:, :, channel] - drawing.sum(2) / 3 > 100)[:, 1]
@@ -32,8 +45,7 @@ def test_worst_mistakes_come_in_the_order_of_their_losses():
 
 
 def test_no_mistakes_are_not_drawn():
-    assert draw_mistakes(pictures, list('abc'), np.zeros(3), np.zeros(3), np.ones(3),
-                         np.ones(3), ['no']) is None
+    assert mistakes([0, 1, 1, 1], [0, 1, 1, 1], [1, 1, 1, 1]) is None
 
 
 def test_confusion_matrix_has_true_classes_in_rows():
@@ -57,36 +69,32 @@ def test_names_of_any_kind_leave_room_for_the_confusion_matrix(names):
         assert width(names) > 0.5 * width(['a', 'b'])
 
 
-class Batches:
+class Positions:
     """1200 samples, every other one of a list, whose features are their positions."""
     data_size = 1200
-    samples = np.arange(1, 2400, 2)
+    data = Pictures(2400)
 
     def __init__(self, length):
         self.length = length
 
-    def reset_pointer(self):
-        self.pointer = 0
-
-    def next_batch(self, batch_size):
-        positions = np.arange(self.pointer, min(self.pointer + batch_size, 1200))
-        self.pointer += len(positions)
-        return np.repeat(positions[:, None, None], self.length, 2), None
+    def batches(self, batch_size):
+        for start in range(0, 1200, batch_size):
+            places = np.arange(start, min(start + batch_size, 1200))
+            yield Batch(np.repeat(places[:, None, None], self.length, 2), None,
+                        2 * places + 1, places[-1] + 1)
 
 
 @pytest.mark.parametrize('length, stride', [(1, 3), (4096, 3), (10000, 6)])
 def test_evenly_chosen_features_are_fewer_where_they_are_long(length, stride):
-    samples, features = select_features(Batches(length), 128)
+    samples, features = select_features(Positions(length), 128)
     assert list(samples) == list(range(1, 2400, 2 * stride))
     assert features.shape == (1200 / stride, length)
     assert list(features[:, -1]) == list(range(0, 1200, stride))
 
 
 def test_projector_page_names_what_it_shows(tmp_path):
-    numbers = range(2400)
-    write_projector(str(tmp_path), Batches(1), 128, pictures,
-                    ['%d.jpg' % sample for sample in numbers],
-                    ['a\tclass%d' % sample for sample in numbers])
+    write_projector(str(tmp_path), Positions(1), 128,
+                    ['a\tclass%d' % sample for sample in range(2400)])
     assert list(np.loadtxt(str(tmp_path / 'features.tsv'))) == list(range(0, 1200, 3))
     lines = (tmp_path / 'pictures.tsv').read_text().splitlines()
     assert lines[0] == 'class\tpicture' and lines[400] == 'a\\tclass2395\t2395.jpg'

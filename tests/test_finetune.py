@@ -7,7 +7,7 @@ from google.protobuf import text_format
 from tensorboard.plugins.projector import projector_config_pb2
 
 from alexnet import AlexNet, LAYERS
-from datagenerator import ImageDataGenerator, load_image
+from datagenerator import ImageDataGenerator, load_image, normalize
 from helpers import ROOT, events, files, finetune, summaries
 from machinery.lists import read_list
 from machinery.tf1 import tf
@@ -55,7 +55,8 @@ def test_validation_counts_every_sample_once(run):
     with tf.Session() as session:
         tf.train.Saver().restore(session,
                                  folder + '/new/checkpoints/model_epoch3.ckpt')
-        logits = session.run(model.fc8, {x: [load_image(path) for path in paths]})
+        images = normalize([load_image(path) for path in paths])
+        logits = session.run(model.fc8, {x: images})
     logits = logits.astype(np.float64) - logits.max(1, keepdims=True)
     losses = np.log(np.exp(logits).sum(1)) - logits[np.arange(54), labels]
     expected = {'accuracy': (logits.argmax(1) == labels).mean(),
@@ -104,11 +105,12 @@ def test_a_batch_and_the_settings_are_in_the_event_file(run):
         found['batch'].image.encoded_image_string, np.uint8), 1)
     data = ImageDataGenerator(os.path.join(ROOT, 'images', 'test.txt'), True, True,
                               nb_classes=3)
-    for place, sample in [(0, data.order[0]), (3, data.order[3])]:
-        image = load_image(data.paths[sample], mean=0)
-        image = image[:, ::-1] if data.variants[sample] else image
+    order, mirrored, _ = data.plan(0)
+    for place, sample in [(0, order[0]), (3, order[3])]:
+        image = load_image(data.paths[sample])
+        image = image[:, ::-1] if mirrored[sample] else image
         drawn = batch[6:233, 240 * place + 6:240 * place + 233]
-        assert abs(drawn - image).mean() < 6  # as a JPEG
+        assert abs(drawn - np.float32(image)).mean() < 6  # as a JPEG
     settings, layers = [found[name].tensor.string_val[0].decode()
                         for name in ('settings', 'layers')]
     assert "| learning_rate | `1e-06` |\n" in settings and '| OpenCV |' in settings
@@ -123,7 +125,8 @@ def test_projector_page_shows_the_bottlenecks_of_the_validation_list(run, golden
     model = AlexNet(x, 1., 3, ['fc8'], golden_file)
     with tf.Session() as session:
         model.load_initial_weights(session)
-        expected = session.run(model.fc7, {x: [load_image(path) for path in paths]})
+        expected = session.run(model.fc7, {
+            x: normalize([load_image(path) for path in paths])})
     np.testing.assert_allclose(np.loadtxt(folder + 'features.tsv'), expected,
                                rtol=1e-3, atol=1e-3 * expected.max())
     with open(folder + 'pictures.tsv') as file:
@@ -134,7 +137,7 @@ def test_projector_page_shows_the_bottlenecks_of_the_validation_list(run, golden
     assert [os.path.join(ROOT, row[1]) for row in rows[1:]] == paths
     sprite = cv2.imread(folder + 'thumbnails.png')
     assert sprite.shape == (8 * 64, 8 * 64, 3)
-    picture = np.uint8(load_image(paths[10], mean=0))
+    picture = load_image(paths[10])
     np.testing.assert_array_equal(sprite[64:128, 128:192], cv2.resize(
         picture, (64, 64), interpolation=cv2.INTER_AREA))
     with open(folder + 'projector_config.pbtxt') as file:
@@ -153,11 +156,11 @@ def test_output_is_clean_and_ends_with_what_to_do_next(run):
     assert lines[7].split()[-2:] == ['loaded', 'frozen']
     assert lines[8].split() == ['fc8', '4096', 'x', '3', 'fresh', 'trained']
     assert all(line.startswith('Epoch ') or line.startswith('Warning: all predictions')
-               for line in lines[9:-4])
-    assert lines[-4].startswith('Best:       %s/new/checkpoints/model_best' % folder)
-    assert '%s/new/checkpoints/model_epoch3.ckpt, the newest' % folder in lines[-3]
-    assert lines[-2].endswith(' tensorboard --logdir %s/log' % folder)
-    assert lines[-1].endswith(' python predict.py images/val.txt --checkpoint '
+               for line in lines[9:-5])
+    assert lines[-5].startswith('Best:       %s/new/checkpoints/model_best' % folder)
+    assert '%s/new/checkpoints/model_epoch3.ckpt, the newest' % folder in lines[-4]
+    assert lines[-3].endswith(' tensorboard --logdir %s/log' % folder)
+    assert lines[-2].endswith(' python predict.py images/val.txt --checkpoint '
                               '%s/new/checkpoints' % folder)
 
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from alexnet import AlexNet
-from datagenerator import IMAGENET_MEAN, IMAGE_SIZE, load_image
+from datagenerator import IMAGE_SIZE, load_image, normalize
 from helpers import ROOT, files, finetune, run_program
+from machinery.class_names import find_class_names
 from machinery.export import preprocess, resize
 from machinery.lists import read_list
-from machinery.model_file import find_class_names
 from machinery.tf1 import tf
 
 IMAGES = os.path.join(ROOT, 'images')
@@ -30,6 +30,11 @@ def in_folder(tmp_path, monkeypatch):
 
 def predict(*arguments):
     return run_program('predict.py', *arguments)
+
+
+def images_of(paths):
+    """Return the network's input for pictures."""
+    return normalize([load_image(path) for path in paths])
 
 
 def rows():
@@ -50,10 +55,19 @@ def trained(module_path, start_file):
     status, output = finetune(
         module_path, '--weights_path=' + start_file, '--num_epochs=2',
         '--batch_size=32', '--test_file=images/test.txt',
-        '--classes_file=%s/classes.txt' % module_path,
-        '--export_path=%s/served/1' % module_path)
+        '--classes_file=%s/classes.txt' % module_path)
     assert status == 0, output
     return str(module_path / 'new' / 'checkpoints'), output
+
+
+@pytest.fixture(scope='module')
+def served(trained, module_path):
+    """A folder with a SavedModel of it."""
+    folder = str(module_path / 'served' / '1')
+    os.makedirs(folder + '.part/rest')  # of an export that was killed
+    status, output = predict('--export_path=' + folder, '--checkpoint=' + trained[0])
+    assert status == 0, output
+    return folder
 
 
 @pytest.fixture(scope='module')
@@ -66,7 +80,7 @@ def expected(trained):
     with tf.Session() as session:
         tf.train.Saver().restore(session, trained[0] + '/model_best.ckpt')
         probabilities, fc7 = session.run([tf.nn.softmax(model.fc8), model.fc7],
-                                         {x: [load_image(path) for path in paths]})
+                                         {x: images_of(paths)})
     return paths, labels, probabilities, fc7
 
 
@@ -144,8 +158,8 @@ def test_model_file_tells_what_one_needs(trained):
         model = json.load(file)
     assert model['class_names'] == NAMES
     assert model['num_classes'] == 3 and model['train_layers'] == ['fc8', 'fc7']
-    assert model['preprocessing'] == {'size': [227, 227], 'channels': 'BGR',
-                                      'minus_mean': [104, 117, 124], 'margin': 0}
+    assert model['preprocessing']['size'] == [227, 227]
+    assert model['preprocessing']['margin'] == 0 and model['best_by'] == 'accuracy'
 
 
 def test_files_folders_and_patterns_are_classified(trained):
@@ -236,11 +250,10 @@ def test_lists_of_any_ending_are_taken(trained):
         assert ('Accuracy' in output) == (name == 'a.csv')
 
 
-def test_exported_model_classifies_the_bytes_of_pictures(trained, expected):
+def test_exported_model_classifies_the_bytes_of_pictures(served, expected):
     paths, _, probabilities, _ = expected
-    folder = os.path.join(trained[0], '..', '..', 'served', '1')
     with tf.Graph().as_default(), tf.Session() as session:
-        signature = tf.saved_model.load(session, ['serve'], folder).signature_def[
+        signature = tf.saved_model.load(session, ['serve'], served).signature_def[
             'serving_default']
         found = session.run(
             {name: tensor.name for name, tensor in signature.outputs.items()},
@@ -267,12 +280,11 @@ np.savez('found.npz', probabilities=found['probabilities'],
 
 
 @pytest.mark.skipif(tf.__version__[0] == '1', reason='reads no resource variables')
-def test_exported_model_becomes_one_for_tensorflow_lite(trained, expected):
+def test_exported_model_becomes_one_for_tensorflow_lite(served, expected):
     """With nothing but what TensorFlow Lite has built in."""
-    folder = os.path.join(trained[0], '..', '..', 'served', '1')
     paths, _, probabilities, _ = expected
-    np.save('images.npy', np.stack([load_image(path) for path in paths]))
-    subprocess.check_call([sys.executable, '-c', CONVERT, folder])
+    np.save('images.npy', images_of(paths))
+    subprocess.check_call([sys.executable, '-c', CONVERT, served])
     found = np.load('found.npz')
     assert (found['class_ids'] == probabilities.argsort(1)[:, ::-1]).all()
     np.testing.assert_allclose(found['probabilities'],
@@ -305,7 +317,7 @@ def test_exported_model_sees_a_picture_as_load_image_does(ending):
         with open('picture', 'wb') as file:
             file.write(content)
         for margin in (0, 29):
-            image = preprocess(data, IMAGE_SIZE, IMAGENET_MEAN, margin)
+            image = preprocess(data, IMAGE_SIZE, margin)
             with tf.Session() as session:
                 found = session.run(image, {data: content})
                 plain = session.run(image, {data: encode('jpg')})
@@ -329,7 +341,7 @@ def test_pictures_are_cropped_as_in_training(tmp_path, start_file):
         '--val_file=images/test.txt', '--test_file=images/test.txt', '--num_epochs=2',
         '--weights_path=' + start_file)
     assert status == 0 and 'Epoch 2/2' in output, output
-    assert output.count('are changed at random in each epoch') == 1
+    assert output.count('features are not stored') == 1
     [told] = [line for line in output.splitlines() if line.startswith('Test: ')]
     folder = str(tmp_path / 'new' / 'checkpoints')
     status, output = predict('--checkpoint=' + folder, TEST)
@@ -341,18 +353,15 @@ def test_pictures_are_cropped_as_in_training(tmp_path, start_file):
     with tf.Session() as session:
         model.load_initial_weights(session)
         [expected] = session.run(tf.nn.softmax(model.fc8), {
-            x: [load_image(rows()[0]['path'], margin=29)]})
+            x: [normalize(load_image(rows()[0]['path'], margin=29))]})
     assert abs(float(rows()[0]['probability_1']) - expected.max()) < 1e-4
 
 
-def test_checkpoint_is_exported_afterwards(trained):
-    os.makedirs('new/served.part/rest')  # of an export that was killed
-    arguments = ['--export_path=new/served', '--checkpoint=' + trained[0]]
-    status, output = predict(*arguments)
-    assert status == 0, output
-    assert os.listdir('new') == ['served'] and 'saved_model.pb' in files('new/served')
+def test_export_writes_a_new_folder_and_nothing_else(trained, served):
+    assert os.listdir(os.path.dirname(served)) == ['1']
+    assert 'saved_model.pb' in files(served)
+    status, output = predict('--export_path=' + served, '--checkpoint=' + trained[0])
     assert not os.path.exists('predictions.csv')
-    status, output = predict(*arguments)
     assert status == 2 and 'export_path' in output
     assert 'None or a folder that does not exist yet' in output
 

@@ -1,13 +1,15 @@
-"""The README's recipes: each applies, has its effect, resumes exactly, and predicts."""
+"""The recipes in docs: each applies, has its effect, resumes exactly, and predicts."""
+import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from helpers import ROOT, files, outputs_in, run_program, same, summaries, tensors
+from helpers import ROOT, outputs_in, run_program, same, summaries, tensors
 from machinery.tf1 import tf
 
 JOB = ['--num_epochs=2', '--batch_size=4', "--train_layers=['fc8']", '--dropout_rate=0',
@@ -15,38 +17,46 @@ JOB = ['--num_epochs=2', '--batch_size=4', "--train_layers=['fc8']", '--dropout_
 
 
 def read_recipes():
-    """Return {what it is for: [(text to replace, text to put there)]} of the README."""
-    with open(os.path.join(ROOT, 'README.md'), encoding='utf-8') as file:
-        table = file.read().split('| to have | replace | with |\n')[1].split('\n\n')[0]
-    recipes = {}
-    for row in table.splitlines()[1:]:
-        title, old, new = [cell.strip() for cell in row.strip('|').split('|')]
-        if title:
-            edits = recipes[title] = []
-        edits.append((old.strip('`'), '\n'.join(re.findall('`(.*?)`', new))))
-    return recipes
+    """Return {title: text} of the sections of docs/recipes.md."""
+    with open(os.path.join(ROOT, 'docs', 'recipes.md'), encoding='utf-8') as file:
+        sections = file.read().split('\n## ')[1:]
+    return dict(section.split('\n', 1) for section in sections)
 
 
 RECIPES = read_recipes()
 
 
-class Edited:
-    """Copies of the scripts in a folder, in which a recipe may have been followed."""
+def block(title, language):
+    """Return the only block of code of a language in a recipe."""
+    [code] = re.findall('```%s\n(.*?)```' % language, RECIPES[title], re.S)
+    return code
 
-    def __init__(self, folder, lists, monkeypatch, edits=()):
+
+class Edited:
+    """Copies of the scripts in a folder, in which a recipe may have been followed.
+
+    Args:
+        edits: pairs of code to replace, and what replaces it.
+    """
+
+    def __init__(self, folder, lists, monkeypatch, title=None, edits=()):
         self.folder, self.lists = folder, lists
         for name in ['alexnet.py', 'datagenerator.py', 'finetune.py', 'predict.py']:
             shutil.copy(os.path.join(ROOT, name), str(folder))
             monkeypatch.delitem(sys.modules, name[:-3], raising=False)
         monkeypatch.syspath_prepend(str(folder))
+        if title:
+            subprocess.run(['patch', '-p0', '--no-backup-if-mismatch'], check=True,
+                           cwd=str(folder), stdout=subprocess.DEVNULL,
+                           input=block(title, 'diff').encode())
         for old, new in edits:
-            [name] = [name for name in ['finetune.py', 'alexnet.py']
-                      if old in (folder / name).read_text(encoding='utf-8')]
-            text = (folder / name).read_text(encoding='utf-8')
-            assert text.count(old) == 1, old
-            indent = re.search('\n( *)[^\n]*' + re.escape(old), text).group(1)
-            (folder / name).write_text(
-                text.replace(old, new.replace('\n', '\n' + indent)), encoding='utf-8')
+            self.replace('alexnet.py', old, new)
+
+    def replace(self, name, old, new):
+        """Edit a script."""
+        text = (self.folder / name).read_text(encoding='utf-8')
+        assert text.count(old) == 1, old
+        (self.folder / name).write_text(text.replace(old, new), encoding='utf-8')
 
     def finetune(self, name, *arguments):
         """Run finetune.py; return the folder of its output, and its output."""
@@ -74,7 +84,7 @@ def lists(module_path, start_file):
 def edited(tmp_path, lists, monkeypatch):
     """Return a function that makes the scripts with some edits."""
     monkeypatch.chdir(tmp_path)
-    return lambda edits=(): Edited(tmp_path, lists, monkeypatch, edits)
+    return lambda *args: Edited(tmp_path, lists, monkeypatch, *args)
 
 
 def variables(out, epoch=2):
@@ -133,27 +143,39 @@ def has_narrow_layer(out, plain):
     assert variables(out)['fc8/weights'][0].shape == (256, 3)
 
 
+def is_chosen_by_the_loss(out, plain):
+    losses = [value for _, tag, value in summaries(out, 'validation')
+              if tag == 'cross_entropy']
+    assert same(tensors(out + '/new/checkpoints/model_best.ckpt'),
+                variables(out, 1 + np.argmin(losses)))
+    with open(out + '/new/checkpoints/model.json') as file:
+        assert json.load(file)['best_by'] == 'negative_loss'
+
+
 EFFECTS = {
-    'momentum': has_momentum, 'Adam': has_adam, 'an L2 penalty': has_smaller_weights,
-    'a rate that falls': has_falling_rate,
+    'Momentum': has_momentum, 'Adam': has_adam, 'An L2 penalty': has_smaller_weights,
+    'A rate that falls': has_falling_rate,
     'fc8 learning ten times faster': has_larger_updates,
-    'a weight for each class': has_other_weights,
-    'brightness jitter': has_other_weights,
-    'one more score': has_new_score, 'fc7 with 256 units': has_narrow_layer}
+    'A weight for each class': has_other_weights,
+    'Brightness jitter': has_other_weights, 'One more score': has_new_score,
+    'The lowest loss is the best': is_chosen_by_the_loss,
+    'fc7 with 256 units': has_narrow_layer}
 
 
 def test_every_recipe_is_tested():
-    assert set(RECIPES) == set(EFFECTS) | {'early stopping', 'batches of your own'}
+    assert set(RECIPES) == set(EFFECTS) | {'Early stopping', 'Batches of your own'}
 
 
 @pytest.mark.parametrize('title', sorted(EFFECTS))
 def test_recipe(title, edited, plain):
-    scripts = edited(RECIPES[title])
+    scripts = edited(title)
     fresh = ["--skip_layers=['fc7','fc8']"] if 'fc7' in title else []
     out, output = scripts.finetune('out', '--display_step=1', *fresh)
     EFFECTS[title](out, plain)
-    best = max(float(value) for value in re.findall('validation .*?accuracy ([0-9.]+)',
-                                                    output.split('Best:')[0]))
+    told, best = output.split('Best:')
+    epoch = re.search('of epoch ([0-9]+)', best).group(1)
+    best = float(re.search('Epoch %s/2: validation .*?accuracy ([0-9.]+)' % epoch,
+                           told).group(1))
     status, predicted = run_program(
         str(scripts.folder / 'predict.py'), scripts.lists[1].split('=')[1],
         '--checkpoint=%s/new/checkpoints' % out)
@@ -167,7 +189,7 @@ def test_recipe(title, edited, plain):
 
 def test_early_stopping(edited):
     """As no epoch is better than the first."""
-    _, output = edited(RECIPES['early stopping']).finetune(
+    _, output = edited('Early stopping').finetune(
         'out', '--num_epochs=9', '--learning_rate=1e-30')
     assert 'Epoch 6/9' in output and 'Epoch 7/9' not in output
 
@@ -175,22 +197,21 @@ def test_early_stopping(edited):
 MINE = '''
 import numpy as np
 from datagenerator import ImageDataGenerator
-from machinery.own_batches import DatasetBatches
-
-def batches(path, shuffle):
-    data = ImageDataGenerator(path, mode='training', batch_size=4, num_classes=3,
-                              shuffle=shuffle)
-    return DatasetBatches(data.data, data.data_size)
+from machinery.batches import DatasetBatches
+from machinery.tf1 import tf
 
 class Train:
     def __init__(self):
         self._data = ImageDataGenerator(%r, shuffle=True, nb_classes=3)
         self.data_size = self._data.data_size
-        self.reset_pointer, self.next_batch = (
-            self._data.reset_pointer, self._data.next_batch)
+
+    def batches(self, *args):
+        return [batch[:2] for batch in self._data.batches(*args)]
 
 def Val():
-    return batches(%r, False)
+    data = ImageDataGenerator(%r, nb_classes=3)
+    return DatasetBatches(tf.data.Dataset.from_generator(
+        lambda: [batch[:2] for batch in data.batches(4)], (tf.uint8, tf.float32)), 12)
 '''
 
 
@@ -198,33 +219,38 @@ def test_batches_of_your_own(edited):
     """From an object, and from tf.data; the same ones have the same effect."""
     same_start = '--skip_layers=[]'  # the seeds of fresh layers depend on the graph
     expected = variables(edited().finetune('expected', same_start)[0])
-    scripts = edited(RECIPES['batches of your own'])
+    scripts = edited('Batches of your own')
     train_file, val_file = [path.split('=')[1] for path in scripts.lists[:2]]
     (scripts.folder / 'mine.py').write_text(MINE % (train_file, val_file))
-    out, output = scripts.finetune('out', same_start, '--export_path=served')
-    assert output.count('Batches of your own: no check of pictures') == 1
-    assert 'own, but pictures are now prepared as load_image does' in output
-    found = variables(out)
-    assert set(found) == set(expected)
-    for name in found:
-        np.testing.assert_allclose(found[name][0], expected[name][0], 0, 1e-6)
+    scripts.lists = ['--train_file=gone', '--val_file=gone', scripts.lists[2]]
+    out, output = scripts.finetune('out', same_start)
+    assert output.count('With your own batches there is no picture check') == 1
+    assert same(variables(out), expected)
     tags = {tag for _, tag, _ in summaries(out, 'validation')}
     assert 'confusion_matrix' in tags and 'worst_mistakes' not in tags
+    assert 'batch' in {tag for _, tag, _ in summaries(out, 'train')}
+    status, output = run_program(str(scripts.folder / 'predict.py'), val_file,
+                                 '--checkpoint=%s/new/checkpoints' % out)
+    assert status == 0 and 'own, but pictures are now prepared as load_image' in output
 
-    text = (scripts.folder / 'mine.py').read_text()
-    for old, new, message, is_saved in [
-            ("def Val():", "Val = Train\n\ndef Train():", 'Best:', True),
-            ('data.data_size)', '13)', 'The dataset has fewer than data_size', True),
-            ('self._data.next_batch)', 'lambda size: 2 * [np.zeros((size, 3))])',
-             'expected (n, 227, 227, 3) and (n, classes)', False)]:
-        assert text.count(old) == 1
-        (scripts.folder / 'mine.py').write_text(text.replace(old, new))
-        sys.modules.pop('mine')
-        status, output = run_program(str(scripts.folder / 'finetune.py'), *(
-            JOB + scripts.lists + outputs_in(scripts.folder / 'x')))
-        assert status == (0 if message == 'Best:' else 2) and message in output, output
-        assert ('model_epoch1' in str(files(scripts.folder / 'x'))) == is_saved
-        shutil.rmtree(str(scripts.folder / 'x'))
+    # A fault in the second epoch: the first one is saved.
+    scripts.replace('mine.py', '*args):', '*args):\n        if args[1] == 2:\n'
+                    '            return [(np.zeros((4, 227, 227, 3)), np.eye(4, 3))]')
+    sys.modules.pop('mine')
+    status, output = run_program(str(scripts.folder / 'finetune.py'), *(
+        JOB + scripts.lists + outputs_in(scripts.folder / 'x')))
+    assert status == 2 and 'The images are float64, must be uint8' in output, output
+    assert 'saved %s' % (scripts.folder / 'x') in output
+    sys.modules.pop('mine')
+
+
+@pytest.mark.parametrize('arguments', [[], ['--weights_path=None']])
+def test_batches_of_your_own_as_the_recipe_says(edited, arguments):
+    scripts = edited('Batches of your own')
+    (scripts.folder / 'mine.py').write_text(block('Batches of your own', 'python'))
+    (scripts.folder / 'images').symlink_to(os.path.join(ROOT, 'images'))
+    _, output = scripts.finetune('out', '--batch_size=2', *arguments)
+    assert 'Epoch 2/2: validation' in output
     sys.modules.pop('mine')
 
 
@@ -247,7 +273,7 @@ def test_nearest_neighbours(edited, plain):
 
 def test_another_optimizer_is_noticed_when_resuming(edited, plain):
     checkpoint = '--resume=%s/new/checkpoints/model_epoch1.ckpt' % plain
-    scripts = edited(RECIPES['momentum'])
+    scripts = edited('Momentum')
     status, output = run_program(str(scripts.folder / 'finetune.py'), *(
         JOB + scripts.lists + outputs_in(scripts.folder / 'a') + [checkpoint]))
     assert status == 2 and 'Momentum: expected shape' in output
@@ -264,39 +290,36 @@ def test_another_optimizer_is_noticed_when_resuming(edited, plain):
         'c', checkpoint)[1]
 
 
-def test_best_may_be_the_lowest_of_a_score(edited):
-    scripts = edited()
-    out, output = scripts.finetune('out', '--best_by=-cross_entropy')
-    told = output.split('Best:')[0]
-    losses = [float(text) for text in
-              re.findall('validation cross_entropy ([0-9.]+)', told)]
-    assert 'of epoch %d, validation cross_entropy %.4f\n' % (
-        1 + np.argmin(losses), min(losses)) in output
-    for arguments, message in [
-            (['--best_by=top_1'], "best_by is 'top_1', must be one of cross_entropy"),
-            (['--resume=%s/new/checkpoints/model_epoch1.ckpt' % out],
-             'best_by was -cross_entropy, now it is accuracy')]:
-        status, output = run_program(str(scripts.folder / 'finetune.py'), *(
-            JOB + scripts.lists + outputs_in(scripts.folder / 'x') + arguments))
-        assert status == 2 and message in output, output
+def test_another_score_starts_the_search_for_the_best_again(edited, plain):
+    scripts = edited('The lowest loss is the best')
+    warning = ('Warning: the best checkpoint was chosen by accuracy, now it is chosen '
+               'by negative_loss')
+    _, output = scripts.finetune(
+        'out', '--resume=%s/new/checkpoints/model_epoch1.ckpt' % plain)
+    assert warning in output and 'of epoch 2, validation negative_loss -' in output
+    _, output = scripts.finetune('out', '--resume=True', '--num_epochs=3')
+    assert warning not in output
 
 
 def test_layer_of_a_name_of_its_own_is_an_edit_of_one_file(edited, plain):
     """fc9 behind fc8, in the table and in create(), and nowhere else."""
-    scripts = edited([
+    scripts = edited(None, [
         ("'fc8': 'fc7'}", "'fc8': 'fc7', 'fc9': 'fc8'}"),
         ("self.fc8 = fc(self.dropout7, 4096, self.NUM_CLASSES, 'fc8', relu=False)",
-         "self.fc8 = fc(self.dropout7, 4096, 10, 'fc8')\n"
+         "self.fc8 = fc(self.dropout7, 4096, 10, 'fc8')\n        "
          "self.fc9 = fc(self.fc8, 10, self.NUM_CLASSES, 'fc9', relu=False)")])
     served = str(scripts.folder / 'served')
-    out, output = scripts.finetune(
-        'out', "--train_layers=['fc8','fc9']", '--export_path=' + served)
+    out, output = scripts.finetune('out', "--train_layers=['fc8','fc9']")
     assert variables(out)['fc9/weights'][0].shape == (10, 3)
     best = max(re.findall('validation .*?accuracy ([0-9.]+)', output.split('Best:')[0]))
     status, output = run_program(
         str(scripts.folder / 'predict.py'), scripts.lists[1].split('=')[1],
         '--checkpoint=%s/new/checkpoints' % out)
     assert status == 0 and 'Accuracy: %s of 12' % best in output, output
+    status, output = run_program(
+        str(scripts.folder / 'predict.py'), '--export_path=' + served,
+        '--checkpoint=%s/new/checkpoints' % out)
+    assert status == 0, output
     with tf.Graph().as_default(), tf.Session() as session:
         tf.saved_model.load(session, ['serve'], served)
         with open(os.path.join(ROOT, 'images', 'cat.jpg'), 'rb') as file:

@@ -71,15 +71,14 @@ def test_interrupted_run_resumes_exactly(tmp_path):
 
 
 def test_signal_in_the_last_validation_ends_the_run_before_the_test(tmp_path):
-    arguments = JOB + ['--num_epochs=1', '--test_file=images/test.txt',
-                       '--export_path=%s' % (tmp_path / 'served')]
+    arguments = JOB + ['--num_epochs=1', '--test_file=images/test.txt']
     status, output = finetune(
         str(tmp_path), *arguments, react=lambda text: os.kill(
             os.getpid(), signal.SIGTERM) if 'Epoch 1/1: validation' in text else None)
     assert status == 143 and 'Stopped in epoch 1, after step 4; saved' in output
-    assert 'Test:' not in output and not (tmp_path / 'served').exists()
+    assert 'Test:' not in output
     status, output = finetune(str(tmp_path), *arguments, '--resume=True')
-    assert status == 0 and 'Test: ' in output and (tmp_path / 'served').exists()
+    assert status == 0 and 'Test: ' in output
 
 
 def event_steps(folder):
@@ -116,9 +115,9 @@ def test_killed_at_any_moment_it_resumes_exactly(tmp_path):
             time.sleep(moments.uniform(0, 1.5))
         program.process.kill()
         assert program.wait()[0] == -signal.SIGKILL
-    newest = list_checkpoints('%s/new/checkpoints' % killed)[-1]
-    last = int(tensors(newest)['progress'][0][2])  # the epoch to resume in
-    assert last > 1
+    # The epoch to resume in; on a slow machine all kills may come before the first one.
+    last = max([2] + [int(tensors(path)['progress'][0][2]) for path in
+                      list_checkpoints('%s/new/checkpoints' % killed)])
     found = []
     for folder in (killed, whole):
         status, output = finetune(folder, *job, '--num_epochs=%d' % last)
@@ -378,14 +377,13 @@ def test_other_lists_are_noticed_when_resuming(tmp_path, uninterrupted):
     with open(os.path.join(ROOT, 'images', 'test.txt')) as file:
         lines = [os.path.join(ROOT, 'images', line) for line in file]
     other = lines[:20] + [lines[20].replace(' 2', ' 0')] + lines[21:]
-    for text, message in [(lines, None), (other, 'in line 21'),
-                          (lines[:-1], 'in line 26')]:
+    for number, text in enumerate([lines, other, lines[:-1]]):
         (tmp_path / 'test.txt').write_text(''.join(text))
-        output = run(str(tmp_path / str(len(text)) / str(message)), '--num_epochs=4',
+        output = run(str(tmp_path / str(number)), '--num_epochs=4',
                      '--resume=%s/new/checkpoints/model_epoch3.ckpt' % uninterrupted,
                      '--train_file=%s' % (tmp_path / 'test.txt'))
-        assert ('the first that differs is ' + message in output if message else
-                'is not as in the run being resumed' not in output)
+        assert (number > 0) == ('Warning: the pictures or labels of %s/test.txt have '
+                                'changed since' % tmp_path in output)
 
 
 def test_resume_destroys_no_checkpoint(tmp_path, uninterrupted):
@@ -476,13 +474,15 @@ def test_damaged_checkpoint_is_a_clear_error(tmp_path):
     assert output.endswith('%s: none of the checkpoints can be read\n' % folder)
 
 
-@pytest.mark.parametrize('name', ['new', 'served'])
-def test_unwritable_folder_is_an_error_at_once(tmp_path, name):
-    (tmp_path / name).write_text('a file, not a folder')
-    status, output = finetune(str(tmp_path), '--export_path=%s/served/1' % tmp_path,
-                              *JOB)
-    assert status == 2 and output.count('\n') == 1
-    assert "'%s/" % (tmp_path / name) in output and 'can be made' in output
+def test_unwritable_folder_is_an_error_at_once(tmp_path):
+    for name in ('new', 'served'):
+        (tmp_path / name).write_text('a file, not a folder')
+    for name, (status, output) in [
+            ('new', finetune(str(tmp_path), *JOB)),
+            ('served', run_program('predict.py',
+                                   '--export_path=%s/served/1' % tmp_path))]:
+        assert status == 2 and output.count('\n') == 1
+        assert "'%s/" % (tmp_path / name) in output and 'can be made' in output
 
 
 @pytest.fixture
@@ -575,10 +575,11 @@ def test_pictures_that_vanish_are_left_out_on_demand(tmp_path, vanishing):
     status, output = finetune(
         tmp_path / 'a', *arguments, '--test_file=%s' % (tmp_path / 'list.txt'),
         react=vanishing([1, 2, 3, 4], 'Epoch 1/3, step 3'))
-    assert 'Warning: left out: %s, line ' % (tmp_path / 'list.txt') in output
+    assert 'Warning: skipped %s, line ' % (tmp_path / 'list.txt') in output
     # The test needs them all, but by then everything is done and told.
-    assert status == 2 and 'Predict: ' in output and output.endswith(
-        'list.txt, line 2: %s: No such file or directory\n' % (tmp_path / '1.jpg'))
+    assert status == 2 and (
+        'list.txt, line 2: %s: No such file or directory\n' % (tmp_path / '1.jpg')
+        in output.split('Predict: ')[1])
     assert final(tmp_path / 'a')['global_step'] == [21]
     status, output = finetune(tmp_path / 'b', *arguments, react=vanishing(
         [0] + list(range(5, 27)), 'Epoch 1/3, step 3'))

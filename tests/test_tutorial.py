@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from alexnet import AlexNet
-from datagenerator import ImageDataGenerator, load_image
+from datagenerator import ImageDataGenerator, load_image, normalize
 from helpers import ROOT
 from machinery.settings import InputError
 from machinery.tf1 import tf
@@ -100,7 +100,7 @@ def test_second_version_with_datasets(golden_file):
     assert losses[1] < losses[0]
     assert (np.concatenate(labels).argmax(1) == val.labels).all()
     np.testing.assert_array_equal(np.concatenate(images),
-                                  [load_image(path) for path in val.paths])
+                                  normalize([load_image(path) for path in val.paths]))
 
 
 def test_each_start_of_a_dataset_is_another_epoch_and_two_may_run_at_once():

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from helpers import HERE, golden, run_program, same, to_tensorflow, write_caffemodel
-from machinery import download
+from machinery import download, transfer
 from machinery.download import SAMPLE, fetch_if_missing, fetch_weights
 from machinery.settings import InputError
 from machinery.tf1 import tf
@@ -384,7 +384,7 @@ def test_complete_part_needs_no_more_bytes(tmp_path, content):
 @pytest.mark.parametrize('behaviour, complaint', [
     ('silent', 'timed out'), ('slow', 'bytes in 1 seconds')])
 def test_slow_servers_are_given_up(tmp_path, monkeypatch, behaviour, complaint):
-    monkeypatch.setattr(download, 'TIMEOUT', 1)
+    monkeypatch.setattr(transfer, 'TIMEOUT', 1)
     with Server(b'x' * 1000000, behaviour) as server:
         start = time.time()
         assert complaint in fetch_fails(tmp_path, (server.url, None))

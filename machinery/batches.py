@@ -1,0 +1,93 @@
+"""Batches of images and labels: what they look like, and how to bring your own.
+
+Any object can take the place of an ImageDataGenerator in finetune.py if it has
+    data_size: the number of samples in an epoch;
+    batches(batch_size, epoch=0, start=0): yield (images, labels) of that epoch from
+        sample number start on; images uint8 BGR (n, 227, 227, 3), as load_image gives
+        them, labels one-hot (n, number of classes).
+A resumed run asks for the rest of an epoch, so start should count as it did before.
+"""
+from collections import namedtuple
+
+import numpy as np
+
+from machinery.settings import InputError
+from machinery.tf1 import session_config, tf
+
+# images: uint8 (n, height, width, 3), or features; labels: float32 (n, n_classes);
+# samples: their numbers in the list; end: the place in the epoch behind the batch,
+# which counts skipped pictures, too.
+Batch = namedtuple('Batch', 'images labels samples end')
+
+
+def has_files(data):
+    """Tell whether a generator reads picture files, or yields batches of your own."""
+    return hasattr(data, 'paths')
+
+
+def check_uint8(images):
+    """Return images if they are uint8, or raise an InputError.
+
+    TensorFlow does not complain about other numbers: a fed -104 becomes 152.
+    """
+    if np.asarray(images).dtype != np.uint8:
+        raise InputError(
+            'The images are %s, must be uint8 (0 to 255, blue first). What comes after '
+            'that, like the mean, belongs into normalize in datagenerator.py'
+            % np.asarray(images).dtype)
+    return images
+
+
+def checked_batches(data, batch_size, epoch, start):
+    """Yield Batches from batches of your own.
+
+    Raises:
+        InputError: the images or labels have another type or shape than they should,
+            or there are more or fewer than data_size.
+    """
+    end, name = start, type(data).__name__
+    for images, labels in data.batches(batch_size, epoch, start):
+        images, labels = np.asarray(images), np.asarray(labels)
+        is_batch = images.ndim == 4 and labels.ndim == 2
+        if not is_batch or not 0 < len(images) == len(labels):
+            raise InputError(
+                'After %d of %d samples, batches() of %s yields images %s and labels '
+                '%s; expected (n, 227, 227, 3) and (n, number of classes)'
+                % (end, data.data_size, name, images.shape, labels.shape))
+        samples = np.arange(end, end + len(images))
+        end += len(images)
+        if end > data.data_size:
+            raise InputError('batches() of %s yields more than data_size = %d samples'
+                             % (name, data.data_size))
+        yield Batch(check_uint8(images), labels, samples, end)
+    if end < data.data_size:
+        raise InputError('batches() of %s ends after %d of data_size = %d samples'
+                         % (name, end, data.data_size))
+
+
+class DatasetBatches:
+    """Batches of your own from a tf.data.Dataset.
+
+    Args:
+        dataset: gives (uint8 images, one-hot labels) in batches, one epoch long. Its
+            own batch size counts.
+        data_size: the number of samples in it.
+    """
+
+    def __init__(self, dataset, data_size):
+        self.data_size = data_size
+        self._iterator = tf.data.make_initializable_iterator(dataset)
+        self._batch = self._iterator.get_next()
+
+    def batches(self, batch_size, epoch=0, start=0):
+        """Yield the batches of the dataset behind its first start samples."""
+        with tf.Session(graph=self._batch[0].graph, config=session_config()) as session:
+            session.run(self._iterator.initializer)
+            while True:
+                try:
+                    images, labels = session.run(self._batch)
+                except tf.errors.OutOfRangeError:
+                    return
+                if len(images) > start:
+                    yield images[start:], labels[start:]
+                start = max(0, start - len(images))

@@ -1,0 +1,350 @@
+"""One run: its folder, its checkpoints, and the one place where it may end early."""
+import contextlib
+import glob
+import os
+import signal
+import sys
+import time
+from collections import namedtuple
+from shlex import quote
+
+import numpy as np
+
+from machinery.checkpoint_files import (copy_checkpoint, list_checkpoints, make_durable,
+                                        open_checkpoint, restore_checkpoint)
+from machinery.model_file import (compare_with_earlier, describe, model_path,
+                                  read_score_name, write_model)
+from machinery.run_folder import choose_checkpoint, is_in, lock, unlock
+from machinery.settings import InputError
+from machinery.tf1 import find_device, reason_of, tf
+
+# How far a run is, kept in each checkpoint as a vector of five numbers. epoch and done:
+# where to go on; done counts the samples of all workers. score: of this checkpoint.
+Progress = namedtuple('Progress', 'best_score best_epoch epoch done score')
+NEW = Progress(-np.inf, 0., 1., 0., -np.inf)
+
+
+class Run:
+    """A run's checkpoints in a folder, and how far the run is.
+
+    Args:
+        folder: folder for checkpoints; made when training starts.
+        resume: True: go on from the newest checkpoint there; False: start; or the path
+            of a checkpoint.
+        settings: {name: value}; kept in model.json, and compared when resuming.
+        workers: only the chief touches files; it tells the others if the run resumes.
+
+    Attributes:
+        latest, best: paths of checkpoints; latest is None before the first one.
+        is_resumed: whether this goes on with an earlier run.
+        progress: a Progress.
+        workers: the Workers.
+        seconds_waited: time spent waiting for training batches.
+
+    Raises:
+        InputError: see choose_checkpoint.
+    """
+
+    def __init__(self, folder, resume, settings, workers):
+        self.folder, self.workers = folder, workers
+        self._facts = {'settings': dict(settings, workers=workers.size)}
+        self.best = os.path.join(folder, 'model_best.ckpt')
+        self.latest, self._earlier, self._saved_step = None, [], None
+        if workers.is_chief:
+            self.latest, self._earlier = choose_checkpoint(folder, resume)
+        self.is_resumed = workers.any(self.latest)
+        self.progress, self.seconds_waited = NEW, 0.
+        self._variable = tf.get_variable('progress', trainable=False,
+                                         initializer=np.array(NEW))
+
+    @contextlib.contextmanager
+    def session(self, initialize):
+        """Give a session with the variables of this run, equal on all workers.
+
+        In it, Ctrl-C and SIGTERM wait for guard.
+
+        Args:
+            initialize: function of the session that sets the weights of a new run.
+
+        Raises:
+            InputError: the checkpoint does not fit the graph, or is not finite.
+        """
+        print('Device: %s' % find_device())
+        self._saver = tf.train.Saver()
+        self._saver.recover_last_checkpoints(
+            [path for path in self._earlier if path != self.best])
+        with tf.name_scope('is_finite'):
+            self._is_finite = tf.reduce_all([tf.reduce_all(tf.is_finite(variable))
+                                             for variable in tf.trainable_variables()])
+        with self.workers.session() as session, StopSignals() as self._signals:
+            self._session = session
+            session.run(tf.global_variables_initializer())
+            if self.is_resumed:
+                self._restore(session)
+            elif self.workers.is_chief:
+                initialize(session)
+            self.workers.broadcast(session)
+            self.progress = Progress(*session.run(self._variable).tolist())
+            if self.is_resumed and not session.run(self._is_finite):
+                raise InputError('%s holds numbers that are not finite' % self.latest)
+            if self.progress.epoch > self._num_epochs:
+                print('All %d epochs are done; for more, set a larger num_epochs.'
+                      % self._num_epochs)
+            yield session
+
+    def _restore(self, session):
+        """Restore the latest checkpoint, and see that its best one is here."""
+        if self.workers.is_chief:
+            restore_checkpoint(session, self.latest)
+            found = Progress(*session.run(self._variable))
+            # The earlier run may have been killed before it had copied its best, or
+            # may have had another folder.
+            source = self.latest
+            if found.epoch != found.best_epoch + 1 or found.done:
+                source = os.path.join(os.path.dirname(self.latest), 'model_best.ckpt')
+            if os.path.exists(source + '.index'):
+                os.makedirs(self.folder, exist_ok=True)
+                copy_checkpoint(source, self.best)
+            if not os.path.exists(self.best + '.index'):
+                score, epoch = self._find_best()
+                found = found._replace(best_score=score, best_epoch=epoch)
+                self._variable.load(found, session)
+        print('Resuming from %s' % self.latest)
+
+    def _find_best(self):
+        """Copy the best checkpoint that is left; return its score and epoch."""
+        scores = {}
+        for path in self._earlier:
+            found = Progress(*open_checkpoint(path).get_tensor('progress'))
+            scores[found.score, -found.epoch] = path
+        score, epoch = max(scores, default=(-np.inf, 0))
+        if score == -np.inf:
+            return score, 0
+        copy_checkpoint(scores[score, epoch], self.best)
+        print('Warning: %s is now a copy of %s, the best that is left'
+              % (self.best, scores[score, epoch]))
+        return score, -epoch - 1
+
+    def record(self, model, pictures, load_image, train_data, val_data, class_names,
+               optimizer):
+        """Write model.json, which predict.py needs; when resuming, warn of changes.
+
+        Args:
+            pictures: the placeholder that is fed with pictures.
+            optimizer: the tf.train.Optimizer; its kind and numbers are compared, too.
+
+        Raises:
+            InputError: the run being resumed trained other layers, or prepared its
+                pictures in another way; or another run has taken the folder.
+        """
+        if not self.workers.is_chief:
+            return
+        describe(self._facts, self._session, model, pictures, load_image, train_data,
+                 val_data, class_names, optimizer)
+        if self.latest:
+            compare_with_earlier(self.latest, self._facts)
+            self._facts['best_by'] = read_score_name(self.latest)
+            if is_in(self.folder, self.latest):
+                self._saved_step = self._step()
+        lock(self.folder)  # which another run may have made by now
+        if not self._earlier and list_checkpoints(self.folder):
+            raise InputError('%s: another run has just used it' % self.folder)
+        if self.progress.epoch <= self._num_epochs or not os.path.exists(
+                model_path(self.best)):
+            write_model(model_path(self.best), self._facts)
+
+    @property
+    def epoch(self):
+        """The epoch to go on in."""
+        return int(self.progress.epoch)
+
+    def start_of(self, epoch):
+        """Return how many of this worker's samples of an epoch are done already."""
+        done = self.progress.done if epoch == self.progress.epoch else 0
+        return int(done) // self.workers.size
+
+    def guard(self, batches, epoch=None):
+        """Yield (features, labels); save and end the run on a signal or a lost picture.
+
+        The workers agree before each batch, so that all of them stop at the same step.
+
+        Args:
+            batches: a generator of Batches; is closed at the end.
+            epoch: the epoch that they train; None: they are for an evaluation.
+        """
+        try:
+            while True:
+                batch, fault, start = None, None, time.time()
+                try:
+                    batch = next(batches, None)
+                except InputError as error:
+                    fault = error
+                if epoch:
+                    self.seconds_waited += time.time() - start
+                is_faulty, is_signalled, has_batch = self.workers.collect(
+                    [fault is not None, bool(self._signals.received),
+                     batch is not None], np.int32).T
+                if is_faulty.any():
+                    self._end(fault or InputError('%s cannot go on' % (
+                        self.workers.name_of(is_faulty.argmax()))))
+                if is_signalled.any():
+                    self._end()
+                if not has_batch.any():
+                    return
+                if batch is None:  # the share of another worker is longer
+                    continue
+                if epoch:  # now, since the step may save
+                    self.progress = self.progress._replace(
+                        epoch=epoch, done=batch.end * self.workers.size)
+                yield batch.images, batch.labels
+        finally:
+            batches.close()
+
+    def _end(self, fault=None):
+        """Save, and end all workers because of a fault or a signal."""
+        if fault and not self._step():
+            raise fault  # there is nothing to save
+        if fault:
+            sys.stderr.write('\n%s\n' % fault)  # now: saving may fail, too
+        self._write(self._session, 'model_epoch%d_step%d.ckpt' % (
+            self.progress.epoch, self._step()))
+        farewell = ('\nStopped in epoch %d, after step %d; saved %s.\nTo go on from '
+                    'there, add --resume=True to the command.' % (
+                        min(self.progress.epoch, self._num_epochs), self._step(),
+                        self.latest))
+        if fault:
+            self.workers.finish()
+            raise InputError(farewell) from fault
+        self.workers.leave(self._signals.status, farewell)
+
+    def save(self, session, epoch, **score):
+        """Save a checkpoint at the end of an epoch, and copy it if it is the best.
+
+        Args:
+            score: one keyword: the name of the score, and its value; the highest is
+                the best.
+        """
+        [(name, value)] = score.items()
+        before = self._facts.get('best_by') or name
+        if self.workers.any(before != name):
+            print('Warning: the best checkpoint was chosen by %s, now it is chosen by '
+                  '%s, starting with this epoch' % (before, name))
+            self.progress = self.progress._replace(best_score=-np.inf)
+        if self.workers.is_chief and self._facts.get('best_by') != name:
+            self._facts['best_by'] = name
+            write_model(model_path(self.best), self._facts)
+        is_best = value > self.progress.best_score
+        if is_best:
+            self.progress = self.progress._replace(best_score=value, best_epoch=epoch)
+        self.progress = self.progress._replace(epoch=epoch + 1, done=0, score=value)
+        self._saved_step = None
+        self._write(session, 'model_epoch%d.ckpt' % epoch, is_best)
+
+    def _write(self, session, name, is_best=False):
+        """Save a checkpoint, unless it would be the last one again.
+
+        If that fails, delete the partial files, name the last checkpoint and exit.
+        """
+        step = self._step()
+        if not session.run(self._is_finite):
+            self._stop_since('network')
+        self._variable.load(self.progress, session)
+        if step == self._saved_step:
+            return
+        path = os.path.join(self.folder, name)
+        if self.workers.is_chief:
+            try:
+                self._saver.save(session, path)
+                if is_best:
+                    copy_checkpoint(path, self.best)
+                make_durable(glob.glob(glob.escape(path) + '.*'))
+            except (tf.errors.OpError, OSError) as error:
+                # Without .meta, which is written last, a checkpoint is complete.
+                if not os.path.exists(path + '.index'):
+                    for part in glob.glob(glob.escape(path) + '*'):
+                        os.remove(part)
+                    path = self.latest or 'none yet'
+                sys.exit('The checkpoint of step %d could not be saved: %s\nThe last '
+                         'checkpoint: %s.' % (step, reason_of(error), path))
+        self.latest, self._saved_step = path, step
+
+    def stop_unless_finite(self, means, rate):
+        """Stop all workers before a score that is not finite can be saved."""
+        for name, value in means.items():
+            if not np.isfinite(value):
+                self._stop_since('%s with learning_rate %g' % (name, rate))
+
+    def _stop_since(self, name):
+        self.workers.leave(1, (
+            'The %s is no longer finite in epoch %d, step %d. The last good '
+            'checkpoint: %s.\nUsual causes: a learning rate that is too high (try a '
+            'tenth of it), or a wrong weights_path.'
+            % (name, self.progress.epoch, self._step(), self.latest or 'none yet')))
+
+    def _step(self):
+        return self._session.run(tf.train.get_global_step())
+
+    @property
+    def _num_epochs(self):
+        return self._facts['settings']['num_epochs']
+
+    def report(self):
+        """Print the best and the newest checkpoint, and the commands to use them.
+
+        After a signal, end the run instead.
+        """
+        if self.workers.any(self._signals.received):
+            self._end()
+        settings = self._facts['settings']
+        folder = quote(self.folder)
+        print('Best:       %s, of epoch %d, validation %s %.4f' % (
+            self.best, self.progress.best_epoch, self._facts.get('best_by') or 'score',
+            self.progress.best_score))
+        print('Checkpoint: %s, the newest, from which --resume True goes on'
+              % self.latest)
+        print('Curves:     tensorboard --logdir %s' % quote(settings['filewriter_path']))
+        print('Predict:    python predict.py %s --checkpoint %s' % (
+            quote(settings['test_file'] or settings['val_file']), folder))
+        print('Export:     python predict.py --export_path served/1 --checkpoint %s'
+              % folder)
+
+    def restore_best(self, session):
+        """Give the variables of the best checkpoint to all workers."""
+        if self.workers.is_chief:
+            restore_checkpoint(session, self.best)
+        self.workers.broadcast(session)
+
+    def finish(self):
+        """Wait for the other workers, then let other runs use the folder."""
+        self.workers.finish()
+        if self.workers.is_chief:
+            unlock(self.folder)
+
+
+class StopSignals:
+    """Within it, SIGINT and SIGTERM are only noted; a second one ends the process.
+
+    Attributes:
+        received: the numbers of the signals so far.
+    """
+
+    def __enter__(self):
+        self.received = []
+        self._earlier = {number: signal.signal(number, self._receive)
+                         for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *error):
+        for number, handler in self._earlier.items():
+            signal.signal(number, handler)
+
+    @property
+    def status(self):
+        """Exit status of a process that such a signal ended, here or on a peer."""
+        return 128 + (self.received or [signal.SIGTERM])[0]
+
+    def _receive(self, number, frame):
+        self.received.append(number)
+        # Not print, which may be at work right now.
+        os.write(2, b'\nStopping after this step. Press Ctrl-C again to quit at once\n')
+        signal.signal(number, signal.SIG_DFL)

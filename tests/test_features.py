@@ -1,0 +1,402 @@
+import math
+import os
+import subprocess
+import sys
+import threading
+
+import cv2
+import numpy as np
+import pytest
+
+import datagenerator
+from datagenerator import ImageDataGenerator, load_image
+from helpers import ROOT, finetune, tensors
+from machinery import features as features_module
+from machinery.batches import checked_batches
+from machinery.features import Features
+from machinery.settings import InputError
+from machinery.tf1 import tf
+
+TRAIN = os.path.join(ROOT, 'images', 'train.txt')
+ROW = 8 * 8 * 3 * 4  # bytes of a row of features below
+DATA = 135 * ROW
+
+
+def pictures(**kwargs):
+    return ImageDataGenerator(TRAIN, nb_classes=3, horizontal_flip=True, shuffle=True,
+                              scale_size=(8, 8), **kwargs)
+
+
+class Forward:
+    """A forward pass that counts; its features are the images times 2.
+
+    A pass of one image is the check of a stored one.
+    """
+
+    def __init__(self):
+        self.passes, self.rows, self.checks = 0, 0, 0
+
+    def __call__(self, images):
+        assert images.dtype == np.uint8
+        if len(images) == 1:
+            self.checks += 1
+        else:
+            assert len(images) == 50  # padded to the batch size
+            self.passes += 1
+            self.rows += int(images.any((1, 2, 3)).sum())
+        return np.float32(images) * 2
+
+
+def stored(data, forward, memory, folder=None):
+    """Return Features that are stored, with so many bytes of memory."""
+    return Features(data, forward, memory / 1e9, folder)
+
+
+def run_epoch(source, epoch, start=0, batch_size=50):
+    """Return the images or features, and the labels, of an epoch."""
+    found = list(source.batches(batch_size, epoch, start))
+    assert [batch.end for batch in found] == [
+        min(end, source.data_size) for end in range(
+            start + batch_size, source.data_size + batch_size, batch_size)]
+    return [np.concatenate(arrays) for arrays in list(zip(*found))[:2]]
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The paths of all pictures decoded from now on."""
+    paths, load_image = [], datagenerator.load_image
+
+    def counting(path, *args):
+        paths.append(path)
+        return load_image(path, *args)
+    monkeypatch.setattr(datagenerator, 'load_image', counting)
+    return paths
+
+
+@pytest.mark.parametrize('memory', [2 * DATA, DATA, 10 * ROW, 0])
+def test_features_are_right_and_computed_once(tmp_path, decoded, memory):
+    forward, plain = Forward(), pictures()
+    features = stored(pictures(), forward, memory, str(tmp_path))
+    assert features.data_size == 135
+    keys, passes = set(), 0
+    for epoch in range(6):
+        found, labels = run_epoch(features, epoch)
+        images, same_labels = run_epoch(plain, epoch)
+        assert (found == np.float32(images) * 2).all() and (labels == same_labels).all()
+        before = len(keys)
+        order, mirrored, _ = plain.plan(epoch)
+        keys |= {(sample, mirrored[sample]) for sample in order}
+        passes += math.ceil((len(keys) - before) / 50)
+        assert forward.passes == passes
+    assert forward.rows == len(keys) > 135 and passes < 3 + 2 + 5
+    assert len(decoded) == 6 * 135 + len(keys) + forward.checks
+    assert forward.checks == 5
+    assert os.listdir(str(tmp_path)) == []  # the file has no name, so nothing can stay
+
+
+def test_without_a_store_features_are_computed_every_time(decoded):
+    forward = Forward()
+    features = Features(pictures(), forward)
+    for epoch in range(3):
+        run_epoch(features, epoch)
+    assert forward.passes == 9 and not forward.checks and len(decoded) == 3 * 135
+
+
+def test_what_a_resumed_epoch_misses_is_computed_alone():
+    whole, resumed = [stored(pictures(), Forward(), DATA) for _ in range(2)]
+    expected, _ = run_epoch(whole, 4)
+    assert (run_epoch(resumed, 4, start=100)[0] == expected[100:]).all()
+    assert resumed._forward.passes == 1
+
+
+def changed(image, rng):
+    """A user's own change of pictures at random, of every other one."""
+    return image if image[0, 0, 0] % 2 else image * rng.uniform(0.5, 1.5)
+
+
+def test_pictures_changed_at_random_are_drawn_again_in_each_epoch(capsys):
+    features, again = [stored(ImageDataGenerator(
+        TRAIN, nb_classes=3, scale_size=(8, 8), augment=changed), Forward(), DATA)
+        for _ in range(2)]
+    epochs = np.array([run_epoch(features, epoch)[0] for epoch in range(3)])
+    is_changed = (epochs[0] != epochs[1]).any((1, 2, 3))
+    assert 10 < is_changed.sum() < 125
+    assert ((epochs[1] != epochs[2]).any((1, 2, 3)) == is_changed).all()
+    assert features._forward.rows == 3 * 135
+    # A function of seed, epoch and sample, whatever came before.
+    assert (run_epoch(again, 2)[0] == epochs[2]).all()
+    assert capsys.readouterr().out.count('their features are not stored\n') == 2
+
+
+def test_augmented_images_are_rounded_and_clipped_or_refused():
+    def first(augment):
+        data = ImageDataGenerator(TRAIN, nb_classes=3, scale_size=(8, 8),
+                                  augment=augment)
+        return next(data.batches(1)).images[0]
+    plain = first(None)
+    assert plain.dtype == first(lambda image, rng: image).dtype == np.uint8
+    assert (first(lambda image, rng: image + 0.7) == np.minimum(plain, 254) + 1).all()
+    assert (first(lambda image, rng: -image) == 0).all()
+    for wrong in (lambda image, rng: image[1:], lambda image, rng: image * np.nan):
+        with pytest.raises(ValueError, match='augment must return finite numbers of'):
+            first(wrong)
+
+
+def test_a_change_that_the_plan_does_not_know_of_ends_the_run():
+    """Images that a subclass changes at random."""
+    rng = np.random.RandomState(0)
+
+    class Noisy(ImageDataGenerator):
+        def load(self, *args):
+            return np.uint8(super().load(*args) * rng.uniform(0.5, 1))
+
+    features = stored(Noisy(TRAIN, nb_classes=3, scale_size=(8, 8)), Forward(), DATA)
+    run_epoch(features, 0)
+    with pytest.raises(InputError, match='Something changes at random'):
+        run_epoch(features, 1)
+
+
+def test_a_change_in_the_graph_is_not_passed_over():
+    """A script's own operations between the placeholder and the network."""
+    x = tf.placeholder(tf.uint8, [None, 8, 8, 3])
+    output = tf.cast(x, tf.float32) * tf.random.uniform(tf.shape(x), 1, 2)
+    with tf.Session() as session:
+        def forward(images):
+            return session.run(output, {x: images})
+        first, second = [run_epoch(Features(pictures(), forward), 0)[0]
+                         for _ in range(2)]
+        assert (first != second).any()
+        features = stored(pictures(), forward, DATA)
+        run_epoch(features, 0)
+        with pytest.raises(InputError, match='Something changes at random, in'):
+            run_epoch(features, 0)
+
+
+def test_labels_of_a_subclass_are_used_or_refused():
+    class Smooth(ImageDataGenerator):
+        def batches(self, *args, **kwargs):
+            for batch in super().batches(*args, **kwargs):
+                yield batch._replace(labels=0.9 * batch.labels + 0.05)
+
+    data = Smooth(TRAIN, nb_classes=3, scale_size=(8, 8))
+    assert run_epoch(Features(data, Forward()), 0)[1].max() == np.float32(0.95)
+    with pytest.raises(InputError, match='batches yields other labels than one_hot'):
+        run_epoch(stored(data, Forward(), DATA), 0)
+
+
+def test_order_of_a_subclass_is_used():
+    """Balancing, for example: the samples of class 0 three times."""
+    class Balanced(ImageDataGenerator):
+        def plan(self, epoch):
+            order, *rest = super().plan(epoch)
+            return (np.repeat(order, np.where(self.labels[order] == 0, 3, 1)), *rest)
+
+        data_size = 225
+
+    data = Balanced(TRAIN, True, True, nb_classes=3, scale_size=(8, 8))
+    features = stored(data, Forward(), 2 * DATA)
+    for epoch in range(3):
+        (found, labels), (images, _) = [run_epoch(source, epoch)
+                                        for source in (features, data)]
+        assert labels.sum(0).tolist() == [135, 45, 45]
+        assert (found == np.float32(images) * 2).all()
+
+
+@pytest.mark.parametrize('name', ['next_batch', 'reset_pointer'])
+def test_methods_that_would_not_be_called_may_not_be_overridden(name):
+    override = type('Mine', (ImageDataGenerator,), {
+        name: lambda self, *args: getattr(super(override, self), name)(*args)})
+    data = override(TRAIN, nb_classes=3)
+    assert data.next_batch(1)
+    with pytest.raises(InputError, match='Mine overrides %s, which only' % name):
+        data.batches(1)
+
+
+def test_a_mean_of_its_own_is_for_next_batch_alone():
+    data = ImageDataGenerator(TRAIN, nb_classes=3, mean=[1, 2, 3])
+    plain = load_image(data.paths[0])
+    assert (data.next_batch(1)[0][0] == plain - np.float32([1, 2, 3])).all()
+    with pytest.raises(InputError, match=r'mean = \[1, 2, 3\] is for next_batch alone'):
+        data.batches(1)
+
+
+def test_images_that_are_not_bytes_are_refused():
+    class Float(ImageDataGenerator):
+        def load(self, *args):
+            return np.float32(super().load(*args))
+
+    data = Float(TRAIN, nb_classes=3, scale_size=(8, 8))
+    with pytest.raises(InputError, match='images are float32, must be uint8'):
+        run_epoch(Features(data, Forward()), 0)
+
+
+class Mine:
+    """Batches of one's own."""
+    data_size = 5
+
+    def __init__(self, image=np.zeros((2, 8, 8, 3), np.uint8), label=np.eye(2)):
+        self.batch = image, label
+
+    def batches(self, batch_size, epoch=0, start=0):
+        for first in range(start, 4, 2):
+            yield self.batch
+
+
+@pytest.mark.parametrize('data, complaint', [
+    (Mine(), 'Mine ends after 4 of data_size = 5 samples'),
+    (Mine(np.zeros((2, 8, 8, 3))), 'images are float64, must be uint8'),
+    (Mine(label=np.array([0, 1])), r'After 0 of 5 samples, batches\(\) of Mine yields'),
+    (Mine(label=np.eye(3)), r'labels \(3, 3\); expected \(n, 227, 227, 3\) and'),
+    (Mine(np.zeros((3, 8, 8, 3), np.uint8), np.eye(3)), 'yields more than data_size')])
+def test_wrong_batches_of_ones_own_are_named(data, complaint):
+    with pytest.raises(InputError, match=complaint):
+        list(Features(data, lambda images: images).batches(2))
+    assert next(checked_batches(Mine(), 2, 0, 2)).end == 4
+
+
+def test_an_abandoned_generator_stops_its_threads():
+    before = threading.active_count()
+    batches = stored(pictures(), Forward(), DATA).batches(50)
+    next(batches)
+    assert threading.active_count() > before
+    del batches
+    assert threading.active_count() == before
+
+
+def test_random_crops_are_those_of_the_paper_and_the_middle_is_for_validation():
+    path = ImageDataGenerator(TRAIN, nb_classes=3).paths[0]
+    large = load_image(path, (256, 256))
+    assert (load_image(path, margin=29) == large[14:241, 14:241]).all()
+    train = ImageDataGenerator(TRAIN, True, nb_classes=3, margin=29, random_crop=True)
+    val = ImageDataGenerator(TRAIN, nb_classes=3, margin=29)
+    assert (next(val.batches(1)).images[0] == large[14:241, 14:241]).all()
+    found = set()
+    for epoch in range(20):
+        [image] = next(train.batches(1, epoch, samples=np.array([0]))).images
+        [(left, top, step)] = [
+            (left, top, step) for left in range(30) for top in range(30)
+            for step in (1, -1)
+            if (large[top, left:left + 227][::step] == image[0]).all()]
+        assert (large[top:top + 227, left:left + 227][:, ::step] == image).all()
+        found.add((left, top, step))
+    assert len(found) > 15 and {step for _, _, step in found} == {1, -1}
+
+
+@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='no /dev/full here')
+def test_full_disk_costs_time_but_no_features(monkeypatch, capsys):
+    monkeypatch.setattr(features_module.tempfile, 'TemporaryFile',
+                        lambda **kwargs: open('/dev/full', 'r+b', buffering=0))
+    forward, plain = Forward(), pictures()
+    features = stored(pictures(), forward, 60 * ROW)
+    for _ in range(3):
+        assert (run_epoch(features, 0)[0] == run_epoch(plain, 0)[0] * 2.).all()
+    assert forward.rows == 135 + 75 + 75 and forward.passes == 3 + 2 + 2
+    assert capsys.readouterr().out.splitlines() == [
+        '60 features are stored; there is no room for more ([Errno 28] No space left '
+        'on device), so the others are computed again in each epoch']
+
+
+def test_decoding_error_reaches_the_caller(tmp_path):
+    (tmp_path / 'bad.png').write_bytes(b'no picture')
+    (tmp_path / 'list.txt').write_text('bad.png 0\n')
+    data = ImageDataGenerator(str(tmp_path / 'list.txt'))
+    with pytest.raises(InputError, match='list.txt, line 1: .*bad.png: not a picture'):
+        next(stored(data, Forward(), 0).batches(50))
+
+
+def test_pictures_that_vanish_are_left_out_on_demand(tmp_path, capsys):
+    for number in range(10):
+        cv2.imwrite(str(tmp_path / ('%d.png' % number)), np.full((8, 8, 3), number))
+    (tmp_path / 'list.txt').write_text(
+        ''.join('%d.png %d\n' % (number, number % 2) for number in range(10)))
+    data = ImageDataGenerator(str(tmp_path / 'list.txt'), scale_size=(8, 8),
+                              leave_out_bad=True)
+    features = stored(data, lambda images: np.float32(images[:, 0, 0, :1]), 10 ** 6)
+
+    def numbers(epoch):
+        found, labels = run_epoch(features, epoch, batch_size=4)
+        assert list(labels.argmax(1)) == list(found[:, 0] % 2)
+        return list(found[:, 0])
+    (tmp_path / '2.png').unlink()
+    assert numbers(0) == [0, 1, 3, 4, 5, 6, 7, 8, 9]
+    for number in range(4, 10):  # all that is stored is given all the same
+        (tmp_path / ('%d.png' % number)).unlink()
+    for epoch in range(1, 9):
+        assert numbers(epoch) == [0, 1, 3, 4, 5, 6, 7, 8, 9]
+    told = capsys.readouterr().err
+    assert told.count('skipped') == told.count('list.txt, line 3: ') == 9
+    (tmp_path / '3.png').unlink()
+    batches = stored(data, features._forward, 10 ** 6).batches(4, 2)
+    assert len(next(batches).images) == 2
+    with pytest.raises(InputError, match='none of the next 4 pictures'):
+        next(batches)
+
+
+def resident(folder, code):
+    """Run code in a process of its own in a folder; return the numbers it prints."""
+    output = subprocess.check_output(
+        [sys.executable, '-c', 'import resource\nimport numpy as np\n'
+         'from datagenerator import ImageDataGenerator\n'
+         'from machinery.features import Features\n'
+         'peak = lambda: 1024 * resource.getrusage('
+         'resource.RUSAGE_SELF).ru_maxrss\n' + code], cwd=str(folder))
+    return [int(number) for number in output.split()]
+
+
+def test_memory_stays_within_the_bound(tmp_path):
+    """10 MB of memory for 100 MB of features."""
+    cv2.imwrite(str(tmp_path / 'a.png'), np.zeros((8, 8, 3), np.uint8))
+    (tmp_path / 'list.txt').write_text('a.png 0\n' * 6250)
+    early, late = resident(tmp_path, '''
+row = np.ones(4000, np.float32)
+features = Features(ImageDataGenerator('list.txt', scale_size=(8, 8)),
+                    lambda images: images[:, 0, 0, :1] * 0 + row,
+                    0.01, '.')
+batches = features.batches(125)
+for _ in range(10):
+    next(batches)
+print(peak())
+for epoch in range(2):
+    for batch in features.batches(125, epoch):
+        assert (batch.images == row).all()
+print(peak())
+''')
+    assert late - early < 10e6
+
+
+def test_bookkeeping_of_many_samples_is_small(tmp_path):
+    for letter in 'abcd':
+        (tmp_path / ('a_picture_of_%s.jpg' % letter)).write_bytes(b'')
+    (tmp_path / 'list.txt').write_text(''.join(
+        'a_picture_of_%s.jpg 0\n' % letter for letter in 'abcd') * 100000)
+    before, after = resident(tmp_path, '''
+print(peak())
+data = ImageDataGenerator('list.txt', shuffle=True)
+features = Features(data, None, 1)
+data.plan(1)
+print(peak())
+''')
+    assert after - before < 150 * 400000
+
+
+@pytest.mark.parametrize('layers', ["['fc8','fc7']"])
+def test_cached_and_uncached_training_end_in_the_same_weights(tmp_path, start_file,
+                                                              layers):
+    found = []
+    for cached in (True, False):
+        folder = str(tmp_path / str(cached))
+        status, output = finetune(
+            folder, '--cache_features=%s' % cached, '--train_layers=' + layers,
+            '--train_file=images/val.txt', '--val_file=images/test.txt',
+            '--num_epochs=3', '--batch_size=32', '--weights_path=' + start_file)
+        assert status == 0, output
+        found.append(tensors(folder + '/new/checkpoints/model_epoch3.ckpt'))
+    cached, uncached = found
+    assert set(cached) == set(uncached)
+    for name in cached:
+        [one], [other] = cached[name], uncached[name]
+        if tf.__version__.startswith('1.'):
+            np.testing.assert_allclose(one, other, err_msg=name,
+                                       atol=1e-6 * np.abs(other).max())
+        else:
+            assert (one == other).all(), name
