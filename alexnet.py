@@ -3,9 +3,8 @@
 Krizhevsky et al., "ImageNet Classification with Deep Convolutional Neural Networks",
 NIPS 2012; layers and constants are those of Caffe's models/bvlc_alexnet.
 
-    python alexnet.py                          fetch the pretrained weights
-    python alexnet.py a.caffemodel [out.npy]   convert Caffe's weights
-    python alexnet.py model_epoch9.ckpt [out.npy]   or those of a checkpoint
+    python alexnet.py                           fetch the pretrained weights
+    python alexnet.py a.caffemodel [out.npy]    convert Caffe's weights, or a checkpoint
 """
 import numpy as np
 
@@ -22,17 +21,16 @@ NO_WEIGHTS = ['norm1', 'pool1', 'norm2', 'pool2', 'pool5']
 
 
 class AlexNet:
-    """Build the graph of AlexNet; every layer's output is an attribute of its name.
+    """The graph of AlexNet; every layer's output is an attribute of its name.
 
     Args:
-        x: float32 tensor (n, 227, 227, 3), as normalize in datagenerator.py returns it;
-            n may be None.
+        x: float32 tensor (n, 227, 227, 3), as normalize in datagenerator.py makes it.
         keep_prob: scalar tensor or float, the probability that dropout keeps a value.
         num_classes: width of fc8.
         skip_layer: layers that load_initial_weights does not touch; layers without
             weights are ignored.
         weights_path: a file for read_weights; 'DEFAULT': bvlc_alexnet.npy next to this
-            file; None: no file, use initialize_from_data instead.
+            file; None: no file, initialize_from_data will be called.
         train_layers: layers that will be trained; None: as skip_layer.
         dropout_seed: two integers or scalar tensors, for example [seed, global_step],
             that alone determine the dropout masks; None: new masks in every run.
@@ -40,15 +38,13 @@ class AlexNet:
     Attributes:
         conv1, norm1, pool1, conv2, norm2, pool2, conv3, conv4, conv5, pool5, flat5,
         fc6, dropout6, fc7, dropout7, fc8: the outputs.
-        logits: the output of the last layer, fc8.
-        probabilities: softmax of the logits.
+        logits, probabilities: the output of the last layer, and its softmax.
         variables: {layer name: [weights, biases]}.
         bottleneck: the tensor that enters the first trained layer, before its dropout.
             It depends on the image alone, so it can be computed once and fed.
 
     Raises:
-        InputError: x has another shape, or skip_layer or train_layers is not a list of
-            distinct layers.
+        InputError: x has another shape, or there are no such layers.
     """
 
     def __init__(self, x, keep_prob, num_classes, skip_layer, weights_path='DEFAULT',
@@ -91,19 +87,15 @@ class AlexNet:
         trained = [name for name in LAYERS if name in self.train_layers]
         self.bottleneck = getattr(self, INPUT_OF[trained[0]] if trained else LAYERS[-1])
         scope = tf.get_variable_scope().name
-        prefix = scope + '/' if scope else ''
-        self.variables = {name: tf.trainable_variables('%s%s/' % (prefix, name))
-                          for name in LAYERS}
+        self.variables = {
+            name: tf.trainable_variables(('%s/%s/' % (scope, name)).lstrip('/'))
+            for name in LAYERS}
 
     def load_initial_weights(self, session):
         """Assign the file's weights to every layer that is not in skip_layer.
 
-        Adds no operation to the graph, and assigns nothing unless everything fits.
-
-        Raises:
-            InputError: there is no such file, it is damaged, runs code, or has a
-                missing or surplus layer or a wrong shape; names the file and each such
-                layer.
+        Adds no operation to the graph. Raises an InputError, and assigns nothing, if
+        the file is missing, damaged or runs code, or if a layer does not fit.
         """
         loaded = read_weights(self.WEIGHTS_PATH)
         check_weights(loaded, self.shapes(), self.WEIGHTS_PATH, self.SKIP_LAYER)
@@ -113,30 +105,24 @@ class AlexNet:
                     variable.load(value, session)
 
     def initialize_from_data(self, session, feed):
-        """Scale every layer so that its channels have mean 0, variance 1 on images.
+        """Scale each layer so that its channels have mean 0 and variance 1 on images.
 
-        Goes from the first layer to the last, and measures before the ReLU.
-        Krähenbühl et al., "Data-dependent Initializations of Convolutional Neural
-        Networks", ICLR 2016, section 3.1.
-
-        Args:
-            feed: {placeholder: some dozens of images}, all that the network reads.
-
-        Raises:
-            InputError: a channel does not vary over the images.
+        From the first layer to the last, before the ReLU. Krähenbühl et al., "Data-
+        dependent Initializations of Convolutional Neural Networks", ICLR 2016, 3.1.
+        feed is {placeholder: some dozens of images}; raises an InputError if a channel
+        does not vary over them.
         """
         for name in LAYERS:
             output = getattr(self, name)
             if output.op.type == 'Relu':
-                output = output.op.inputs[0]
+                [output] = output.op.inputs
             activation = session.run(output, {self.KEEP_PROB: 1., **feed})
             activation = activation.reshape(-1, activation.shape[-1])
             mean = activation.mean(0, dtype=np.float64)
             deviation = activation.std(0, dtype=np.float64)
             if deviation.min() <= 1e-6 * np.abs(activation).max():
-                raise InputError('%s: a channel has the same value for all images; '
-                                 'initialising from data needs more and different ones'
-                                 % name)
+                raise InputError('%s: a channel has the same value for all images; use '
+                                 'more and different ones' % name)
             weights, biases = session.run(self.variables[name])
             self.variables[name][0].load(weights / deviation, session)
             self.variables[name][1].load((biases - mean) / deviation, session)
@@ -145,43 +131,37 @@ class AlexNet:
         """Return {layer name: shape of its weights}."""
         return {name: self.variables[name][0].shape.as_list() for name in LAYERS}
 
-    def table(self, origin=None):
-        """Return a text table of the layers.
-
-        Args:
-            origin: where all weights are from; None: as the arguments of AlexNet say.
-        """
+    def table(self):
+        """Return a text table of the layers: shape, origin, whether it is trained."""
         rows = ['%-6s %-18s %-9s %s' % ('layer', 'weights', 'initially', 'then')]
         for name, shape in self.shapes().items():
-            start = 'loaded' if self.WEIGHTS_PATH else 'from data'
-            if self.WEIGHTS_PATH and name in self.SKIP_LAYER:
-                start = 'fresh'
+            origin = ('from data' if self.WEIGHTS_PATH is None else
+                      'fresh' if name in self.SKIP_LAYER else 'loaded')
             rows.append('%-6s %-18s %-9s %s' % (
-                name, ' x '.join(map(str, shape)), origin or start,
+                name, ' x '.join(map(str, shape)), origin,
                 'trained' if name in self.train_layers else 'frozen'))
         return '\n'.join(rows)
 
 
 def check_layers(names, argument, allowed):
     """Raise an InputError unless names is a list of distinct layers."""
-    if (isinstance(names, str) or any(name not in allowed for name in names)
-            or len(set(names)) < len(names)):
+    if isinstance(names, str) or len(set(names) & set(allowed)) < len(names):
         raise InputError('%s = %r: expected a list of different names from %s'
                          % (argument, names, ', '.join(LAYERS)))
 
 
+def get_variables(shape):
+    """Return the weights of this shape, and the biases, of the layer in scope."""
+    return (tf.get_variable('weights', shape),
+            tf.get_variable('biases', shape[-1:], initializer=tf.zeros_initializer()))
+
+
 def conv(x, filter_height, filter_width, num_filters, stride_y, stride_x, name,
          padding='SAME', groups=1):
-    """Convolutional layer: filters over (n, height, width, channels), biases, ReLU.
-
-    With groups, each group of filters sees its own part of the input channels.
-    """
+    """Convolutional layer with ReLU; each group of filters sees its own channels."""
     with tf.variable_scope(name):
-        channels = x.shape.as_list()[-1]
-        weights = tf.get_variable('weights', [
-            filter_height, filter_width, channels // groups, num_filters])
-        biases = tf.get_variable('biases', [num_filters],
-                                 initializer=tf.zeros_initializer())
+        weights, biases = get_variables([
+            filter_height, filter_width, x.shape.as_list()[-1] // groups, num_filters])
         outputs = [tf.nn.conv2d(part, filters, [1, stride_y, stride_x, 1], padding)
                    for part, filters in zip(tf.split(x, groups, -1),
                                             tf.split(weights, groups, -1))]
@@ -191,9 +171,7 @@ def conv(x, filter_height, filter_width, num_filters, stride_y, stride_x, name,
 def fc(x, num_in, num_out, name, relu=True):
     """Fully connected layer: x @ weights + biases, then ReLU."""
     with tf.variable_scope(name):
-        weights = tf.get_variable('weights', [num_in, num_out])
-        biases = tf.get_variable('biases', [num_out],
-                                 initializer=tf.zeros_initializer())
+        weights, biases = get_variables([num_in, num_out])
         output = tf.nn.bias_add(tf.matmul(x, weights), biases, name=name)
         return tf.nn.relu(output) if relu else output
 
@@ -205,9 +183,9 @@ def max_pool(x, filter_height, filter_width, stride_y, stride_x, name, padding='
 
 
 def lrn(x, radius, alpha, beta, name, bias=1.0):
-    """Normalise across channels; alpha is Caffe's over the 2 * radius + 1 channels.
+    """Local response normalisation, Krizhevsky et al. 2012, section 3.3.
 
-    Krizhevsky et al. 2012, section 3.3.
+    alpha is Caffe's, divided by the 2 * radius + 1 channels.
     """
     return tf.nn.local_response_normalization(x, radius, bias, alpha, beta, name=name)
 
@@ -215,7 +193,7 @@ def lrn(x, radius, alpha, beta, name, bias=1.0):
 def dropout(x, keep_prob, name='dropout', seed=None):
     """Keep each value with probability keep_prob, scaled by 1 / keep_prob, or zero it.
 
-    The mask is a function of seed (integer tensor of shape (2,)), or new at every run.
+    The mask depends on seed (integer tensor of shape (2,)) alone; None: always new.
     """
     with tf.name_scope(name):
         uniform = (tf.random.uniform(tf.shape(x)) if seed is None else

@@ -25,16 +25,13 @@ def load_image(path, size=IMAGE_SIZE, mean=None, margin=0):
 
     Grey pictures get three equal channels, 16 bits are reduced to 8, transparency
     becomes white, only an animation's first frame is read, and EXIF orientation is
-    applied. Resized bilinearly to size, whatever the aspect ratio was.
+    applied. Resized bilinearly, without regard to the aspect ratio.
 
     Args:
         size: (width, height) in pixels.
-        mean: if given, return normalize(image, mean) instead.
+        mean: if given, the result is normalize(image, mean).
         margin: extra pixels per side length: resize to size + margin, then crop the
             centre.
-
-    Returns:
-        uint8 array (height, width, 3), BGR, 0..255.
 
     Raises:
         InputError: not a file, or not a whole picture that OpenCV decodes; names it.
@@ -48,11 +45,8 @@ def load_image(path, size=IMAGE_SIZE, mean=None, margin=0):
 def normalize(images, mean=IMAGENET_MEAN):
     """Turn uint8 BGR images into what the network takes: float32, minus the mean.
 
-    Nothing else knows the colour order, the scale and the mean: training, prediction,
-    the export and the notebook call this. So change it here for RGB or 0..1.
-
-    Args:
-        images: array or tensor (..., 3).
+    images is an array or a tensor (..., 3). Training, prediction, the export and the
+    notebook all call this, so change it here to have RGB, or values from 0 to 1.
     """
     if tf.is_tensor(images):
         images = tf.cast(images, tf.float32)
@@ -69,8 +63,8 @@ def crop(image, size, left, top):
 class ImageDataGenerator:
     """Batches of pictures and labels from a list file, decoded ahead in threads.
 
-    An epoch yields every sample once. Its order, and what happens to each picture,
-    depend on (seed, epoch, sample) alone, so a resumed run repeats them.
+    An epoch yields every sample once, in an order and with changes to the pictures
+    that depend on (seed, epoch, sample) alone, so a resumed run repeats them.
 
     Args:
         class_list: text file with a line "path label" per picture: see read_list.
@@ -89,17 +83,15 @@ class ImageDataGenerator:
         check_files: a picture that does not exist is an error now, not when it is used.
         leave_out_bad: skip unreadable pictures with a warning; a batch with none left
             is an error.
-        mode, batch_size, buffer_size: as the tutorial's second version has them; the
-            modes do not differ, and the whole list is shuffled, not a buffer.
+        mode, batch_size, buffer_size: of the tutorial's second version; the modes do
+            not differ, and the whole list is shuffled, not a buffer.
 
     Attributes:
         paths, labels, line_numbers: of all samples of the list.
-        samples: int array, the numbers of this worker's samples.
-        data_size: how many those are: the length of an epoch.
+        samples, data_size: the numbers of this worker's samples, and how many they are.
 
     Raises:
-        InputError: the list has faults, which it names (see read_list), or has fewer
-            samples than there are workers; or there is no such mode.
+        InputError: an argument is wrong, or the list has faults; names them.
     """
 
     def __init__(self, class_list, horizontal_flip=False, shuffle=None,
@@ -109,34 +101,25 @@ class ImageDataGenerator:
                  num_classes=None, buffer_size=None):
         check_value('horizontal_flip', horizontal_flip)
         check_value('mode', mode)
-        if mode:
-            check_value('batch_size', batch_size)
-        self.class_list = class_list
-        self.horizontal_flip = horizontal_flip
+        check_value('batch_size', batch_size if mode else 1)
+        self.class_list, self.n_classes = class_list, num_classes or nb_classes
         self.shuffle = bool(mode) if shuffle is None else shuffle
-        self.mean = mean
-        self.scale_size = tuple(scale_size)
-        self.margin = margin
-        self.random_crop = random_crop
-        self.augment = augment
-        self.n_classes = num_classes or nb_classes
-        self.batch_size = batch_size
-        self.leave_out_bad = leave_out_bad
-        self.seed = seed
-        self.shard = shard
+        self.scale_size, self.margin = tuple(scale_size), margin
+        self.horizontal_flip, self.random_crop = horizontal_flip, random_crop
+        self.augment, self.leave_out_bad = augment, leave_out_bad
+        self.seed, self.shard = seed, shard
+        self.mean, self.batch_size = mean, batch_size
         self.paths, self.labels, self.line_numbers = read_list(
             class_list, self.n_classes, check_files)
-        self._deal()
-        self._running = None
+        self.drop([])
         self.reset_pointer(0)
 
     def plan(self, epoch):
-        """Return the order of an epoch's samples, and what happens to each picture.
+        """Return (order, mirrored, is_random) of an epoch.
 
-        Returns:
-            order: int array, this worker's samples.
-            mirrored, is_random: bool arrays for all samples of the list. Random means
-                changed as in no other epoch: its features must not be stored.
+        order has this worker's samples; the others are bool arrays for all samples of
+        the list. A random picture is changed as in no other epoch, so its features must
+        not be stored.
         """
         rng = np.random.RandomState([self.seed, epoch])
         shuffled = rng.permutation(len(self.samples))
@@ -150,18 +133,17 @@ class ImageDataGenerator:
 
         Args:
             start: place in the epoch to start at, as the end of a Batch tells it.
-            samples: int array: yield these samples instead of the whole epoch. All
-                pictures in a batch of them may be skipped.
+            samples: int array: yield these instead, perhaps in empty batches if
+                pictures are skipped.
 
         Raises:
-            InputError: this generator was made or changed for next_batch. While the
-                batches are read: a picture cannot be read; names list, line and path.
+            InputError: this generator was made or changed for next_batch; or, from the
+                generator: a picture cannot be read; names list, line and path.
         """
         for name in ('next_batch', 'reset_pointer'):
             if getattr(type(self), name) is not getattr(ImageDataGenerator, name):
-                raise InputError('%s overrides %s, which only scripts like the '
-                                 'tutorial\'s call: override plan, load or batches '
-                                 'instead' % (type(self).__name__, name))
+                raise InputError('%s overrides %s, which is not called here: override '
+                                 'plan, load or batches' % (type(self).__name__, name))
         if not np.array_equal(self.mean, IMAGENET_MEAN):
             raise InputError('mean = %s is for next_batch alone: change IMAGENET_MEAN '
                              'in datagenerator.py instead' % (self.mean,))
@@ -171,11 +153,11 @@ class ImageDataGenerator:
         if not batch_size or batch_size < 1:
             raise InputError('batch_size is %r, must be 1 or more' % batch_size)
         order, mirrored, _ = self.plan(epoch)
-        order = order[start:] if samples is None else samples
-        end = start if samples is None else 0
+        order, end = (order[start:], start) if samples is None else (samples, 0)
+
         for chosen, results in load_ahead(
                 lambda sample: self.load(sample, epoch, mirrored[sample]), order,
-                batch_size, lambda sample: self.paths[sample]):
+                batch_size, path_of=self.paths.__getitem__):
             read, images = [], []
             for sample, result in zip(chosen, results):
                 if not isinstance(result, InputError):
@@ -220,30 +202,24 @@ class ImageDataGenerator:
         return labels
 
     def drop(self, samples):
-        """Leave out these samples from now on."""
+        """Leave out these samples of the list from now on."""
         kept = np.setdiff1d(np.arange(len(self.paths)), samples)
+        rank, size = self.shard
         if not len(kept):
             raise InputError('%s: no picture is left' % self.class_list)
-        self.paths = [self.paths[sample] for sample in kept]
-        self.labels = self.labels[kept]
-        self.line_numbers = self.line_numbers[kept]
-        self._deal()
-
-    def _deal(self):
-        rank, size = self.shard
-        count = len(self.paths)
-        if count < size:
+        if len(kept) < size:
             raise InputError('%s: %d pictures are too few for %d workers'
-                             % (self.class_list, count, size))
-        end = -(-count // size) * size if self.shuffle else count
-        self.samples = np.arange(rank, end, size, dtype=np.int32) % count
+                             % (self.class_list, len(kept), size))
+        self.paths = [self.paths[sample] for sample in kept]
+        self.labels, self.line_numbers = self.labels[kept], self.line_numbers[kept]
+        end = -(-len(kept) // size) * size if self.shuffle else len(kept)
+        self.samples = np.arange(rank, end, size, dtype=np.int32) % len(kept)
 
-    @property
-    def data_size(self):
-        return len(self.samples)
+    data_size = property(lambda self: len(self.samples))
 
     # The rest is for scripts like the tutorial's: the same batches, one per call, as
     # float32 minus the mean.
+    images = property(lambda self: self.paths)
 
     def reset_pointer(self, epoch=None):
         """Go to the start of an epoch, by default the next one."""
@@ -274,11 +250,6 @@ class ImageDataGenerator:
         width, height = self.scale_size
         return tf.data.Dataset.from_generator(batches, (tf.float32, tf.float32), (
             [None, height, width, 3], [None, self.n_classes]))
-
-    @property
-    def images(self):
-        """The paths, by the tutorial's name."""
-        return self.paths
 
 
 if __name__ == '__main__':

@@ -75,7 +75,9 @@ y = tf.placeholder(tf.float32, [None, num_classes], 'y')
 keep_prob = tf.placeholder(tf.float32, [], 'keep_prob')
 rate = tf.placeholder(tf.float32, [], 'learning_rate')
 global_step = tf.train.create_global_step()
-if workers.is_chief and not run.is_resumed:
+if run.is_resumed:  # all layers come from the checkpoint
+    weights_path, skip_layers = run.latest, []
+elif workers.is_chief:
     weights_path = fetch_if_missing(weights_path, train_file)
 model = AlexNet(x, keep_prob, num_classes,
                 train_layers if skip_layers is None else skip_layers, weights_path,
@@ -124,11 +126,7 @@ def forward(images):
 
 
 def evaluate(batches):
-    """Score every picture of a list, without dropout.
-
-    Returns the mean of each score; and all scores and predictions, with a value per
-    picture in the order of the list.
-    """
+    """Return the mean of each score of a list, and {name: a value per picture}."""
     results = []
     for features, labels in run.guard(batches):
         feed = {fed: features, y: labels, keep_prob: 1.}
@@ -150,7 +148,7 @@ with run.session(initialize) as session:
     run.record(model, pictures, load_image, train_data, val_data, class_names,
                optimizer)
     step = int(session.run(global_step))
-    summaries.start(step, settings, model.table('restored' if run.is_resumed else None))
+    summaries.start(step, settings, model.table())
     summaries.draw_batch(step, train_features, class_names)
 
     for epoch in range(run.epoch, num_epochs + 1):

@@ -20,52 +20,53 @@ from machinery.lists import MAX_FAULTS, find_pictures, has_labels, read_list
 from machinery.model_file import check_summary, find_preprocessing, summarize
 from machinery.pictures import load_ahead
 from machinery.settings import InputError, input_errors, printable, read_settings
-from machinery.tf1 import find_device, tf
-from machinery.workers import Workers
+from machinery.tf1 import find_device, session_config, tf
 
-checkpoint = '/tmp/finetune_alexnet/checkpoints'  # the best of a folder; or a file
+checkpoint = '/tmp/finetune_alexnet/checkpoints'  # a folder means its best one
 pictures = 'images/test.txt'  # a picture, folder, pattern or list, or several of them
-top_k = 3  # classes to tell for each picture
-batch_size = 128  # pictures in a pass
+top_k = 3  # classes to show per picture
+batch_size = 128  # pictures per pass
 layer = None  # 'fc7', for example: write this layer's activations instead
 export_path = None  # a new folder: write a SavedModel there instead
 
 # Output
 predictions_file = 'predictions.csv'  # a table of the best classes
 confusion_file = 'confusion_matrix.png'  # for a list with labels
-features_file = 'features.npz'  # for a layer: arrays features, paths, perhaps labels
+features_file = 'features.npz'  # for a layer: features, paths, labels if there are any
 
 read_settings(globals(), sys.argv[1:], positional='pictures')
 if layer not in [None] + LAYERS:
     raise InputError('layer is %r, must be None or one of %s' % (layer, LAYERS))
 if hasattr(sys.stdout, 'reconfigure'):  # it is something else in a notebook
     sys.stdout.reconfigure(errors='backslashreplace')  # names that are not UTF-8
-tf.reset_default_graph()  # there, this may be the second run
+tf.reset_default_graph()  # in a notebook, this may be the second run
 
 
 @input_errors()
 def write_predictions(paths, labels, probabilities, best):
     """Write the best classes of each picture as a table, and the true ones if known."""
+    header = ['path'] if labels is None else ['path', 'true_class', 'true_name']
+    for rank in range(1, best.shape[1] + 1):
+        header += ['class_%d' % rank, 'name_%d' % rank, 'probability_%d' % rank]
     with open(predictions_file, 'w', newline='', encoding='utf-8',
               errors='surrogateescape') as file:
         writer = csv.writer(file)
-        truth = [] if labels is None else ['true_class', 'true_name']
-        writer.writerow(['path'] + truth + [
-            '%s_%d' % (column, rank + 1) for rank in range(best.shape[1])
-            for column in ('class', 'name', 'probability')])
-        for sample, (path, row, ranked) in enumerate(zip(paths, probabilities, best)):
+        writer.writerow(header)
+        for sample, path in enumerate(paths):
             cells = [cell_of(path)]
-            if truth:
+            if labels is not None:
                 cells += [labels[sample], cell_of(class_names[labels[sample]])]
-            for label in ranked:
-                cells += [label, cell_of(class_names[label]), '%.6f' % row[label]]
+            for label in best[sample]:
+                cells += [label, cell_of(class_names[label]),
+                          '%.6f' % probabilities[sample, label]]
             writer.writerow(cells)
     print('Wrote %s' % predictions_file)
 
 
 def cell_of(text):
-    """Return text for a cell, which no spreadsheet shall take for a formula."""
-    return "'" * text.startswith(tuple('=+-@\t\r')) + printable(text)
+    """Keep spreadsheets from reading a cell as a formula."""
+    mark = "'" if text.startswith(tuple('=+-@\t\r')) else ''
+    return mark + printable(text)
 
 
 def print_scores(labels, predicted, probabilities):
@@ -74,8 +75,8 @@ def print_scores(labels, predicted, probabilities):
         np.bincount(numbers, minlength=len(class_names))
         for numbers in (labels[labels == predicted], labels, predicted)]
     width = max(len(name) for name in class_names)
-    print('%-*s %9s %9s %9s %9s' % (width, 'class', 'precision', 'recall', 'F1',
-                                    'pictures'))
+    print('%-*s %9s %9s %9s %9s'
+          % (width, 'class', 'precision', 'recall', 'F1', 'pictures'))
     for label in np.flatnonzero(true + claimed):
         print('%-*s %9.4f %9.4f %9.4f %9d' % (
             width, class_names[label], right[label] / max(claimed[label], 1),
@@ -84,7 +85,7 @@ def print_scores(labels, predicted, probabilities):
     print('Accuracy: %.4f of %s' % ((predicted == labels).mean(), number_of(labels)))
     if len(class_names) > 5:
         own = probabilities[np.arange(len(labels)), labels]
-        ranks = (~(probabilities <= own[:, None])).sum(1)  # a NaN is no good rank
+        ranks = (~(probabilities <= own[:, None])).sum(1)  # NaN counts as last
         print('Top-5 accuracy: %.4f' % (ranks < 5).mean())
 
 
@@ -93,6 +94,8 @@ def number_of(samples):
     return '%d picture%s' % (len(samples), 's' if len(samples) > 1 else '')
 
 
+# Next to the checkpoint, model.json names the classes and says how pictures were
+# prepared, so that nobody has to repeat it here.
 weights_path = find_weights(checkpoint)
 print('Network: %s' % weights_path)
 print('Device: %s' % find_device())
@@ -105,19 +108,16 @@ def network(images):
     return AlexNet(normalize(images), 1., len(class_names), [], weights_path)
 
 
-def load(path):
-    """Read a picture as it was read in training."""
-    return load_image(path, size, margin=margin)
-
-
-places = [pictures] if isinstance(pictures, str) else pictures
+# Without labels, pictures may come from several places. With labels they are scored,
+# so all of them must have one.
 labels = None
 if not export_path:
+    places = [pictures] if isinstance(pictures, str) else pictures
     labelled = [place for place in places if has_labels(place)]
     if labelled and len(places) > 1:
         raise InputError('%s: a list with labels must be the only argument'
                          % labelled[0])
-    if labelled:
+    if labelled:  # a faulty label ends the script, a missing picture does not
         paths, labels, _ = read_list(labelled[0], len(class_names), check_files=False)
         warn_of_other_names(labelled[0], class_names)
     else:
@@ -128,25 +128,30 @@ model = network(images)
 output = getattr(model, layer or 'probabilities')
 
 values, is_read, faults = [], [], []
-with Workers().session() as session:
+with tf.Session(config=session_config()) as session:
     model.load_initial_weights(session)
-    if test_summary:  # the network must see pictures as it did in training
+    # If load_image or normalize were edited after training, predictions would be wrong
+    # without any sign of it. A test picture tells.
+    if test_summary:
         check_summary(weights_path, test_summary, summarize(
             session, model, images, load_image, size, margin))
     if export_path:
         export_model(network, class_names, export_path, size, margin)
         print('Wrote %s' % export_path)
         sys.exit()
-    for _, results in load_ahead(load, paths, batch_size):
+    # One bad picture among thousands must not cost the results of the others.
+    for _, results in load_ahead(
+            lambda path: load_image(path, size, margin=margin), paths, batch_size):
         faults += [str(result) for result in results if isinstance(result, InputError)]
-        read = [result for result in results if not isinstance(result, InputError)]
+        batch = [result for result in results if not isinstance(result, InputError)]
         is_read += [not isinstance(result, InputError) for result in results]
-        if read:
-            values.append(session.run(output, {images: check_uint8(read)}))
+        if batch:
+            values.append(session.run(output, {images: check_uint8(batch)}))
 if faults:
-    print('Cannot read %s:\n  %s%s' % (
-        number_of(faults), '\n  '.join(faults[:MAX_FAULTS]),
-        '\n  …' * (len(faults) > MAX_FAULTS)))
+    print('Cannot read %s:\n  %s' % (number_of(faults),
+                                     '\n  '.join(faults[:MAX_FAULTS])))
+    if len(faults) > MAX_FAULTS:
+        print('  …')
 if not values:
     raise InputError('No picture could be read.')
 read = np.flatnonzero(is_read)
@@ -154,27 +159,30 @@ paths = [paths[sample] for sample in read]
 labels = labels if labels is None else labels[read]
 values = np.concatenate(values)
 
+# Activations are input for other programs, so there is nothing to show or to score.
 if layer:
+    arrays = {'features': values, 'paths': paths}
+    if labels is not None:
+        arrays['labels'] = labels
     with input_errors(), open(features_file, 'wb') as file:
-        np.savez(file, features=values, paths=paths,
-                 **{} if labels is None else {'labels': labels})
+        np.savez(file, **arrays)
     print('Wrote %s: %s of %s, shape %s'
           % (features_file, layer, number_of(paths), values.shape))
     sys.exit()
 
+# Without labels this is all; with labels, scores tell how far to trust the classes.
 best = values.argsort(1)[:, ::-1][:, :top_k]
 for path, row, ranked in zip(paths, values, best):
     print(printable('%s: %s' % (path, ', '.join(
         '%s %.4f' % (class_names[label], row[label]) for label in ranked))))
 write_predictions(paths, labels, values, best)
-matrix = None
 if labels is not None:
     print_scores(labels, best[:, 0], values)
-    matrix = draw_confusions(labels, best[:, 0], class_names)
+matrix = None if labels is None else draw_confusions(labels, best[:, 0], class_names)
 if matrix:
     with input_errors(), open(confusion_file, 'wb') as file:
         file.write(matrix)
     print('Wrote %s' % confusion_file)
-elif os.path.exists(confusion_file):
+elif os.path.exists(confusion_file):  # it would mislead next to the new table
     os.remove(confusion_file)
-    print('Removed %s, which was of another list' % confusion_file)
+    print('Removed %s, which belonged to another list' % confusion_file)

@@ -13,9 +13,9 @@ PRETRAINED = {
     'conv1': [11, 11, 3, 96], 'conv2': [5, 5, 48, 256], 'conv3': [3, 3, 256, 384],
     'conv4': [3, 3, 192, 384], 'conv5': [3, 3, 192, 256], 'fc6': [9216, 4096],
     'fc7': [4096, 4096], 'fc8': [4096, 1000]}
-# The fields of caffe.proto that hold weights, in today's "layer" and the older "layers"
-# format. The floats are declared as bytes, which is how they are packed in the file: so
-# Python need not loop over 61 million numbers.
+# The fields of caffe.proto that hold weights: "layer" is today's format, "layers" the
+# older one. The floats are packed in the file; declared as bytes, they need no Python
+# loop over 61 million numbers.
 PROTO = '''
 message Shape { repeated int64 dim = 1; }
 message Blob { optional int32 num = 1; optional int32 channels = 2;
@@ -27,41 +27,34 @@ message Net { repeated OldLayer layers = 2; repeated Layer layer = 100; }
 '''
 
 
-def compile_proto(text, name):
-    """Return the class of the message called name in text like PROTO."""
+def compile_proto(text):
+    """Return {'weights.' + name: class} of the messages in text like PROTO."""
     file = descriptor_pb2.FileDescriptorProto(name='weights.proto', package='weights')
     for message_name, fields in re.findall(r'message (\w+) {(.*?)}', text, re.S):
         message = file.message_type.add(name=message_name)
-        for label, kind, field, number in re.findall(r'(\w+) (\w+) (\w+) = (\d+)',
-                                                     fields):
+        for label, kind, name, tag in re.findall(r'(\w+) (\w+) (\w+) = (\d+)', fields):
             kind = ({'type': 'TYPE_' + kind.upper()} if kind.islower() else
                     {'type_name': kind})
-            message.field.add(name=field, number=int(number),
+            message.field.add(name=name, number=int(tag),
                               label='LABEL_' + label.upper(), **kind)
-    return message_factory.GetMessages([file])['weights.' + name]
+    return message_factory.GetMessages([file])
 
 
-CaffeNet = compile_proto(PROTO, 'Net')
+CaffeNet = compile_proto(PROTO)['weights.Net']
 
 
 def read_caffemodel(path):
-    """Read {layer name: [weights, biases]} of a .caffemodel in TensorFlow's layout.
-
-    Raises:
-        InputError: the file is damaged, or its network is CaffeNet.
-    """
+    """Read {layer name: [weights, biases]} of a .caffemodel in TensorFlow's layout."""
     with open(path, 'rb') as file, damage_told(path, 'a caffemodel'):
         net = CaffeNet()
         content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         if net.ParseFromString(content) < len(content):
             raise ValueError('only its start is a caffemodel')
         layers = list(net.layers) + list(net.layer)
-        names = [layer.name for layer in layers]
-        if {'norm1', 'pool1'} < set(names) and (
-                names.index('pool1') < names.index('norm1')):
-            raise InputError('it pools before it normalises, so it is CaffeNet or '
-                             'the like, not AlexNet; "python alexnet.py" fetches '
-                             "AlexNet's weights")
+        order = [layer.name for layer in layers if layer.name in ('norm1', 'pool1')]
+        if order == ['pool1', 'norm1']:
+            raise InputError('it pools before it normalises, like CaffeNet; "python '
+                             'alexnet.py" fetches the weights of AlexNet')
         return {layer.name: convert_blobs(layer) for layer in layers
                 if len(layer.blobs) == 2}
 

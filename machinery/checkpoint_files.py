@@ -1,4 +1,4 @@
-"""The files of checkpoints: find, open and copy them."""
+"""Checkpoint files: find, open, check and copy them."""
 import contextlib
 import glob
 import os
@@ -8,17 +8,14 @@ import shutil
 from machinery.settings import PATTERN, InputError, open_plain
 from machinery.tf1 import tf
 
-KINDS = ['weights', 'biases']  # what a layer has, in this order
+KINDS = ['weights', 'biases']  # of a layer, in this order
 
 
 def find_weights(path, newest=False):
     """Return the checkpoint or weight file that a path means.
 
     A folder means its best (or newest) checkpoint; any file of a checkpoint means that
-    checkpoint.
-
-    Raises:
-        InputError: there is none.
+    checkpoint. If there is none, raise an InputError.
     """
     start = re.sub(r'\.(index|meta|data-\d{5}-of-\d{5})$', '', path)
     if os.path.exists(start + '.index'):
@@ -31,25 +28,24 @@ def find_weights(path, newest=False):
         if found:
             return found[-1]
         raise InputError('%s: no checkpoints there; finetune.py writes them' % path)
-    if not os.path.isfile(path):
-        raise InputError(
-            '%s: no such checkpoint or weight file; finetune.py writes checkpoints, '
-            '"python alexnet.py" fetches the pretrained weights, and with weights_path '
-            '= None finetune.py starts from the training images alone' % path)
-    return path
+    if os.path.isfile(path):
+        return path
+    raise InputError(
+        '%s: no such checkpoint or weight file; finetune.py writes checkpoints, '
+        '"python alexnet.py" fetches the pretrained weights, and with weights_path '
+        '= None finetune.py starts from the training images alone' % path)
 
 
 def list_checkpoints(folder):
-    """Return the complete checkpoints of finetune.py in a folder, oldest first.
+    """Return the complete checkpoints in a folder, oldest first, without model_best.
 
-    Saving writes .index last, so a checkpoint without it is incomplete. A copy of one
-    of them, model_best.ckpt, is left out.
+    Saving writes .index last, so a checkpoint without it is incomplete.
     """
     found = []
     for name in os.listdir(folder) if os.path.isdir(folder) else []:
-        match = re.fullmatch(r'(model_epoch(\d+)(_step(\d+))?\.ckpt)\.index', name)
+        match = re.fullmatch(r'(model_epoch(\d+)(?:_step(\d+))?\.ckpt)\.index', name)
         if match:  # an epoch's last checkpoint has no step in its name
-            name, epoch, _, step = match.groups()
+            name, epoch, step = match.groups()
             found.append((int(epoch), float(step or 'inf'), os.path.join(folder, name)))
     return [path for _, _, path in sorted(found)]
 
@@ -61,14 +57,16 @@ def copy_checkpoint(source, target):
     for path in glob.glob(glob.escape(target) + '.*'):
         os.remove(path)
     for path in sorted(glob.glob(glob.escape(source) + '.*')):  # .data, .index, .meta
+        # glob leaves out doubled slashes, so lengths of whole paths may differ.
+        part = target + os.path.basename(path)[len(os.path.basename(source)):]
         try:
-            os.link(path, target + path[len(source):])
+            os.link(path, part)
         except OSError:  # not every file system has links
-            shutil.copyfile(path, target + path[len(source):])
+            shutil.copyfile(path, part)
 
 
 @contextlib.contextmanager
-def damage_told(path, expected):
+def damage_told(path, expected='made by finetune.py'):
     """Turn any exception into an InputError; a damaged file raises nearly any."""
     try:
         yield
@@ -84,49 +82,41 @@ def open_checkpoint(path):
     if re.search(PATTERN, path):
         raise InputError('%s: TensorFlow takes [ ] * ? \\ in the path of a checkpoint '
                          'for a pattern; rename its folder' % path)
-    with damage_told(path, 'made by finetune.py'):
+    with damage_told(path):
         return tf.train.load_checkpoint(path)
 
 
 def read_all(path):
-    """Read a checkpoint, with TensorFlow's checksums, or raise an InputError."""
+    """Check TensorFlow's checksums of a whole checkpoint, or raise an InputError."""
     reader = open_checkpoint(path)
-    with damage_told(path, 'made by finetune.py'):
+    with damage_told(path):
         for name in reader.get_variable_to_shape_map():
             reader.get_tensor(name)
 
 
 def restore_checkpoint(session, path):
-    """Restore all variables of the graph.
-
-    Raises:
-        InputError: a variable is missing in it or has another shape; names each.
-    """
-    shapes = open_checkpoint(path).get_variable_to_shape_map()
-    faults = ['%s: expected shape %s, found %s'
-              % (variable.op.name, variable.shape.as_list(),
-                 shapes.get(variable.op.name, 'nothing'))
-              for variable in tf.global_variables()
-              if shapes.get(variable.op.name) != variable.shape.as_list()]
+    """Restore the graph's variables; an InputError names those that do not fit."""
+    found = open_checkpoint(path).get_variable_to_shape_map()
+    expected = {variable.op.name: variable.shape.as_list()
+                for variable in tf.global_variables()}
+    faults = ['%s: expected shape %s, found %s' % (name, shape,
+                                                   found.get(name, 'nothing'))
+              for name, shape in expected.items() if found.get(name) != shape]
     if faults:
         raise InputError('%s does not fit this configuration:\n  %s'
                          % (path, '\n  '.join(faults)))
-    surplus = set(shapes) - {variable.op.name for variable in tf.global_variables()}
+    surplus = sorted(set(found) - set(expected))
     if surplus:
         print('Warning: %s also holds %s, for which there is no use now'
-              % (path, ', '.join(sorted(surplus))))
+              % (path, ', '.join(surplus)))
     tf.train.Saver().restore(session, path)
 
 
 def put_aside_if_damaged(path):
-    """Rename a checkpoint that is not whole; return whether it is.
-
-    Raises:
-        InputError: its files cannot be opened.
-    """
+    """Rename a checkpoint that is damaged; return whether it is whole."""
     parts = glob.glob(glob.escape(path) + '.*')
     for part in parts:
-        open_plain(part).close()
+        open_plain(part).close()  # a missing permission is not damage: raise it
     try:
         read_all(path)
         return True
@@ -150,11 +140,11 @@ def make_durable(paths):
 
 
 def read_checkpoint(path):
-    """Read weights from a checkpoint; what an optimizer keeps there is left out."""
+    """Read {layer: [weights, biases]}, without the variables of an optimizer."""
     reader = open_checkpoint(path)
     found = reader.get_variable_to_shape_map()
     layers = [name[:-len('/weights')] for name in sorted(found)
               if name.endswith('/weights')]
-    with damage_told(path, 'made by finetune.py'):
+    with damage_told(path):
         return {layer: [reader.get_tensor('%s/%s' % (layer, kind)) for kind in KINDS]
                 for layer in layers if layer + '/biases' in found}

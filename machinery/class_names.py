@@ -10,17 +10,11 @@ from machinery.weights import num_classes_of
 
 
 def choose_class_names(classes_file, data, num_classes, resumed):
-    """Return the names of the classes for a run.
+    """Return the names of the classes for a run, or raise as read_class_names.
 
     'DEFAULT' means those of the run being resumed, or classes.txt next to the training
-    list, or numbers.
-
-    Args:
-        data: generator of the training pictures.
-        resumed: the checkpoint that is resumed, or None.
-
-    Raises:
-        InputError: as read_class_names.
+    list, or numbers. data is the generator of the training pictures; resumed is the
+    checkpoint that is resumed, or None.
     """
     if classes_file != 'DEFAULT':
         return read_class_names(classes_file, num_classes)
@@ -28,38 +22,37 @@ def choose_class_names(classes_file, data, num_classes, resumed):
         found = resumed and read_model(resumed).get('class_names')
     except InputError:  # reported later, when the file is written again
         found = None
-    beside = has_files(data) and names_beside(data.class_list)
-    if not found and beside and os.path.exists(beside):
-        found = read_class_names(beside)
-        if len(found) != num_classes:
-            print('Warning: %s names %d classes, but num_classes is %d; so they go by '
-                  'their numbers' % (beside, len(found), num_classes))
-    return found if found and len(found) == num_classes else (
-        read_class_names(None, num_classes))
+    if not found and has_files(data):
+        path, found = names_beside(data.class_list)
+        if found and len(found) != num_classes:
+            print('Warning: %s names %d classes, but num_classes is %d, so classes are '
+                  'shown by number' % (path, len(found), num_classes))
+    if found and len(found) == num_classes:
+        return found
+    return read_class_names(None, num_classes)
 
 
 def names_beside(list_path):
-    """Return the path of classes.txt next to a list."""
-    return os.path.join(os.path.dirname(list_path), 'classes.txt')
+    """Return the path of classes.txt next to a list, and its names, None without it."""
+    path = os.path.join(os.path.dirname(list_path), 'classes.txt')
+    return path, read_class_names(path) if os.path.exists(path) else None
 
 
 def warn_of_other_names(list_path, class_names):
     """Warn if classes.txt next to a list names other classes than the network's."""
-    beside = names_beside(list_path)
-    if os.path.exists(beside) and class_names != read_class_names(None,
-                                                                  len(class_names)):
-        found = read_class_names(beside)
-        if found != class_names:
-            print('Warning: by %s, the classes are %.200s; those of the network are '
-                  '%.200s. Is it the right one?' % (beside, ', '.join(found),
-                                                    ', '.join(class_names)))
+    if class_names == read_class_names(None, len(class_names)):
+        return  # the network was trained without names
+    path, found = names_beside(list_path)
+    if found and found != class_names:
+        print('Warning: %s names the classes %.200s; the network was trained for '
+              '%.200s. Is it the right network?'
+              % (path, ', '.join(found), ', '.join(class_names)))
 
 
 def find_class_names(weights_path, layer):
-    """Return the names from model.json beside the weights, ImageNet's, or numbers.
+    """Return the names from model.json next to the weights, ImageNet's, or numbers.
 
-    Args:
-        layer: name of the last layer, which tells how many they are.
+    layer is the name of the last layer: its width is the number of classes.
     """
     num_classes = num_classes_of(weights_path, layer)
     class_names = read_model(weights_path).get('class_names', [])

@@ -14,15 +14,15 @@ EXAMPLE = ('{"cluster": {"chief": ["host0:2222"], "worker": ["host1:2222"]}, '
 
 
 def find_tasks():
-    """Return the workers that TF_CONFIG or else Slurm names, and which one this is.
+    """Return the workers that TF_CONFIG, or else Slurm, names.
 
     Returns:
-        tasks: list of (job, index, address), the chief first; without a job "chief",
-            worker 0 is the chief. [None] without a cluster.
+        tasks: list of (job, index, address), the chief first, which is worker 0 if no
+            job is "chief"; [None] without a cluster.
         rank: the place of this process among them.
 
     Raises:
-        InputError: TF_CONFIG or Slurm's variables name no proper cluster.
+        InputError: TF_CONFIG or Slurm's variables do not describe a cluster.
     """
     config = os.environ.get('TF_CONFIG')
     if not config and int(os.environ.get('SLURM_STEP_NUM_TASKS', 1)) > 1:
@@ -48,17 +48,17 @@ def find_tasks():
         check(port and 0 < int(port.group(1)) < 65536,
               '%s %d: %r is not host:port' % (job, index, address))
     check(len({address for _, _, address in tasks}) == len(tasks),
-          'an address occurs twice; workers on one host need different ports')
+          'an address occurs twice. Workers on one host need different ports')
     check(len(jobs.get('chief', [])) <= 1, 'there is more than one chief')
     if not tasks:
         return [None], 0
-    names = [name[:2] for name in tasks]
+    names = [(job, index) for job, index, _ in tasks]
     check(task in names, '"task" is none of the cluster\'s')
     return tasks, names.index(task)
 
 
 def find_slurm_tasks():
-    """Return what find_tasks does, from the variables of a Slurm step."""
+    """Return tasks and rank, as find_tasks does, from the variables of a Slurm step."""
     size = int(os.environ['SLURM_STEP_NUM_TASKS'])
     on_each = size // int(os.environ['SLURM_STEP_NUM_NODES'])
     port = 12000 + int(os.environ['SLURM_JOB_ID']) % 20000  # jobs may share a host
@@ -69,7 +69,7 @@ def find_slurm_tasks():
     except RuntimeError as error:
         raise InputError('Slurm: %s Give each node the same number of tasks' % error)
     addresses = resolver.cluster_spec().as_dict()['worker']
-    # The resolver sorts the hosts, n10 before n2, so its rank need not be Slurm's.
-    own = '%s:%d' % (os.environ['SLURMD_NODENAME'],
-                     port + int(os.environ['SLURM_LOCALID']))
+    # The resolver sorts the hosts, n10 before n2, so its rank may differ from Slurm's.
+    port += int(os.environ['SLURM_LOCALID'])
+    own = '%s:%d' % (os.environ['SLURMD_NODENAME'], port)
     return [('worker', *task) for task in enumerate(addresses)], addresses.index(own)

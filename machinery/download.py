@@ -15,7 +15,7 @@ from machinery.weights import check_weights, read_npy, read_weights, save_weight
 
 DEFAULT_WEIGHTS = os.path.join(ROOT, 'bvlc_alexnet.npy')
 SAMPLE = os.path.realpath(os.path.join(ROOT, 'images', 'train.txt'))
-# In the order in which they are tried; SHA-1 if its publisher gives one.
+# (URL, SHA-1 if its publisher gives one), tried in this order.
 SOURCES = [
     ('https://www.cs.toronto.edu/~guerzhoy/tf_alexnet/bvlc_alexnet.npy', None),
     ('http://www.cs.toronto.edu/~guerzhoy/tf_alexnet/bvlc_alexnet.npy', None),
@@ -24,12 +24,9 @@ SOURCES = [
 
 
 def fetch_if_missing(weights_path, train_file):
-    """Fetch the pretrained weights if weights_path means them and they are not here.
+    """Fetch the pretrained weights if weights_path means them and they are missing.
 
-    Returns weights_path, or None if they could not be fetched for the sample.
-
-    Raises:
-        InputError: they could not be fetched for other pictures.
+    Returns weights_path. If the download fails: None for the sample, else InputError.
     """
     is_default = weights_path in ('DEFAULT', DEFAULT_WEIGHTS)
     try:
@@ -46,13 +43,7 @@ def fetch_weights(path=DEFAULT_WEIGHTS, sources=SOURCES):
     """Download the pretrained weights to path, from the first source that works.
 
     Resumes an interrupted download. The file appears under its name only if it holds
-    all layers in the right shapes and finite numbers.
-
-    Args:
-        sources: list of (url, SHA-1 in hexadecimal or None); .npy or .caffemodel.
-
-    Raises:
-        InputError: no source gave the weights; says why, and what to do by hand.
+    all layers, in the right shapes and with finite numbers.
     """
     failures = []
     for url, sha1 in sources:
@@ -61,15 +52,11 @@ def fetch_weights(path=DEFAULT_WEIGHTS, sources=SOURCES):
         is_caffe = url.endswith('.caffemodel')
         try:
             transfer(url, part)
-            try:
-                found = sha1 and hashlib.sha1(np.memmap(part, mode='r')).hexdigest()
-                if found != sha1:
-                    raise InputError('SHA-1 is %s, should be %s' % (found, sha1))
-                weights = (read_caffemodel if is_caffe else read_npy)(part)
-                check_weights(weights, PRETRAINED, part)
-            except InputError:
-                os.remove(part)  # or the next try would resume it
-                raise
+            found = sha1 and hashlib.sha1(np.memmap(part, mode='r')).hexdigest()
+            if found != sha1:
+                raise InputError('SHA-1 is %s, should be %s' % (found, sha1))
+            weights = (read_caffemodel if is_caffe else read_npy)(part)
+            check_weights(weights, PRETRAINED, part)
             if is_caffe:
                 save_weights(weights, path)
                 os.remove(part)
@@ -79,22 +66,22 @@ def fetch_weights(path=DEFAULT_WEIGHTS, sources=SOURCES):
             return
         except (OSError, ValueError, http.client.HTTPException) as error:
             failures.append('  %s: %s' % (url, error))
+            if isinstance(error, InputError):
+                os.remove(part)  # or the next try would resume it
     raise InputError(
         'the pretrained weights could not be fetched:\n%s\nGet one of these files in '
-        'another way and put it beside alexnet.py; if it is the caffemodel, run\n'
-        '  python alexnet.py bvlc_alexnet.caffemodel\n'
-        'Or choose weights_path = None to start from the training images alone.'
-        % '\n'.join(failures))
+        'another way and put it beside alexnet.py (for the caffemodel, then run "python'
+        ' alexnet.py bvlc_alexnet.caffemodel"),\nor choose weights_path = None to '
+        'start from the training images alone.' % '\n'.join(failures))
 
 
 def main():
     """Fetch or convert weights, as the command line says."""
     parser = Parser(description='Fetch the pretrained weights, or convert weights.')
-    parser.add_argument('source', nargs='?', help='.caffemodel, checkpoint or .npy '
-                        'file to convert; none: fetch the pretrained weights')
-    parser.add_argument('out', nargs='?', help='.npy file to write; by default, source '
-                        'with .npy for its ending')
-    parser.add_argument('--url', help='another place to fetch the weights from')
+    parser.add_argument('source', nargs='?', help='.caffemodel, checkpoint or .npy to '
+                        'convert; default: fetch the pretrained weights')
+    parser.add_argument('out', nargs='?', help='default: source with the ending .npy')
+    parser.add_argument('--url', help='another address to fetch the weights from')
     args = parser.parse_args()
     if args.source and args.url:
         parser.error('--url must be the only argument')
@@ -103,17 +90,13 @@ def main():
         source = find_weights(args.source)
         out = args.out or os.path.splitext(source)[0] + '.npy'
         if os.path.exists(out):
-            raise InputError('%s is already there; to write it anew, remove it first'
-                             % out)
+            raise InputError('%s already exists; remove it to write it again' % out)
         save_weights(read_weights(source), out)
         copy_model(source, out)
     elif os.path.exists(out):
-        try:
-            check_weights(read_weights(out), PRETRAINED, out)
-        except InputError as error:
-            raise InputError('%s\nRemove it, and "python alexnet.py" fetches it anew.'
-                             % error)
-        return print('%s is already there, and whole' % out)
+        print('Checking %s; remove it to fetch it again' % out)
+        check_weights(read_weights(out), PRETRAINED, out)
+        return print('It is complete')
     else:
         fetch_weights(out, [(args.url, None)] if args.url else SOURCES)
     print('Wrote %s' % out)

@@ -1,4 +1,4 @@
-"""Drawings of how a network does, as the bytes of picture files."""
+"""Drawings that show how good a network is, as the bytes of picture files."""
 import math
 import os
 import warnings
@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 from machinery.pictures import load_ahead
 from machinery.settings import InputError, printable
 
+WHITE = np.full((227, 227, 3), 255, np.uint8)
 PROJECTOR_CONFIG = '''embeddings {
   tensor_name: "bottleneck"
   tensor_path: "features.tsv"
   metadata_path: "pictures.tsv"
-  sprite { image_path: "thumbnails.png"
-           single_image_dim: 64 single_image_dim: 64 }
+  sprite { image_path: "thumbnails.png" single_image_dim: 64 single_image_dim: 64 }
 }
 '''
 
@@ -46,55 +46,45 @@ def draw_confusions(labels, predicted, class_names):
 
 
 def draw_mistakes(data, values, class_names):
-    """Return the 16 wrongly classified pictures of highest loss as a JPEG, or None.
+    """Return the 16 wrongly classified pictures with the highest loss as a JPEG.
 
-    Args:
-        data: an ImageDataGenerator.
-        values: {name: array with a value per sample of the list}: true, predicted (both
-            labels), probability, cross_entropy.
+    values holds an array for each of true, predicted (both labels), probability and
+    cross_entropy, with a value per sample of the list. Without a mistake, return None.
     """
-    labels, predicted = values['true'], values['predicted']
-    wrong = np.flatnonzero(predicted != labels)
+    wrong = np.flatnonzero(values['predicted'] != values['true'])
     worst = wrong[values['cross_entropy'][wrong].argsort()[::-1][:16]]
     if not len(worst):
         return None
+    true, predicted = [[cut(class_names[label]) for label in values[name][worst]]
+                       for name in ('true', 'predicted')]
+    names = [cut(os.path.basename(data.paths[sample]), 30) for sample in worst]
     return draw_tiles(load_all(data, worst), [
-        '%s\ntrue: %s\npredicted: %s, %.2f' % (
-            cut(os.path.basename(data.paths[sample]), 30),
-            cut(class_names[labels[sample]]), cut(class_names[predicted[sample]]),
-            values['probability'][sample])
-        for sample in worst])
+        '%s\ntrue: %s\npredicted: %s, %.2f' % row
+        for row in zip(names, true, predicted, values['probability'][worst])])
 
 
 def load_all(data, samples):
-    """Yield the images of samples, None for one that cannot be read here."""
+    """Yield the images of samples, a white one if a picture cannot be read."""
     for _, images in load_ahead(data.load, samples, 16):
         for image in images:
-            yield None if isinstance(image, InputError) else image
+            yield WHITE if isinstance(image, InputError) else image
 
 
 def draw_batch(images, labels, class_names):
-    """Return images, uint8 (n, 227, 227, 3), with their classes, as a JPEG.
-
-    Args:
-        labels: array (n, number of classes), one-hot.
-    """
+    """Return uint8 images (n, 227, 227, 3) with their one-hot labels as a JPEG."""
     return draw_tiles(images, [cut(class_names[label]) for label in labels.argmax(1)])
 
 
 def draw_tiles(images, texts):
-    """Return uint8 BGR arrays (227, 227, 3), four in a row, each above its text."""
+    """Draw uint8 BGR images (227, 227, 3), four in a row, each above its text."""
     rows = math.ceil(len(texts) / 4)
     height = 240 + 16 * max(text.count('\n') + 1 for text in texts)
     figure = Figure((9.6, rows * height / 100), dpi=100)
-    tiles = np.full((4 * rows, height, 240, 3), 255, np.uint8)
     for position, (image, text) in enumerate(zip(images, texts)):
-        if image is not None:
-            tiles[position, 6:233, 6:233] = image[:, :, ::-1]
         row, column = divmod(position, 4)
-        figure.text(0.006 + column / 4, 1 - (row * height + 236) / (rows * height),
-                    plain(text), va='top', fontsize=9)
-    figure.figimage(arrange(tiles, 4))
+        x, y = 240 * column + 6, (rows - row) * height  # y counts from the bottom
+        figure.figimage(image[:, :, ::-1], x, y - 233)
+        figure.text(x, y - 236, plain(text), va='top', fontsize=9, transform=None)
     return render(figure, '.jpg')
 
 
@@ -109,14 +99,14 @@ def draw_filters(weights):
 
 
 def arrange(tiles, columns):
-    """Return tiles (n, height, width, 3) as one image with so many columns of them."""
+    """Join tiles (n, height, width, 3) to one image with this number of columns."""
     _, height, width, _ = tiles.shape
     return tiles.reshape(-1, columns, height, width, 3).swapaxes(1, 2).reshape(
         -1, columns * width, 3)
 
 
 def cut(text, length=20):
-    """Return text, cut off if it is longer than length."""
+    """Shorten text to at most length characters."""
     return text if len(text) <= length else text[:length - 1] + '…'
 
 
@@ -128,7 +118,7 @@ def plain(text):
 def render(figure, ending):
     """Return a figure as the bytes of a picture file."""
     canvas = FigureCanvasAgg(figure)
-    with warnings.catch_warnings():  # letters that its font lacks come out as boxes
+    with warnings.catch_warnings():  # its font draws boxes for letters that it lacks
         warnings.simplefilter('ignore', UserWarning)
         canvas.draw()
     pixels = np.asarray(canvas.buffer_rgba())[:, :, 2::-1]
@@ -136,10 +126,9 @@ def render(figure, ending):
 
 
 def write_projector(folder, features, batch_size, class_names):
-    """Write a page for TensorBoard's projector: features, thumbnails and class names.
+    """Write a page for TensorBoard's projector: features, thumbnails, class names.
 
-    Args:
-        features: Features of a generator that does not shuffle.
+    features must come from a generator that does not shuffle.
     """
     data = features.data
     samples, rows = select_features(features, batch_size)
@@ -147,22 +136,21 @@ def write_projector(folder, features, batch_size, class_names):
     with open(os.path.join(folder, 'pictures.tsv'), 'w', encoding='utf-8') as file:
         file.write('class\tpicture\n')
         for sample in samples:
-            cells = class_names[data.labels[sample]], data.paths[sample]
-            file.write('\t'.join(map(printable, cells)) + '\n')
+            file.write('%s\t%s\n' % (printable(class_names[data.labels[sample]]),
+                                     printable(data.paths[sample])))
     side = math.ceil(math.sqrt(len(samples)))
     tiles = np.full((side * side, 64, 64, 3), 255, np.uint8)
     for tile, image in zip(tiles, load_all(data, samples)):
-        if image is not None:
-            cv2.resize(image, (64, 64), tile, interpolation=cv2.INTER_AREA)
+        cv2.resize(image, (64, 64), tile, interpolation=cv2.INTER_AREA)
     cv2.imwrite(os.path.join(folder, 'thumbnails.png'), arrange(tiles, side))
     with open(os.path.join(folder, 'projector_config.pbtxt'), 'w') as file:
         file.write(PROJECTOR_CONFIG)
 
 
 def select_features(features, batch_size):
-    """Return the numbers and features (n, m) of evenly chosen samples of this worker.
+    """Return evenly spaced samples of this worker, and their features (n, m).
 
-    At most 500, and fewer if the features are longer than 4000 numbers.
+    At most 500, and fewer if a feature is longer than 4000 numbers.
     """
     samples, rows = [], []
     for batch in features.batches(batch_size):
@@ -170,7 +158,7 @@ def select_features(features, batch_size):
         found = batch.images.reshape(len(batch.images), -1)
         count = min(500, max(1, 2000000 // found.shape[1]))
         stride = math.ceil(features.data_size / count)
-        # A view would keep the whole batch in memory.
-        rows.append(found[-start % stride::stride].copy())
-        samples.extend(batch.samples[-start % stride::stride])
+        chosen = slice(-start % stride, None, stride)
+        rows.append(found[chosen].copy())  # a view would keep the batch in memory
+        samples.extend(batch.samples[chosen])
     return samples, np.concatenate(rows)

@@ -1,4 +1,4 @@
-"""A SavedModel, for TensorFlow Serving and other programs."""
+"""Export a SavedModel, for TensorFlow Serving and other programs."""
 import os
 import shutil
 
@@ -17,25 +17,20 @@ def export_model(build, class_names, folder, size, margin):
 
     Args:
         build: function from uint8 images, as load_image returns them, to an AlexNet.
-        folder: must not exist; it appears when it is complete, with its parents.
+        folder: must not exist; it appears when it is complete.
         size, margin: as load_image takes them.
-
-    Raises:
-        InputError: the folder cannot be made; names it.
     """
     part = folder.rstrip(os.sep) + '.part'
     shutil.rmtree(part, ignore_errors=True)
     os.makedirs(part)
     with tf.Graph().as_default(), tf.Session(config=session_config()) as session:
         pictures = tf.placeholder(tf.string, [None], 'pictures')
-        images = tf.map_fn(lambda data: preprocess(data, size, margin), pictures,
-                           tf.uint8)
-        model = build(images)
+        model = build(tf.map_fn(lambda data: preprocess(data, size, margin), pictures,
+                                tf.uint8))
         probabilities, class_ids = tf.nn.top_k(model.probabilities, len(class_names))
-        names = tf.gather(tf.constant(class_names), class_ids)
-        model.load_initial_weights(session)
         outputs = {'probabilities': probabilities, 'class_ids': class_ids,
-                   'names': names}
+                   'names': tf.gather(tf.constant(class_names), class_ids)}
+        model.load_initial_weights(session)
         builder = tf.saved_model.Builder(part)
         builder.add_meta_graph_and_variables(session, ['serve'], {
             'serving_default': tf.saved_model.predict_signature_def(
@@ -47,35 +42,33 @@ def export_model(build, class_names, folder, size, margin):
 
 
 def preprocess(data, size, margin):
-    """load_image in graph form, for a file's bytes as a scalar tensor.
+    """load_image as part of the graph: a scalar string to a uint8 BGR image.
 
-    Takes JPEG, PNG, BMP, and GIF of one frame; CMYK comes out up to 2 of 255 levels
-    different.
+    Takes JPEG, PNG, BMP, and GIF of one frame. CMYK differs by up to 2 of 255 levels.
     """
     def has(mark, start):
         return tf.equal(tf.strings.substr(data, start, len(mark)), mark)
 
     image = tf.case([(has('PNG', 1), lambda: decode_png(data)),
                      (has('BM', 0), lambda: decode_bmp(data))],
-                    # The decoding that OpenCV uses, too. It takes GIF as well.
+                    # OpenCV decodes with the same method. GIF works here as well.
                     lambda: turn(tf.image.decode_jpeg(
                         data, 3, dct_method='INTEGER_ACCURATE'), data))
     width, height = size
     start = margin // 2
     image = resize(image, (width + margin, height + margin))
-    image = image[start:start + height, start:start + width, ::-1]
-    return tf.cast(image, tf.uint8)
+    return tf.cast(image[start:start + height, start:start + width, ::-1], tf.uint8)
 
 
 def decode_png(data):
-    """Decode a PNG, with what is transparent on white."""
+    """Decode a PNG; transparency becomes white."""
     image = tf.cast(tf.image.decode_png(data, 4), tf.float32)
     alpha = image[:, :, 3:] / 255
     return tf.cast(image[:, :, :3] * alpha + 255 * (1 - alpha) + 0.5, tf.uint8)
 
 
 def decode_bmp(data):
-    """Decode a BMP; a fourth channel is no alpha, and a single one is grey."""
+    """Decode a BMP; ignore a fourth channel, which is not alpha, and expand grey."""
     image = tf.image.decode_bmp(data)[:, :, :3]
     return tf.tile(image, [1, 1, 3 // tf.shape(image)[2]])
 
@@ -83,20 +76,19 @@ def decode_bmp(data):
 def turn(image, data):
     """Turn a JPEG as the EXIF orientation in its first bytes says.
 
-    The orientation is an entry of 12 bytes, in either order: the tag 0x112, the type 3,
-    the count 1, and the value from 1 to 8. EXIF 2.3, section 4.6.
+    The orientation is an entry of 12 bytes, in either byte order: the tag 0x112, the
+    type 3, the count 1, and the value from 1 to 8. EXIF 2.3, section 4.6.
     """
     head = tf.cast(tf.decode_raw(tf.strings.substr(data, 0, 4096), tf.uint8), tf.int32)
-    windows = tf.stack([head[start:tf.size(head) - 9 + start] for start in range(10)])
+    # Each row holds 10 bytes in a row, of which all but the value are known.
+    windows = tf.stack([head[i:tf.size(head) - 9 + i] for i in range(10)], 1)
     orientation = tf.constant([1])
-    for entry in ([0x12, 1, 3, 0, 1, 0, 0, 0, None, 0],
-                  [1, 0x12, 0, 3, 0, 0, 0, 1, 0, None]):
-        known = [place for place, value in enumerate(entry) if value is not None]
-        is_here = tf.reduce_all(tf.equal(
-            tf.gather(windows, known),
-            [[entry[place]] for place in known]), 0)
-        orientation = tf.concat([tf.boolean_mask(
-            windows[entry.index(None)], is_here), orientation], 0)
+    for entry, place in [([0x12, 1, 3, 0, 1, 0, 0, 0, 0, 0], 8),
+                         ([1, 0x12, 0, 3, 0, 0, 0, 1, 0, 0], 9)]:
+        others = windows * (1 - tf.one_hot(place, 10, dtype=tf.int32))
+        is_here = tf.reduce_all(tf.equal(others, entry), 1)
+        orientation = tf.concat([tf.boolean_mask(windows[:, place], is_here),
+                                 orientation], 0)
     orientation = orientation[0]
     for values, change in [((5, 6, 7, 8), lambda: tf.transpose(image, [1, 0, 2])),
                            ((2, 3, 6, 7), lambda: image[:, ::-1]),
@@ -107,9 +99,9 @@ def turn(image, data):
 
 
 def resize(image, size):
-    """Resize (h, w, 3) to size (width, height), in cv2.resize's arithmetic for uint8.
+    """Resize (h, w, 3) to size (width, height), with cv2.resize's uint8 arithmetic.
 
-    It keeps weights as multiples of 1 / 2048 and cuts off lower bits (resize.cpp,
+    It rounds weights to multiples of 1 / 2048 and cuts off lower bits (resize.cpp,
     VResizeLinear); the exact mean would be a level higher at every eighth value.
     """
     image = tf.cast(image, tf.int32)
@@ -123,7 +115,7 @@ def resize(image, size):
 
 
 def interpolation(length, size):
-    """Return two neighbours of each of size points, and the weight of the second."""
+    """Return the two neighbours of each of size points, and the second's weight."""
     scale = tf.cast(length, tf.float64) / size
     point = tf.cast((tf.range(size, dtype=tf.float64) + 0.5) * scale - 0.5, tf.float32)
     before = tf.floor(point)

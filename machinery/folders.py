@@ -8,37 +8,25 @@ from collections import Counter, namedtuple
 
 import numpy as np
 
-from machinery.find import HEIC_ENDINGS, find_classes, find_files, find_parts
+from machinery.find import HEIC_ENDINGS, find_classes, find_files
 from machinery.lists import read_class_names
 from machinery.pictures import read_file
 from machinery.settings import InputError, Parser, input_errors, integer, parse
 
 LISTS = ['train', 'val', 'test']
-# What find_pictures finds. Test pictures without classes are of class None.
 Found = namedtuple('Found', [
-    'part_folders',  # names of the folders that are parts; none: it is not split
-    'classes',       # {part: {class name: [paths]}}; a part is the index of its list
-    'class_names',   # in the order of the labels
-    'others'])       # paths of the files that are not pictures
+    'part_of',      # {folder that is a part: part}; empty if there is no split
+    'classes',      # {part: {class name, or None without labels: [paths]}}
+    'class_names',  # in the order of the labels
+    'others'])      # paths of the files that are not pictures
 
 
 def find_pictures(folder, classes_file=None):
-    """Find the pictures below a folder, and their classes.
-
-    Args:
-        classes_file: gives the class names, in the order of the labels.
-
-    Returns:
-        a Found.
-
-    Raises:
-        InputError: there are no pictures, one has no class, or all have the same.
-    """
+    """Return a Found for a folder; classes_file gives the order of the labels."""
     pictures, others = find_files(folder)
     if not pictures:
         raise InputError('%s: no pictures there' % folder)
-    part_folders, parts = find_parts(folder, pictures)
-    classes = {part: find_classes(part, members) for part, members in parts.items()}
+    part_of, classes = find_classes(folder, pictures)
     names = sorted(set().union(*classes.values()) - {None})
     if all(re.fullmatch('[0-9]+', name) for name in names):
         names.sort(key=int)
@@ -49,48 +37,31 @@ def find_pictures(folder, classes_file=None):
     if len(class_names) < 2:
         raise InputError('%s: all pictures are of one class, %s; at least 2 classes '
                          'are needed' % (folder, *names))
-    return Found(part_folders, classes, class_names, others)
+    return Found(part_of, classes, class_names, others)
 
 
 def split_pictures(found, shares, seed):
-    """Return {part: [(path, label)]}; the label of a picture without a class is None.
+    """Return {list name: [(path, label or None)]}; shares are {list name: its size}.
 
-    A part that the folder has stays as it is. A missing one is taken from the part for
-    training, unless its share is 0.
-
-    Args:
-        found: a Found.
-        shares: relative sizes of the lists for training, validation and test.
-
-    Raises:
-        InputError: a picture cannot be read.
+    A part that the folder has stays as it is. If one is missing, it is taken from the
+    training pictures, unless its share is 0.
     """
-    new = [0] + [part for part in (1, 2) if part not in found.classes and shares[part]]
-    lists = dict(zip(new, split_classes(found.classes[0], found.class_names,
-                                        [shares[part] for part in new], seed)))
-    for part in sorted(set(found.classes) - {0}):
-        classes = found.classes[part]
-        lists[part], = split_classes(classes, found.class_names, [1])
-        lists[part] += [(path, None) for path in classes.get(None, [])]
-    return lists
+    new = [name for name in LISTS
+           if name == 'train' or name not in found.classes and shares[name]]
+    lists = dict(zip(new, split_classes(found.classes['train'], found.class_names,
+                                        [shares[name] for name in new], seed)))
+    for name in set(found.classes) - {'train'}:
+        classes = found.classes[name]
+        lists[name], = split_classes(classes, found.class_names, [1])
+        lists[name] += [(path, None) for path in classes.get(None, [])]
+    return {name: lists[name] for name in LISTS if name in lists}
 
 
 @input_errors()
 def split_classes(classes, class_names, shares, seed=0):
-    """Distribute the pictures of each class at random among as many lists as shares.
+    """Split {class name: [paths]} at random; return [(path, label)] for each share.
 
     Identical pictures always go to the same list, even if their classes differ.
-
-    Args:
-        classes: {class name: [paths]}.
-        class_names: in the order of the labels.
-        shares: relative sizes of the lists.
-
-    Returns:
-        a list of (path, label) for each share.
-
-    Raises:
-        InputError: a picture cannot be read.
     """
     rng = np.random.RandomState(seed)
     lists, list_of = [[] for _ in shares], {}
@@ -110,20 +81,16 @@ def split_classes(classes, class_names, shares, seed=0):
 
 @input_errors()
 def write_lists(lists, class_names, args):
-    """Write the lists and classes.txt as the command line says; return {name: path}.
-
-    Raises:
-        InputError: a file is there already, or cannot be written.
-    """
+    """Write the lists and classes.txt to the folder args.out; return {name: path}."""
     paths = {name: os.path.normpath(os.path.join(args.out, name + '.txt'))
              for name in LISTS + ['classes']}
     taken = [path for path in paths.values() if os.path.exists(path) and not (
         args.classes and os.path.samefile(path, args.classes))]
     if taken and not args.force:
-        raise InputError('%s would be overwritten; --force does so' % ', '.join(taken))
+        raise InputError('%s would be overwritten; use --force' % ', '.join(taken))
     lines = {}
-    for part, pairs in lists.items():
-        lines[LISTS[part]] = [  # paths start with ./, since # starts a comment
+    for name, pairs in lists.items():
+        lines[name] = [  # paths start with ./, because # starts a comment
             os.path.join('.', os.path.relpath(path, args.out)) +
             ('' if label is None else ' %d' % label) for path, label in pairs]
     lines['classes'] = class_names
@@ -137,11 +104,10 @@ def write_lists(lists, class_names, args):
 
 
 def report(folder, found, lists, written):
-    """Print how many pictures each list has, what is left out, and what to run next."""
-    has_labels = None not in found.classes.get(2, {})
-    counts = {LISTS[part]: np.bincount([label for _, label in pairs],
-                                       minlength=len(found.class_names))
-              for part, pairs in sorted(lists.items()) if part < 2 or has_labels}
+    """Print the size of each list, the files left out, and the command to train."""
+    labelled = [name for name in lists if None not in found.classes.get(name, {})]
+    counts = {name: np.bincount([label for _, label in lists[name]],
+                                minlength=len(found.class_names)) for name in labelled}
     row = '%-20s' + (1 + len(counts)) * ' %7s'
     print(row % ('class', 'label', *counts))
     for label, class_name in enumerate(found.class_names):
@@ -151,23 +117,23 @@ def report(folder, found, lists, written):
         if lacking:
             print('Warning: %s.txt has no picture of %s' % (name, ', '.join(lacking)))
     report_ignored(folder, found, lists)
-    if found.part_folders:
-        made = ['; %s.txt was taken from its part for training' % LISTS[part]
-                for part in lists if part not in found.classes]
+    if found.part_of:
+        made = ['; %s.txt was taken from its part for training' % name
+                for name in lists if name not in found.classes]
         print('%s is split already, which was kept%s%s' % (
-            folder, ''.join(made), '' if has_labels else
+            folder, ''.join(made), '' if labelled == list(lists) else
             '; test.txt has no labels: it is for predict.py'))
     print('Wrote %s' % ', '.join(written.values()))
-    options = ['--%s_file %s' % (name, shlex.quote(path)) for name, path in
-               written.items() if name != 'test' or has_labels]
+    options = ' '.join('--%s_file %s' % (name, shlex.quote(written[name]))
+                       for name in labelled + ['classes'])
     job = '/tmp/' + re.sub(r'[^\w-]+', '_', os.path.basename(os.path.abspath(folder)))
     print('python finetune.py %s --num_classes %d --learning_rate 0.001 --batch_size '
           '128 --checkpoint_path %s/checkpoints --filewriter_path %s/tensorboard'
-          % (' '.join(options), len(found.class_names), job, job))
+          % (options, len(found.class_names), job, job))
 
 
 def report_ignored(folder, found, lists):
-    """Print which files are not pictures, and which folders have no pictures."""
+    """Print the files that are not pictures, and the folders without pictures."""
     endings = Counter(os.path.splitext(path)[1].lower() for path in found.others)
     if endings:
         print('Ignored: ' + ', '.join('%d %s' % (count, ending or 'without an ending')
@@ -178,7 +144,7 @@ def report_ignored(folder, found, lists):
     # Every folder that has a picture in it, at any depth.
     used = {parent for pairs in lists.values() for path, _ in pairs
             for parent in pathlib.Path(path).parents}
-    empty = [os.path.relpath(str(path), folder) for name in [''] + found.part_folders
+    empty = [os.path.relpath(str(path), folder) for name in ['', *found.part_of]
              for path in pathlib.Path(folder, name).iterdir()
              if path.is_dir() and path.name[0] != '.' and path not in used]
     if empty:
@@ -188,19 +154,16 @@ def report_ignored(folder, found, lists):
 def main():
     """Write lists of the pictures in a folder, as the command line says."""
     parser = Parser(
-        description='Write train.txt, val.txt and test.txt of the pictures in a folder '
-        'that has a subfolder for each class, or names like cat.0.jpg; and '
-        'classes.txt, whose lines are the names of the classes. A folder that is split '
-        'into train, val or test stays so; of these, a missing one is made.')
+        description='Write train.txt, val.txt, test.txt and classes.txt for a folder '
+        'that has a subfolder for each class, or names like cat.0.jpg. If it is split '
+        'into train, val or test, the split is kept, and a missing part is made.')
     parser.add_argument('folder')
     parser.add_argument('--split', nargs=3, type=float, default=[70, 15, 15],
                         metavar=('TRAIN', 'VAL', 'TEST'), help='default: 70 15 15')
     parser.add_argument('--seed', default=0, help='of the random split',
                         type=lambda text: parse(text, integer(0, 2 ** 32 - 1)))
-    parser.add_argument('--classes', help='a file with the names of the classes, in '
-                        'the order that their labels shall have')
-    parser.add_argument('--out', default='.', help='folder of the lists; default: '
-                        'the current one')
+    parser.add_argument('--classes', help='file of class names in label order')
+    parser.add_argument('--out', default='.', help='folder for the lists; default: .')
     parser.add_argument('--force', action='store_true', help='overwrite lists')
     args = parser.parse_args()
     shares = args.split
@@ -208,6 +171,6 @@ def main():
         parser.error('--split: the shares must be 0 or more, those of training and '
                      'validation above 0')
     found = find_pictures(args.folder, args.classes)
-    lists = split_pictures(found, shares, args.seed)
+    lists = split_pictures(found, dict(zip(LISTS, shares)), args.seed)
     written = write_lists(lists, found.class_names, args)
     report(args.folder, found, lists, written)

@@ -1,5 +1,6 @@
 """Lists of pictures and of classes: find, read, warn."""
 import codecs
+import contextlib
 import glob
 import io
 import itertools
@@ -8,7 +9,6 @@ import re
 from array import array
 
 import numpy as np
-from tqdm import tqdm
 
 from machinery.find import find_files, is_list
 from machinery.settings import InputError, input_errors, open_plain
@@ -19,11 +19,7 @@ is_header = re.compile('[a-z_ "]+[,;][a-z_ "]+', re.I).fullmatch  # of a CSV fil
 
 
 def read_lines(path):
-    """Yield (line number, line) of a text file, without blank lines and comments.
-
-    Raises:
-        InputError: it is neither UTF-8 nor UTF-16 with a byte order mark.
-    """
+    """Yield (line number, line) of a text file, without blank lines and comments."""
     with input_errors(), open_plain(path) as file:
         is_utf16 = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
         file.seek(0)
@@ -33,7 +29,7 @@ def read_lines(path):
         try:
             for line_number, line in enumerate(lines, 1):
                 if '\0' in line:
-                    raise InputError('%s, line %d: this is no text file'
+                    raise InputError('%s, line %d: this is not a text file'
                                      % (path, line_number))
                 line = line.strip()
                 if line and not line.startswith('#'):
@@ -44,23 +40,13 @@ def read_lines(path):
 
 
 def read_list(list_path, num_classes, check_files=True):
-    """Read a list file of pictures and labels.
+    """Return the paths, int32 labels and int32 line numbers (from 1) of a list file.
 
     A line is "path label", split at its last white space, or "path,label". The label is
-    an integer in 0..num_classes - 1; a relative path starts at the list's folder. Blank
-    lines, lines that start with # and the header of a CSV file are skipped. If a path
-    does not exist, it is tried again without quotes and commas and with / for \\.
-
-    Args:
-        check_files: a picture that does not exist is a fault.
-
-    Returns:
-        paths (list of str), labels (int32 array), line numbers from 1 (int32 array).
-
-    Raises:
-        InputError: the list cannot be read, is empty, or has faults; shows up to 20.
+    an integer in 0..num_classes - 1; a relative path starts at the list's folder. The
+    header of a CSV file is skipped. With check_files, a missing picture is a fault.
     """
-    paths, label_of, faults, wrong_labels = [], {}, [], []
+    paths, label_of, faults = [], {}, []
     labels, line_numbers = array('q'), array('i')  # a list of a million fills 40 MB
     for line_number, line in read_lines(list_path):
         try:
@@ -69,46 +55,31 @@ def read_list(list_path, num_classes, check_files=True):
             if paths or faults or not is_header(line):
                 faults.append('line %d: %s' % (line_number, fault))
             continue
-        path = find_file(os.path.dirname(list_path), path)
+        path = find_file(list_path, path)
         paths.append(path)
         labels.append(label)
         line_numbers.append(line_number)
         same_path = os.path.normpath(path)
         if not 0 <= label < num_classes:
-            wrong_labels.append('line %d: label %d is not in 0..%d'
-                                % (line_number, label, num_classes - 1))
+            faults.append('line %d: label %d is not in 0..%d'
+                          % (line_number, label, num_classes - 1))
         elif label_of.setdefault(same_path, label) != label:
             faults.append('line %d: label %d, but label %d in an earlier line: %s'
                           % (line_number, label, label_of[same_path], path))
         if check_files and not os.path.isfile(path):
             faults.append('line %d: no such file: %.500s' % (line_number, path))
-    if not paths and len(faults) > 3:
-        raise InputError('%s: no line is "path label" with an integer for a label; the '
-                         'first fault: %s' % (list_path, faults[0]))
     if not paths and not faults:
         faults.append('no samples in it')
-    if faults or wrong_labels:
-        raise InputError('\n  '.join([list_path + ':'] + describe(
-            faults, wrong_labels, labels, num_classes)))
+    if faults:
+        lines = [list_path + ':'] + faults[:MAX_FAULTS]
+        if len(faults) > MAX_FAULTS:
+            lines.append('and %d more' % (len(faults) - MAX_FAULTS))
+        low, high = min(labels, default=0), max(labels, default=0)
+        if low < 0 or high >= num_classes:
+            lines.append('the labels run %d..%d, but labels start at 0 and num_classes '
+                         'is %d' % (low, high, num_classes))
+        raise InputError('\n  '.join(lines))
     return paths, np.array(labels, np.int32), np.array(line_numbers, np.int32)
-
-
-def describe(faults, wrong_labels, labels, num_classes):
-    """Return lines of text: 20 faults, 3 wrong labels, and a hint how to mend them."""
-    lines = []
-    for found, limit, kind in [(faults, MAX_FAULTS, ''),
-                               (wrong_labels, 3, ' such labels')]:
-        lines += found[:limit]
-        if len(found) > limit:
-            lines.append('and %d more%s' % (len(found) - limit, kind))
-    low, high = min(labels, default=0), max(labels, default=0)
-    if (low, high) == (1, num_classes):
-        lines.append('the labels run 1..%d, but labels start at 0' % num_classes)
-    elif wrong_labels and low >= 0:
-        lines.insert(0, 'the labels run %d..%d, more than %d classes: set num_classes '
-                     '= %d, or choose a network that has so many'
-                     % (low, high, num_classes, high + 1))
-    return lines
 
 
 def split_line(line):
@@ -124,8 +95,9 @@ def split_line(line):
     return path[0].strip(), int(label)
 
 
-def find_file(folder, path):
-    """Return the path that a list in a folder means: as it is, if that exists."""
+def find_file(list_path, path):
+    """Return a listed path; if missing, try it without quotes and with / for \\."""
+    folder = os.path.dirname(list_path)
     whole = os.path.join(folder, path)
     plain = os.path.join(folder, path.strip('"\',;').replace('\\', '/'))
     if plain != whole and not os.path.exists(whole) and os.path.exists(plain):
@@ -135,14 +107,7 @@ def find_file(folder, path):
 
 @input_errors()
 def read_class_names(path, num_classes=None):
-    """Read a file with one class name per line, in the order of the labels.
-
-    Without a path, return the labels as names.
-
-    Raises:
-        InputError: the file cannot be read, is not UTF-8, has a blank line, a name
-            twice, or not num_classes lines.
-    """
+    """Read a file with one class name per line; without a path, names are numbers."""
     if path is None:
         return [str(label) for label in range(num_classes)]
     with open_plain(path) as file:
@@ -155,7 +120,7 @@ def read_class_names(path, num_classes=None):
         if not name:
             raise InputError('%s, line %d: no name' % (path, line_number))
         if line_of.setdefault(name, line_number) != line_number:
-            raise InputError('%s, line %d: %s is in line %d, too'
+            raise InputError('%s, line %d: %s is already in line %d'
                              % (path, line_number, name, line_of[name]))
     if num_classes and len(line_of) != num_classes:
         raise InputError('%s: expected names of num_classes = %d classes, found %d'
@@ -164,9 +129,10 @@ def read_class_names(path, num_classes=None):
 
 
 def list_warnings(generators):
-    """Return warnings about the samples of ImageDataGenerators, as a list of text."""
+    """Return warnings about shared pictures and missing classes, as a list of text."""
     warnings = []
-    files = [(data, file_numbers(data.paths)) for data in generators]
+    files = [(data, np.fromiter(map(file_number, data.paths), np.int64))
+             for data in generators]
     for (other, there), (data, here) in itertools.combinations(files, 2):
         shared = np.flatnonzero(np.isin(here, there))
         if len(shared):
@@ -176,7 +142,7 @@ def list_warnings(generators):
                 '%d %s also in %s, so its accuracy is too optimistic; the first is %s '
                 '(lines %d and %d)' % (
                     len(shared), words % data.class_list, other.class_list,
-                    data.paths[shared[0]], line_number, data.line_numbers[shared[0]]))
+                    data.paths[shared[0]], data.line_numbers[shared[0]], line_number))
     for data in generators:
         empty = np.flatnonzero(np.bincount(data.labels, minlength=data.n_classes) == 0)
         if len(empty):
@@ -186,33 +152,22 @@ def list_warnings(generators):
     return warnings
 
 
-def file_numbers(paths):
-    """Return a number for each picture, the same for all links to a file."""
-    numbers = np.empty(len(paths), np.int64)
-    for sample, path in enumerate(tqdm(paths, 'Comparing lists', leave=False, delay=2,
-                                       disable=None)):
-        try:
-            file = os.stat(path)
-            numbers[sample] = hash((file.st_dev, file.st_ino))
-        except OSError:  # it may be on another machine
-            numbers[sample] = hash(path)
-    return numbers
+def file_number(path):
+    """Return a number for a picture, the same for all links to its file."""
+    try:
+        file = os.stat(path)
+        return hash((file.st_dev, file.st_ino))
+    except OSError:  # it may be on another machine
+        return hash(path)
 
 
 @input_errors()
 def find_pictures(source):
-    """Return the paths of a picture, or of those in a folder, a pattern or a list.
-
-    A list is any other text file, with one path per line.
-
-    Raises:
-        InputError: there are none, or it cannot be read, or links lead in circles.
-    """
+    """Return the paths of a picture, a folder, a pattern, or a list of paths alone."""
     if os.path.isdir(source):
         paths, _ = find_files(source)
     elif is_list(source):
-        paths = [find_file(os.path.dirname(source), line)
-                 for _, line in read_lines(source)]
+        paths = [find_file(source, line) for _, line in read_lines(source)]
     else:
         paths = [source] if os.path.isfile(source) else sorted(
             glob.glob(source, recursive=True))
@@ -222,12 +177,10 @@ def find_pictures(source):
 
 
 def has_labels(path):
-    """Tell whether this is a list with labels, and not one of pictures alone."""
+    """Tell whether this is a list with labels, rather than one of pictures alone."""
     lines = read_lines(path) if is_list(path) else []
     for _, line in itertools.islice(lines, 2):  # the first may be a header
-        try:
+        with contextlib.suppress(InputError):
             split_line(line)
-            return not os.path.isfile(find_file(os.path.dirname(path), line))
-        except InputError:
-            pass
+            return not os.path.isfile(find_file(path, line))
     return False

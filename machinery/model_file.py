@@ -1,6 +1,6 @@
-"""model.json beside checkpoints: what predict.py needs to use them, how they were made.
+"""model.json next to checkpoints: how they were made, which predict.py must know.
 
-An .npy file has one of its own name instead: my.json beside my.npy.
+The model.json of an .npy file has the file's own name: my.json next to my.npy.
 """
 import json
 import os
@@ -41,56 +41,53 @@ def write_model(path, model):
 
 @input_errors()
 def read_model(weights_path):
-    """Return the content of the model.json of these weights, {} if there is none."""
+    """Return the content of these weights' model.json, {} if there is none."""
     path = model_path(weights_path)
     if not os.path.exists(path):
         return {}
-    with open(path) as file:
-        try:
+    try:
+        with open(path) as file:
             return dict(json.load(file))
-        except (ValueError, TypeError) as error:
-            raise InputError('%s: damaged (%s); remove it, or let finetune.py '
-                             '--resume=True write it again' % (path, error))
+    except (ValueError, TypeError) as error:
+        raise InputError('%s: damaged (%s); remove it, or let finetune.py '
+                         '--resume=True write it again' % (path, error))
 
 
 def copy_model(source, target):
-    """Copy the model.json of a weight file to another weight file."""
-    if read_model(source):
-        write_model(model_path(target), read_model(source))
+    """Copy the model.json of a weight file, if it has one, for another weight file."""
+    model = read_model(source)
+    if model:
+        write_model(model_path(target), model)
 
 
 def describe(facts, session, model, pictures, load_image, data, val_data, class_names,
              optimizer):
-    """Add to the facts for model.json what is known once the graph is built.
+    """Complete the facts for model.json, which hold only the settings so far.
 
-    Args:
-        facts: dict, with the settings in it.
-        model, pictures: the AlexNet, and the placeholder that is fed with pictures.
-        data, val_data: generators of the training and validation pictures.
+    pictures is the placeholder that is fed with pictures; data and val_data are the
+    generators for training and validation.
     """
-    facts['settings']['training pictures'] = (
-        len(data.paths) if has_files(data) else data.data_size)
-    facts['lists'] = {
-        name: digest_of(one) for name, one in [('train_file', data),
-                                               ('val_file', val_data)]
-        if has_files(one)}
-    facts['settings']['optimizer'] = dict(
+    settings, preprocessing, count = facts['settings'], None, data.data_size
+    if has_files(data):
+        count = len(data.paths)  # of all workers
+        preprocessing = {'size': list(data.scale_size), 'margin': data.margin}
+        preprocessing['test'] = summarize(session, model, pictures, load_image,
+                                          **preprocessing)
+    settings['training pictures'] = count
+    settings['optimizer'] = dict(
         {name.lstrip('_'): value for name, value in vars(optimizer).items()
          if type(value) in (int, float)}, kind=type(optimizer).__name__)
-    preprocessing = None
-    if has_files(data):
-        preprocessing = {
-            'size': list(data.scale_size), 'margin': data.margin,
-            'test': summarize(session, model, pictures, load_image, data.scale_size,
-                              data.margin)}
+    lists = {'train_file': data, 'val_file': val_data}
     facts.update(
+        lists={name: digest_of(listed) for name, listed in lists.items()
+               if has_files(listed)},
         network='AlexNet', num_classes=len(class_names), class_names=class_names,
-        train_layers=facts['settings']['train_layers'], preprocessing=preprocessing,
+        train_layers=settings['train_layers'], preprocessing=preprocessing,
         versions={'tensorflow': tf.__version__, 'numpy': np.__version__})
 
 
 def digest_of(data):
-    """Return a number that tells if a list is still the same: names, sizes, labels."""
+    """Return a checksum of a list: the names and sizes of its pictures, its labels."""
     digest = 0
     for path, label in zip(data.paths, data.labels.tolist()):
         size = os.path.getsize(path) if os.path.exists(path) else -1
@@ -112,13 +109,9 @@ def summarize(session, model, pictures, load_image, size, margin):
 
 
 def check_summary(weights_path, expected, found):
-    """Raise an InputError if pictures are not prepared as they were in training.
-
-    Args:
-        expected, found: of summarize, in training and now.
-    """
-    if expected and not (len(found) == len(expected) and np.allclose(
-            found, expected, 0, 0.001 * np.abs(expected).max())):
+    """Raise an InputError if the summaries from training and from now differ."""
+    if len(found) != len(expected) or not np.allclose(
+            found, expected, 0, 0.001 * np.abs(expected).max()):
         raise InputError(
             '%s was trained with pictures that were prepared in another way: undo the '
             'changes to load_image and normalize in datagenerator.py, or train again'
@@ -126,19 +119,16 @@ def check_summary(weights_path, expected, found):
 
 
 def find_preprocessing(weights_path, size, mean):
-    """Return how the pictures of a network are prepared: (size, margin, test).
+    """Return how the pictures of a network are prepared: (size, margin, summary).
 
-    Args:
-        size, mean: as load_image takes them now; the defaults.
-
-    Raises:
-        InputError: training subtracted another mean.
+    size and mean are those that load_image and normalize use now. If training
+    subtracted another mean, raise an InputError.
     """
     found = read_model(weights_path).get('preprocessing', {})
     if found is None:
         print('Warning: this was trained on batches of your own, but pictures are now '
               'prepared as load_image does by default')
-    found = found or {}
+        found = {}
     if list(found.get('minus_mean', mean)) != list(mean):  # of earlier versions
         raise InputError('%s was trained with the mean %s: set IMAGENET_MEAN in '
                          'datagenerator.py to it' % (weights_path, found['minus_mean']))
@@ -146,44 +136,40 @@ def find_preprocessing(weights_path, size, mean):
 
 
 def compare_with_earlier(checkpoint, facts):
-    """Warn of all that has changed since the run being resumed.
+    """Warn of changes between the run being resumed and these facts.
 
-    Args:
-        facts: as describe gives them.
-
-    Raises:
-        InputError: other layers were trained, or pictures were prepared in another way.
+    If other layers were trained, or pictures prepared otherwise, raise an InputError.
     """
     try:
         earlier = read_model(checkpoint)
-        before, now = [dict(one['settings'], class_names=one['class_names'],
-                            train_layers=sorted(one['train_layers']))
-                       for one in (earlier, facts)]
+        before, now = [dict(run['settings'], class_names=run['class_names'],
+                            train_layers=sorted(run['train_layers']))
+                       for run in (earlier, facts)]
     except (InputError, KeyError) as error:
         print('Warning: model.json of the run being resumed is missing or damaged, so '
               'changes since then go unnoticed: %s' % error)
         return
     if before['train_layers'] != now['train_layers']:
-        raise InputError('%s: train_layers was %s, now it is %s; a run cannot go on '
-                         'like that' % (checkpoint, before['train_layers'],
-                                        now['train_layers']))
-    then, today = [one['preprocessing'] or {} for one in (earlier, facts)]
+        raise InputError(
+            '%s: train_layers was %s, now it is %s; a run cannot go on like that'
+            % (checkpoint, before['train_layers'], now['train_layers']))
+    then, today = [run['preprocessing'] or {} for run in (earlier, facts)]
     if then.get('test') and then['margin'] == today.get('margin'):
         check_summary(checkpoint, then['test'], today['test'])
     for name, digest in earlier.get('lists', {}).items():
         if facts['lists'].get(name, digest) != digest:
             print('Warning: the pictures or labels of %s have changed since the run '
                   'being resumed' % facts['settings'][name])
-    for name in now:
-        if name not in NOT_COMPARED and before.get(name, now[name]) != now[name]:
+    for name, value in now.items():
+        if name not in NOT_COMPARED and before.get(name, value) != value:
             print('Warning: %s was %.200r in the run being resumed, now it is %.200r'
-                  % (name, before[name], now[name]))
+                  % (name, before[name], value))
 
 
 def read_score_name(checkpoint):
     """Return the name of the score that chose the best checkpoint, None if unknown."""
     try:
         model = read_model(checkpoint)
-        return model.get('best_by', model.get('settings', {}).get('best_by'))
     except InputError:
         return None
+    return model.get('best_by', model.get('settings', {}).get('best_by'))

@@ -2,26 +2,21 @@
 import contextlib
 import glob
 import os
-import signal
 import sys
 import time
-from collections import namedtuple
 from shlex import quote
 
 import numpy as np
 
 from machinery.checkpoint_files import (copy_checkpoint, list_checkpoints, make_durable,
-                                        open_checkpoint, restore_checkpoint)
+                                        restore_checkpoint)
 from machinery.model_file import (compare_with_earlier, describe, model_path,
                                   read_score_name, write_model)
-from machinery.run_folder import choose_checkpoint, is_in, lock, unlock
+from machinery.run_folder import (NEW, Progress, choose_checkpoint, find_best, is_in,
+                                  lock, unlock)
 from machinery.settings import InputError
+from machinery.signals import StopSignals
 from machinery.tf1 import find_device, reason_of, tf
-
-# How far a run is, kept in each checkpoint as a vector of five numbers. epoch and done:
-# where to go on; done counts the samples of all workers. score: of this checkpoint.
-Progress = namedtuple('Progress', 'best_score best_epoch epoch done score')
-NEW = Progress(-np.inf, 0., 1., 0., -np.inf)
 
 
 class Run:
@@ -106,24 +101,14 @@ class Run:
                 os.makedirs(self.folder, exist_ok=True)
                 copy_checkpoint(source, self.best)
             if not os.path.exists(self.best + '.index'):
-                score, epoch = self._find_best()
-                found = found._replace(best_score=score, best_epoch=epoch)
-                self._variable.load(found, session)
+                path, score, epoch = find_best(self._earlier)
+                if path:
+                    copy_checkpoint(path, self.best)
+                    print('Warning: %s is now a copy of %s, the best that is left'
+                          % (self.best, path))
+                self._variable.load(found._replace(best_score=score, best_epoch=epoch),
+                                    session)
         print('Resuming from %s' % self.latest)
-
-    def _find_best(self):
-        """Copy the best checkpoint that is left; return its score and epoch."""
-        scores = {}
-        for path in self._earlier:
-            found = Progress(*open_checkpoint(path).get_tensor('progress'))
-            scores[found.score, -found.epoch] = path
-        score, epoch = max(scores, default=(-np.inf, 0))
-        if score == -np.inf:
-            return score, 0
-        copy_checkpoint(scores[score, epoch], self.best)
-        print('Warning: %s is now a copy of %s, the best that is left'
-              % (self.best, scores[score, epoch]))
-        return score, -epoch - 1
 
     def record(self, model, pictures, load_image, train_data, val_data, class_names,
                optimizer):
@@ -289,24 +274,19 @@ class Run:
         return self._facts['settings']['num_epochs']
 
     def report(self):
-        """Print the best and the newest checkpoint, and the commands to use them.
-
-        After a signal, end the run instead.
-        """
+        """Print the checkpoints and how to use them; after a signal, end the run."""
         if self.workers.any(self._signals.received):
             self._end()
-        settings = self._facts['settings']
-        folder = quote(self.folder)
+        settings, folder = self._facts['settings'], quote(self.folder)
         print('Best:       %s, of epoch %d, validation %s %.4f' % (
             self.best, self.progress.best_epoch, self._facts.get('best_by') or 'score',
             self.progress.best_score))
         print('Checkpoint: %s, the newest, from which --resume True goes on'
               % self.latest)
-        print('Curves:     tensorboard --logdir %s' % quote(settings['filewriter_path']))
+        print('Curves:     tensorboard --logdir', quote(settings['filewriter_path']))
         print('Predict:    python predict.py %s --checkpoint %s' % (
             quote(settings['test_file'] or settings['val_file']), folder))
-        print('Export:     python predict.py --export_path served/1 --checkpoint %s'
-              % folder)
+        print('Export:     python predict.py --export_path served/1 --checkpoint', folder)
 
     def restore_best(self, session):
         """Give the variables of the best checkpoint to all workers."""
@@ -319,32 +299,3 @@ class Run:
         self.workers.finish()
         if self.workers.is_chief:
             unlock(self.folder)
-
-
-class StopSignals:
-    """Within it, SIGINT and SIGTERM are only noted; a second one ends the process.
-
-    Attributes:
-        received: the numbers of the signals so far.
-    """
-
-    def __enter__(self):
-        self.received = []
-        self._earlier = {number: signal.signal(number, self._receive)
-                         for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *error):
-        for number, handler in self._earlier.items():
-            signal.signal(number, handler)
-
-    @property
-    def status(self):
-        """Exit status of a process that such a signal ended, here or on a peer."""
-        return 128 + (self.received or [signal.SIGTERM])[0]
-
-    def _receive(self, number, frame):
-        self.received.append(number)
-        # Not print, which may be at work right now.
-        os.write(2, b'\nStopping after this step. Press Ctrl-C again to quit at once\n')
-        signal.signal(number, signal.SIG_DFL)

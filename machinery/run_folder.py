@@ -3,8 +3,11 @@ import glob
 import os
 import socket
 import time
+from collections import namedtuple
 
-from machinery.checkpoint_files import (find_weights, list_checkpoints,
+import numpy as np
+
+from machinery.checkpoint_files import (find_weights, list_checkpoints, open_checkpoint,
                                         put_aside_if_damaged, read_all)
 from machinery.settings import InputError, input_errors
 
@@ -14,6 +17,10 @@ except ImportError:  # Windows has none of these
     fcntl = None
 
 HELD = {}  # {real path: open file} of this process
+# How far a run is, kept in each checkpoint as a vector of five numbers. epoch and done:
+# where to go on; done counts the samples of all workers. score: of this checkpoint.
+Progress = namedtuple('Progress', 'best_score best_epoch epoch done score')
+NEW = Progress(-np.inf, 0., 1., 0., -np.inf)
 
 
 @input_errors()
@@ -105,6 +112,18 @@ def choose_checkpoint(folder, resume):
         if '.tempstate' in path or not os.path.exists(start + '.ckpt.index'):
             os.remove(path)
     return checkpoint, checkpoints
+
+
+def find_best(checkpoints):
+    """Return (path, score, epoch) of the best checkpoint; without a score, no path."""
+    scores = {}
+    for path in checkpoints:
+        found = Progress(*open_checkpoint(path).get_tensor('progress'))
+        scores[found.score, -found.epoch] = path
+    score, epoch = max(scores, default=(-np.inf, -1))
+    if score == -np.inf:
+        return None, score, 0
+    return scores[score, epoch], score, -epoch - 1
 
 
 def is_in(folder, path):

@@ -1,4 +1,4 @@
-"""Progress on the console, and TensorBoard's pages."""
+"""Progress on the console, and curves and pictures for TensorBoard."""
 import functools
 import glob
 import os
@@ -23,52 +23,49 @@ def as_text(scores):
 
 
 def as_table(settings):
-    """Return settings and versions as a table in Markdown."""
-    versions = {'Python': platform.python_version(), 'TensorFlow': tf.__version__,
-                'numpy': np.__version__, 'OpenCV': cv2.__version__}
+    """Return settings and versions as a Markdown table."""
+    rows = dict(settings, Python=platform.python_version(), TensorFlow=tf.__version__,
+                numpy=np.__version__, OpenCV=cv2.__version__)
     return '| name | value |\n| --- | --- |\n' + ''.join(
-        '| %s | `%s` |\n' % pair for pair in [*settings.items(), *versions.items()])
+        '| %s | `%s` |\n' % row for row in rows.items())
 
 
 def add_summaries(scores, gradients, variables, train_op):
-    """Return a summary of scores, and of evenly spaced gradients and new variables."""
+    """Return a summary of scores, gradients and the variables after the step."""
     for name, score in scores.items():
         tf.summary.scalar(name, score)
-    with tf.name_scope('histograms'), tf.control_dependencies([train_op]):
+    with tf.name_scope('histograms/'), tf.control_dependencies([train_op]):
         updated = [variable.read_value() for variable in variables]
-        histograms = {}
-        for kind, tensors in [('gradient', gradients), ('variable', updated)]:
-            for tensor, variable in zip(tensors, variables):
-                size = variable.shape.num_elements()
+    for kind, tensors in [('gradient', gradients), ('variable', updated)]:
+        for tensor, variable in zip(tensors, variables):
+            with tf.name_scope('histograms/'):
                 # All the millions of fc7 would cost a second.
-                values = tf.reshape(tensor, [-1])[::1 + size // 1000000]
+                stride = 1 + variable.shape.num_elements() // 1000000
+                values = tf.reshape(tensor, [-1])[::stride]
                 # An infinite value would end the step with an error, before the loop
                 # could say what to do about it.
-                histograms['%s/%s' % (kind, variable.op.name)] = tf.boolean_mask(
-                    values, tf.is_finite(values))
-    for tag, values in histograms.items():
-        tf.summary.histogram(tag, values)
+                values = tf.boolean_mask(values, tf.is_finite(values))
+            tf.summary.histogram('%s/%s' % (kind, variable.op.name), values)
     return tf.summary.merge_all()
 
 
 class EventFile:
-    """A file of TensorBoard's in a folder.
+    """A TensorBoard file in a folder.
 
-    tf.summary.FileWriter writes in a thread, where a full disk is noticed too late, or
-    by TensorFlow 1.15 never.
+    tf.summary.FileWriter writes in a thread, so it notices a full disk too late, or
+    with TensorFlow 1.15 never.
     """
 
     def __init__(self, folder):
         os.makedirs(folder, exist_ok=True)
-        self._writer = tf.python_io.TFRecordWriter(os.path.join(
-            folder, 'events.out.tfevents.%017.6f.%s' % (time.time(),
-                                                        socket.gethostname())))
+        name = 'events.out.tfevents.%017.6f.%s' % (time.time(), socket.gethostname())
+        self._writer = tf.python_io.TFRecordWriter(os.path.join(folder, name))
         self.add(file_version='brain.Event:2')
 
     def add(self, step=0, **content):
         """Add an event; content is a field of tf.Event."""
-        self._writer.write(tf.Event(wall_time=time.time(), step=step,
-                                    **content).SerializeToString())
+        event = tf.Event(wall_time=time.time(), step=step, **content)
+        self._writer.write(event.SerializeToString())
         self._writer.flush()
 
 
@@ -81,18 +78,15 @@ def unless_lost(method):
                 method(self, *args, **kwargs)
         except (tf.errors.OpError, OSError) as error:
             self._enabled = False
-            tqdm.write('Warning: %s cannot be written (%s); training goes on without '
+            tqdm.write('Warning: %s cannot be written (%s); training continues without '
                        'its curves and pictures' % (self._folder, reason_of(error)))
     return guarded
 
 
 class Summaries:
-    """TensorBoard's runs "train" and "validation" in a folder.
+    """TensorBoard's runs "train" and "validation" in a folder, if enabled.
 
-    Args:
-        folder: is made if it does not exist.
-        enabled: False: write nothing, for all workers but the chief.
-        is_resumed: whether event files of the earlier part of the run are expected.
+    A run that is_resumed expects the event files of its earlier part there.
     """
 
     def __init__(self, folder, enabled, is_resumed):
@@ -103,63 +97,52 @@ class Summaries:
 
     @unless_lost
     def start(self, step, settings, layers):
-        """Open the event files; TensorBoard forgets later steps of an earlier run.
-
-        Args:
-            settings, layers: a dict and a table, for TensorBoard's page TEXT.
-        """
+        """Open the event files; add settings (a dict) and layers (a table) as TEXT."""
         lock(self._folder)
-        self._files = {run: EventFile(os.path.join(self._folder, run))
-                       for run in ('train', 'validation')}
-        for file in self._files.values():
+        for run in ('train', 'validation'):
+            file = self._files[run] = EventFile(os.path.join(self._folder, run))
+            # Makes TensorBoard forget later steps, which a killed run may have written.
             file.add(step + 1, session_log=tf.SessionLog(status=tf.SessionLog.START))
-        self._files['train'].add(
-            graph_def=tf.get_default_graph().as_graph_def(
-                add_shapes=True).SerializeToString())
-        text_page = tf.SummaryMetadata(
-            plugin_data=tf.SummaryMetadata.PluginData(plugin_name='text'))
+        graph = tf.get_default_graph().as_graph_def(add_shapes=True)
+        self._files['train'].add(graph_def=graph.SerializeToString())
+        is_text = tf.SummaryMetadata.PluginData(plugin_name='text')
         self._add_values('train', step, [
-            tf.Summary.Value(tag=tag, metadata=text_page,
-                             tensor=tf.make_tensor_proto(text.encode()))
+            tf.Summary.Value(tag=tag, tensor=tf.make_tensor_proto(text.encode()),
+                             metadata=tf.SummaryMetadata(plugin_data=is_text))
             for tag, text in [('settings', as_table(settings)),
                               ('layers', '```\n%s\n```' % layers)]])
 
     @unless_lost
     def add(self, run, step, summary=None, **scalars):
-        """Add a summary if there is one, and values by their tags, to a run."""
+        """Add a summary, if there is one, and scalars to a run."""
         if summary:
             self._files[run].add(step, summary=tf.Summary.FromString(summary))
-        if scalars:
-            self._add_values(run, step, [
-                tf.Summary.Value(tag=tag, simple_value=value)
-                for tag, value in scalars.items()])
+        self._add_values(run, step, [tf.Summary.Value(tag=tag, simple_value=value)
+                                     for tag, value in scalars.items()])
 
     @unless_lost
     def draw_batch(self, step, features, class_names):
-        """Add a picture of the first training batch as the network gets it."""
+        """Add a drawing of the first training batch, as the network gets it."""
         batch = next(features.images(16))
         self._add_pictures('train', step, {
             'batch': draw_batch(batch.images[:16], batch.labels[:16], class_names)})
 
     @unless_lost
     def draw(self, step, features, batch_size, values, class_names, filters):
-        """Add pictures: confusions, mistakes, filters if they are new, projector.
+        """Add drawings: confusions, mistakes, filters if they are new, projector.
 
-        Args:
-            features: Features of the validation list.
-            values: {name: array with a value per picture of the list}: true, predicted
-                (both labels), probability, cross_entropy.
-            filters: variable (height, width, channels, filters), those of conv1.
+        features and values (see draw_mistakes) are those of the validation list;
+        filters is the variable with the weights of conv1.
         """
         filters = tf.get_default_session().run(filters)
-        data = features.data
-        images = {'confusion_matrix': draw_confusions(
+        pictures = {'confusion_matrix': draw_confusions(
             values['true'], values['predicted'], class_names)}
         if not np.array_equal(filters, self._filters):
-            images['conv1_filters'], self._filters = draw_filters(filters), filters
-        if has_files(data):
-            images['worst_mistakes'] = draw_mistakes(data, values, class_names)
-        self._add_pictures('validation', step, images)
+            pictures['conv1_filters'], self._filters = draw_filters(filters), filters
+        if has_files(features.data):
+            pictures['worst_mistakes'] = draw_mistakes(features.data, values,
+                                                       class_names)
+        self._add_pictures('validation', step, pictures)
         if features.is_stored and not self._is_projected:
             self._is_projected = True
             write_projector(os.path.join(self._folder, 'validation'), features,
@@ -172,23 +155,18 @@ class Summaries:
 
     def _add_pictures(self, run, step, pictures):
         self._add_values(run, step, [
-            tf.Summary.Value(
-                tag=tag, image=tf.Summary.Image(encoded_image_string=picture))
-            for tag, picture in pictures.items() if picture])
+            tf.Summary.Value(tag=tag, image=tf.Summary.Image(encoded_image_string=data))
+            for tag, data in pictures.items() if data])
 
     def _add_values(self, run, step, values):
-        self._files[run].add(step, summary=tf.Summary(value=values))
+        if values:
+            self._files[run].add(step, summary=tf.Summary(value=values))
 
 
 class ProgressBar:
     """Progress of an epoch: a bar on a terminal, otherwise a line every display_step.
 
-    Args:
-        run: the Run, which counts the samples that are done.
-        data_size: number of samples of this worker.
-
-    Attributes:
-        images_per_second: how fast all workers have trained in this epoch.
+    data_size is this worker's number of samples; images_per_second is the speed of all.
     """
 
     def __init__(self, run, epoch, num_epochs, data_size, display_step):
@@ -196,34 +174,31 @@ class ProgressBar:
         self._title = 'Epoch %d/%d' % (epoch, num_epochs)
         self._display_step = display_step
         self._start, self._waited = time.time(), run.seconds_waited
-        self._seconds = 0.  # stays so if a resumed run has no step left in the epoch
-        self._first = self._count = run.start_of(epoch) * run.workers.size
+        self._seconds = self.images_per_second = 0.  # if a resumed epoch has no step
+        self._first = run.start_of(epoch) * run.workers.size
         self._bar = tqdm(
             total=data_size * run.workers.size, desc=self._title, unit=' images',
             initial=self._first, disable=None if run.workers.is_chief else True)
 
     def update(self, step, means):
         """Show how many samples are done, and the scores of the step."""
-        self._count = self._run.progress.done
+        done = self._run.progress.done
         self._seconds = time.time() - self._start
+        self.images_per_second = (done - self._first) / max(self._seconds, 1e-9)
         if not self._bar.disable:
             self._bar.set_postfix_str(as_text(means), refresh=False)
-            self._bar.update(self._count - self._bar.n)
+            self._bar.update(done - self._bar.n)
         elif step % self._display_step == 0:
             print('%s, step %d: %s' % (self._title, step, as_text(means)))
-
-    @property
-    def images_per_second(self):
-        return (self._count - self._first) / max(self._seconds, 1e-9)
 
     def report(self, means, values, class_names):
         """Print the line that ends an epoch; warn if all predictions are one class."""
         self._bar.close()
         classes = values['true']
-        majority = np.bincount(classes).max() / len(classes)
         line = '%s: validation %s' % (self._title, as_text(means))
         if self._is_first:
-            line += ' (always predicting the most common class: %.4f)' % majority
+            line += ' (always predicting the most common class: %.4f)' % (
+                np.bincount(classes).max() / len(classes))
         if self._seconds:
             waited = self._run.seconds_waited - self._waited
             line += '; trained at %.0f images/s, %.0f %% of the time for features' % (

@@ -1,7 +1,6 @@
 """TensorFlow as TensorFlow 1: from machinery.tf1 import tf."""
 import os
 import re
-import subprocess
 import sys
 
 # Keep TensorFlow's start-up messages off the screen, unless the user set a level. Some
@@ -23,12 +22,10 @@ from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 from tensorflow.python.client import device_lib
 
 GPU_FILE = '/dev/nvidia0'  # where Linux has an NVIDIA GPU
-LIST_DEVICES = ('from tensorflow.python.client import device_lib; '
-                'device_lib.list_local_devices()')
 
 tf.logging.set_verbosity(tf.logging.ERROR)
 tf.disable_v2_behavior()
-# The update of a reference variable can race the backward pass that still reads it.
+# A reference variable's update can race the backward pass that still reads it.
 tf.enable_resource_variables()
 
 
@@ -36,34 +33,28 @@ def session_config():
     """Return the tf.ConfigProto that all sessions start from."""
     config = tf.ConfigProto()
     config.gpu_options.allow_growth = True  # leave the rest of a GPU to other programs
-    # With it, TensorFlow 2.21 asks for x though the input of conv3 is fed.
+    # With this optimization, TensorFlow 2.21 asks for x though conv3's input is fed.
     config.graph_options.rewrite_options.dependency_optimization = RewriterConfig.OFF
     return config
 
 
 def find_device():
-    """Return the name of the device that computes; if a GPU lies idle, also why."""
+    """Return the name of the device that computes; if a GPU lies idle, say so."""
     devices = device_lib.list_local_devices(session_config())
     gpus = [re.search('name: ([^,]+)', device.physical_device_desc).group(1)
             for device in devices if device.device_type == 'GPU']
     if gpus:
         return ', '.join(gpus)
     cores = '%d CPU cores' % os.cpu_count()
-    if (not os.path.exists(GPU_FILE) or
-            os.environ.get('CUDA_VISIBLE_DEVICES') in ('', '-1')):
+    is_hidden = os.environ.get('CUDA_VISIBLE_DEVICES') in ('', '-1')
+    if is_hidden or not os.path.exists(GPU_FILE):
         return cores
-    if not tf.test.is_built_with_cuda():
-        return cores + ', since this TensorFlow was built without CUDA'
-    # Here its messages are off; of those in a process of its own, take what matters.
-    log = subprocess.run([sys.executable, '-c', LIST_DEVICES], universal_newlines=True,
-                         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-                         env=dict(os.environ, TF_CPP_MIN_LOG_LEVEL='0')).stderr
-    return '%s, since TensorFlow cannot use the GPU:\n%s' % (cores, '\n'.join(
-        line for line in log.splitlines() if re.search('cuda|gpu|dlopen', line, re.I)))
+    return cores + ('; no GPU is used. Try pip install "tensorflow[and-cuda]"; '
+                    'with TF_CPP_MIN_LOG_LEVEL=0 TensorFlow tells why')
 
 
 def reason_of(error):
-    """Return what matters of a TensorFlow error: one line of dozens."""
+    """Return the one line of a TensorFlow error that tells the reason."""
     # It stands between a stack trace and the name of the node.
     return re.search(r'([^\n]+)\n(The error could be .*\n)?\s*\[\[',
                      str(error) + '\n[[').group(1)

@@ -2,7 +2,6 @@
 import http.client
 import os
 import time
-import urllib.error
 import urllib.request
 
 from tqdm import tqdm
@@ -12,11 +11,10 @@ MIN_BYTES_PER_SECOND = 10000  # a slower source counts as dead
 
 
 def transfer(url, path):
-    """Append the rest of the file at url to path; reconnect when cut off.
+    """Append the rest of the file at url to path; reconnect if the connection is cut.
 
-    Raises:
-        OSError, ValueError or http.client.HTTPException: there is no such file, or the
-            source is dead. What has arrived stays at path for another try.
+    Raises OSError, ValueError or http.client.HTTPException if there is no such file or
+    the source is dead. The bytes received so far stay at path for another try.
     """
     while True:
         done = os.path.getsize(path) if os.path.exists(path) else 0
@@ -25,11 +23,9 @@ def transfer(url, path):
         try:
             with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
                 return receive(response, path, done)
-        except urllib.error.HTTPError as error:
-            if done and error.code == 416:  # nothing comes after what we have
-                return
-            raise
         except (OSError, http.client.HTTPException) as error:
+            if done and getattr(error, 'code', None) == 416:  # we have the whole file
+                return
             has_grown = os.path.exists(path) and os.path.getsize(path) > done
             if isinstance(error, TimeoutError) or not has_grown:
                 raise
@@ -39,10 +35,9 @@ def receive(response, path, done):
     """Write a response after the first done bytes of path, or from its start."""
     if 'Content-Range' not in response.headers:
         done = 0
-    length = int(response.headers.get('Content-Length', 0))
-    total = done + length if length else None
+    total = done + int(response.headers.get('Content-Length', 0))
     start, received = time.time(), 0
-    with open(path, 'ab') as file, tqdm(total=total, initial=done, unit='B',
+    with open(path, 'ab') as file, tqdm(total=total or None, initial=done, unit='B',
                                         unit_scale=True, disable=None) as bar:
         file.truncate(done)
         for chunk in iter(lambda: response.read1(1 << 16), b''):
@@ -52,6 +47,6 @@ def receive(response, path, done):
             seconds = time.time() - start
             if seconds > TIMEOUT and received < MIN_BYTES_PER_SECOND * seconds:
                 raise TimeoutError('only %d bytes in %d seconds' % (received, seconds))
-    if received < length:
+    if done + received < total:
         raise OSError('the connection was cut after %d of %d bytes'
                       % (done + received, total))

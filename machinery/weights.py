@@ -15,28 +15,18 @@ from machinery.settings import InputError, input_errors
 def read_weights(path):
     """Read {layer name: [weights, biases]} in TensorFlow's layout.
 
-    Args:
-        path: an .npy file, a .caffemodel file, a checkpoint, or a folder of them.
-
-    Raises:
-        InputError: the file is missing, damaged, foreign or empty.
+    The path is an .npy file, a .caffemodel file, a checkpoint, or a folder of them.
     """
     path = find_weights(path)
-    if os.path.exists(path + '.index'):
-        weights = read_checkpoint(path)
-    else:
-        weights = (read_caffemodel if path.endswith('.caffemodel') else read_npy)(path)
+    read = read_caffemodel if path.endswith('.caffemodel') else read_npy
+    weights = read_checkpoint(path) if os.path.exists(path + '.index') else read(path)
     if not weights:
         raise InputError('%s: holds no layer with weights and biases' % path)
     return weights
 
 
 def num_classes_of(path, last_layer):
-    """Return the number of classes of a weight file: the width of its last layer.
-
-    Raises:
-        InputError: as for read_weights, or there is no such layer.
-    """
+    """Return the number of classes of a weight file: the width of its last layer."""
     try:
         if os.path.exists(path + '.index'):  # reading all of it would take a second
             shapes = open_checkpoint(path).get_variable_to_shape_map()
@@ -49,10 +39,7 @@ def num_classes_of(path, last_layer):
 def check_weights(weights, shapes, path, skip=()):
     """Raise an InputError that names everything that does not fit the network.
 
-    Args:
-        weights: {layer name: [weights, biases]}, read from path.
-        shapes: {layer name: shape of its weights}.
-        skip: names of layers that may be missing or have other shapes.
+    shapes: {layer name: shape of its weights}; layers in skip may be missing or differ.
     """
     faults = ['%s: not a layer of AlexNet' % name for name in weights
               if name not in shapes]
@@ -73,7 +60,7 @@ def check_weights(weights, shapes, path, skip=()):
 
 @input_errors()
 def save_weights(weights, path):
-    """Write weights as an .npy file that read_npy reads, whole or not at all."""
+    """Write weights as an .npy file for read_npy, whole or not at all."""
     with open(path + '.part', 'wb') as file:
         np.save(file, {name: [np.ascontiguousarray(array) for array in pair]
                        for name, pair in weights.items()})
@@ -111,7 +98,7 @@ def arrays_of(name, pair):
 
 
 def as_text(name):
-    """Decode text that Python 2 has pickled as bytes."""
+    """Decode text that Python 2 pickled as bytes."""
     return name.decode() if isinstance(name, bytes) else name
 
 
@@ -160,6 +147,6 @@ class WeightsUnpickler(pickle._Unpickler):
     def find_class(self, module, name):
         name = '%s.%s' % (module, name)
         if name not in self.KNOWN:
-            raise pickle.UnpicklingError('refused to load %s: weights hold arrays in '
-                                         'lists and dicts, no more' % name)
+            raise pickle.UnpicklingError('refused to load %s: only arrays in lists and '
+                                         'dicts are allowed' % name)
         return self.KNOWN[name]

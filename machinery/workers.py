@@ -22,19 +22,18 @@ from machinery.settings import InputError
 from machinery.tf1 import reason_of, session_config, tf
 
 LOST_A_PEER = 75  # exit status: try again, with resume
+NAME = '%s %d (%s)'  # of a worker: job, index and address
 NETWORK_ERRORS = (tf.errors.UnavailableError, tf.errors.DeadlineExceededError,
                   tf.errors.AbortedError, tf.errors.CancelledError,
                   tf.errors.InternalError, tf.errors.UnknownError)
 
 
 def start_workers(settings):
-    """Return the Workers that the environment names.
-
-    Raises:
-        InputError: as find_tasks and Workers; or settings differ among the workers.
-    """
+    """Return the Workers that the environment names; InputError if settings differ."""
     workers = Workers(*find_tasks(), settings['peer_timeout'])
-    workers.check_settings(settings)
+    # Each machine may have its own paths, and resume may be a path.
+    workers.check_equal({name: value for name, value in settings.items()
+                         if not name.endswith(('_file', '_path', '_dir', 'resume'))})
     return workers
 
 
@@ -45,13 +44,12 @@ class Workers:
 
     Args:
         tasks, rank: as find_tasks gives them; by default, there is one worker.
-        peer_timeout: seconds after which a worker that does not answer counts as lost.
-            The process then ends with status 75, within that time.
+        peer_timeout: seconds within which this process ends, with status 75, if a
+            worker no longer answers.
 
     Attributes:
-        size, rank: number of workers, and the place of this one among them.
-        shard: (rank, size).
-        is_chief: whether this is worker 0, which alone prints and writes results.
+        size, rank, shard: number of workers; place of this one; (rank, size).
+        is_chief: whether this is worker 0, the only one that prints and writes.
 
     Raises:
         InputError: the port cannot be opened.
@@ -71,7 +69,7 @@ class Workers:
         if not self.is_chief:
             sys.stdout = open(os.devnull, 'w')
         self._start_server()
-        peers = self.tasks[:self.rank] + self.tasks[self.rank + 1:]
+        peers = tasks[:rank] + tasks[rank + 1:]
         self._wait_for(peers)
         for peer in peers:
             threading.Thread(target=self._watch, args=[peer], daemon=True).start()
@@ -85,8 +83,8 @@ class Workers:
                 timeout_in_ms=int(1000 * peer_timeout)))
         except tf.errors.OpError as error:
             sys.exit('%s\nAll workers answer, but TensorFlow cannot connect them. Do '
-                     'all have the same cluster in TF_CONFIG, and the same version of '
-                     'it, and has each just been started, once?' % error.message)
+                     'all have the same cluster in TF_CONFIG and the same version of '
+                     'TensorFlow, and was each started just once?' % error.message)
 
     @contextlib.contextmanager
     def session(self):
@@ -95,30 +93,26 @@ class Workers:
             yield session
 
     def mean(self, structure):
-        """Return the mean over the workers of each of these tensors.
+        """Average float32 tensors over the workers.
 
-        Args:
-            structure: lists or dicts of float32 tensors of known shapes.
+        structure: the tensors, which have known shapes, in lists or dicts.
         """
         if self.size == 1:
             return structure
         tensors = tf.nest.flatten(structure)
         with tf.name_scope('all_workers'):
-            total = self._all_reduce(
-                tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], 0))
-            parts = tf.split(total / self.size, [
-                tensor.shape.num_elements() for tensor in tensors])
+            flat = tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], 0)
+            parts = tf.split(self._all_reduce(flat) / self.size,
+                             [tensor.shape.num_elements() for tensor in tensors])
             return tf.nest.pack_sequence_as(structure, [
                 tf.reshape(part, tensor.shape) for part, tensor in zip(parts, tensors)])
 
     def merge(self, array):
-        """Merge arrays, to the bit; each element is non-zero on at most one worker.
-
-        Args:
-            array: numpy array of one shape for all, of a type of 4 or 8 bytes.
-        """
+        """Add up arrays whose elements are non-zero on one worker at most, exactly."""
         if self.size == 1:
             return array
+        # As int32 words, because a sum of floats would lose the sign of -0 and the
+        # bits of a NaN. So elements must have 4 or 8 bytes.
         words = np.ascontiguousarray(array).reshape(-1).view(np.int32)
         with self._naming():
             words = self._session.run(self._merged, {self._words: words})
@@ -136,10 +130,9 @@ class Workers:
         return self.collect(bool(flag), np.int32).any()
 
     def gather(self, parts):
-        """Return the values of all samples, in the order of the list.
+        """Return the values of all samples in list order.
 
-        Args:
-            parts: list of arrays: the values of this worker's samples, in their order.
+        parts: list of arrays, the values of this worker's samples.
         """
         share = np.concatenate(parts)
         whole = np.zeros(self.collect(len(share), np.int32).sum(), share.dtype)
@@ -147,43 +140,27 @@ class Workers:
         return self.merge(whole)
 
     def check_equal(self, values):
-        """Raise an InputError if not all workers have the values of the chief.
-
-        Args:
-            values: {name: value}.
-        """
+        """Raise an InputError if {name: value} is not the same on all workers."""
         sums = self.collect([zlib.crc32(repr(value).encode())
                              for value in values.values()], np.int64)
         for rank, column in np.argwhere(sums != sums[0]):
             name = list(values)[column]
             self.finish()
             raise InputError('%s differs between %s and %s; here it is %.60r' % (
-                name, self.name_of(0), self.name_of(rank),
-                values[name]))
-
-    def check_settings(self, settings):
-        """Raise an InputError if settings differ, except for paths."""
-        self.check_equal({name: value for name, value in settings.items()
-                          if not name.endswith(('_file', '_path', '_dir', 'resume'))})
+                name, self.name_of(0), self.name_of(rank), values[name]))
 
     def broadcast(self, session):
-        """Give the chief's variables to all, unless a digest tells that they are equal.
-
-        Adds no operation to the graph.
-        """
+        """Give the chief's variables to all, without adding operations to the graph."""
         if self.size == 1:
             return
-        variables = tf.global_variables()
-        digest = hashlib.sha1()
-        for variable in variables:
-            digest.update(np.ascontiguousarray(session.run(variable)))
-        digests = self.collect(list(digest.digest()), np.int32)
-        if (digests == digests[0]).all():
-            return
-        for variable in variables:
+        for variable in tf.global_variables():
             value = np.asarray(session.run(variable))
-            value = self.merge(value if self.is_chief else np.zeros_like(value))
-            variable.load(value, session)
+            # Most are equal already, and their digests are faster to send.
+            digest = hashlib.sha1(value.tobytes()).digest()
+            digests = self.collect(list(digest), np.int32)
+            if (digests != digests[0]).any():
+                value = self.merge(value if self.is_chief else np.zeros_like(value))
+                variable.load(value, session)
 
     def finish(self):
         """Wait for all workers; from then on they may leave."""
@@ -198,6 +175,10 @@ class Workers:
         self.finish()
         print(message, flush=True)  # other workers' standard output is closed
         sys.exit(status)
+
+    def name_of(self, rank):
+        """Return a worker's name: job, index and address."""
+        return NAME % self.tasks[rank]
 
     @contextlib.contextmanager
     def _naming(self):
@@ -217,9 +198,9 @@ class Workers:
         for job, _, address in self.tasks:
             jobs.setdefault(job, []).append(address)
         job, index, address = self.tasks[self.rank]
-        # A proxy for downloads is in the way of TensorFlow's servers.
+        # TensorFlow's servers must not go through a proxy that is meant for downloads.
         os.environ['no_grpc_proxy'] = ','.join(
-            host_of(address) for _, _, address in self.tasks)
+            split(address)[0] for _, _, address in self.tasks)
         # A session sees its own task only, so that nothing needs a tf.device.
         self._config.device_filters[:] = ['/job:%s/task:%d' % (job, index)]
         self._config.experimental.collective_group_leader = (
@@ -227,7 +208,7 @@ class Workers:
         try:
             self._server = tf.train.Server(jobs, job, index, config=self._config)
         except tf.errors.OpError as error:
-            raise InputError('TF_CONFIG: the server at %s does not start; is its port '
+            raise InputError('TF_CONFIG: the server at %s does not start. Is its port '
                              'in use? %s' % (address, error.message))
         self._target = self._server.target
 
@@ -240,20 +221,19 @@ class Workers:
                 subdiv_offsets=[0])
 
     def _wait_for(self, peers):
-        print('Waiting for %s' % ', '.join('%s %d (%s)' % peer for peer in peers),
-              flush=True)
+        print('Waiting for', ', '.join(NAME % peer for peer in peers), flush=True)
         start = time.time()
         while peers:
-            peers = [peer for peer in peers if probe(peer[2]) != 'alive']
-            if peers and time.time() - start > self._timeout:
+            if time.time() - start > self._timeout:
                 sys.exit('No answer within %d s from %s' % (
-                    self._timeout, ', '.join('%s %d (%s)' % peer for peer in peers)))
+                    self._timeout, ', '.join(NAME % peer for peer in peers)))
             time.sleep(0.2)
+            peers = [peer for peer in peers if probe(peer[2]) != 'alive']
 
     def _watch(self, peer):
         """End this process when a peer is gone, or has been silent for too long."""
         heard, refusals = time.time(), 0
-        stderr = os.dup(2)  # which the check of pictures diverts
+        stderr = os.dup(2)  # the check of pictures diverts the original
         while not self._finished.wait(1):
             state = probe(peer[2])
             if state == 'alive':
@@ -266,22 +246,17 @@ class Workers:
             if refusals == 5 or time.time() - heard > 0.6 * self._timeout:
                 sys.stdout.flush()
                 os.write(stderr, (
-                    '%s lost %s, which %s. Unless that one tells a reason of its own, '
-                    'start all workers again with --resume=True.\n' % (
-                        self.name_of(self.rank), '%s %d (%s)' % peer,
+                    '%s lost %s, which %s. Unless it tells another reason, start all '
+                    'workers again with --resume=True.\n' % (
+                        self.name_of(self.rank), NAME % peer,
                         'is gone' if refusals == 5 else 'does not answer')).encode())
                 os._exit(LOST_A_PEER)
 
-    def name_of(self, rank):
-        """Return a worker's name: job, index and address."""
-        return '%s %d (%s)' % self.tasks[rank]
-
 
 def probe(address):
-    """Return 'alive', 'gone' or 'silent' for the gRPC server at host:port."""
-    port = int(address.rpartition(':')[2])
+    """Return whether the gRPC server at host:port is 'alive', 'gone' or 'silent'."""
     try:
-        with socket.create_connection((host_of(address), port), 1) as connection:
+        with socket.create_connection(split(address), 1) as connection:
             # In HTTP/2 the server speaks without being asked.
             return 'alive' if connection.recv(1) else 'silent'
     except ConnectionRefusedError:
@@ -290,6 +265,7 @@ def probe(address):
         return 'silent'
 
 
-def host_of(address):
-    """Return the host of host:port, without the brackets of IPv6."""
-    return address.rpartition(':')[0].strip('[]')
+def split(address):
+    """Return host and port of "host:port", the host without the brackets of IPv6."""
+    host, _, port = address.rpartition(':')
+    return host.strip('[]'), int(port)

@@ -11,8 +11,11 @@ package elpv-dataset if that is installed (label: probability of a defect above 
 else the sample's, repeated.
 """
 import argparse
+import io
+import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -281,15 +284,11 @@ def run_workers(size, arguments):
         sys.exit('A worker failed')
 
 
-def run(name, command, checkout=ROOT):
-    """Run a way as a process; return its figures.
-
-    The last two are for each epoch: images/s as it says, and [(step, time)] of the
-    steps that it shows, since its standard error is no terminal.
-    """
-    start, marks, accuracy, rates, shown = time.time(), [], None, [], {}
-    process = subprocess.Popen(command, cwd=checkout, stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT, universal_newlines=True,
+def run(name, command):
+    """Run a way as a process; return its figures."""
+    start, marks, accuracy = time.time(), [], None
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE,
+                               universal_newlines=True,
                                env=dict(os.environ, PYTHONUNBUFFERED='1',
                                         TF_CPP_MIN_LOG_LEVEL='3'))
     peak = [0]
@@ -305,59 +304,73 @@ def run(name, command, checkout=ROOT):
             time.sleep(0.2)
 
     threading.Thread(target=watch, daemon=True).start()
-    lines = []
     for line in process.stdout:
-        lines.append(line)
-        step = re.match(r'Epoch (\d+)/\d+, step (\d+)', line)
-        if step:
-            shown.setdefault(step.group(1), []).append(
-                (int(step.group(2)), time.time()))
         if line.startswith('Epoch') and 'validation' in line:
             marks.append(time.time())
             accuracy = float(re.search('accuracy ([0-9.]+)', line).group(1))
-            rates += map(int, re.findall(r'trained at (\d+) images/s', line))
     if process.wait():
-        sys.exit('%s failed:\n%s' % (name, ''.join(lines)))
+        sys.exit('%s failed' % name)
     epochs = np.diff([start] + marks)
     return [epochs[number - 1] for number in SHOWN if number <= len(epochs)] + [
-        time.time() - start, peak[0] / 1e6, accuracy, rates, list(shown.values())]
+        time.time() - start, peak[0] / 1e6, accuracy]
 
 
-def run_host(finetune, folder, batch, checkouts):
-    """Print what a step of fc8 takes on stored features, of each checkout.
+def host(args):
+    """Run the finetune.py of a checkout; print milliseconds of Python per step.
 
-    Once as finetune.py says for the whole training part of an epoch, and once between
-    the steps that it shows: without what begins an epoch, like the check of a stored
-    feature, which a checkout may or may not count.
-
-    Args:
-        finetune: function from (mirror, output folder, more arguments) to a command.
+    That is the time between two shown steps, without the time in TensorFlow's core;
+    and without the time in session.run, whose Python is TensorFlow's.
     """
-    print('ms per step, of epochs 2 to the last: median, and 10 % are faster than')
-    print('%-40s%6s%20s%20s' % (
-        'checkout', 'round', 'whole epochs', 'between shown'))
-    results = [([], []) for _ in checkouts]
-    out = os.path.join(folder, 'host')
+    from tensorflow.python.client import session
+    core, run, seconds, shown = (
+        session.tf_session.TF_SessionRun_wrapper, session.BaseSession.run, [0., 0.], [])
 
-    def quantiles(result):
-        return 1e3 * np.ravel([np.percentile(seconds, [50, 10]) for seconds in result])
+    def timed(function, place):
+        def call(*arguments, **kwargs):
+            start = time.perf_counter()
+            try:
+                return function(*arguments, **kwargs)
+            finally:
+                seconds[place] += time.perf_counter() - start
+        return call
 
-    for number in range(ROUNDS):
-        for checkout, result in zip(checkouts, results):
-            *_, rates, shown = run(
-                checkout, finetune(0, out, "--train_layers=['fc8']"), checkout)
-            shutil.rmtree(out)
-            one = batch / np.array(rates[1:]), np.concatenate(
-                [np.divide(*np.diff(epoch, axis=0).T[::-1]) for epoch in shown[1:]])
-            for seconds, more in zip(result, one):
-                seconds.extend(more)
-            print('%-40s%6d%12.3f%8.3f%12.3f%8.3f' % (
-                checkout, number + 1, *quantiles(one)), flush=True)
-    for checkout, result in zip(checkouts, results):
-        print('%-40s%6s%12.3f%8.3f%12.3f%8.3f' % (checkout, 'all', *quantiles(result)))
-    for result in results[1:]:
-        print('%-46s%12.3f%8.3f%12.3f%8.3f' % (
-            'ratio', *quantiles(result) / quantiles(results[0])))
+    class Output(io.StringIO):
+        def write(self, text):
+            step = re.match(r'Epoch (\d+)/\d+, step (\d+)', text)
+            if step:
+                shown.append(list(map(int, step.groups())) +
+                             [time.perf_counter() - spent for spent in seconds])
+            return super().write(text)
+
+    session.tf_session.TF_SessionRun_wrapper = timed(core, 0)
+    session.BaseSession.run = timed(run, 1)
+    os.chdir(args.checkout)
+    sys.path[:] = [args.checkout] + [path for path in sys.path if path != ROOT]
+    sys.argv = ['finetune.py'] + json.loads(args.settings)
+    stdout, sys.stdout = sys.stdout, Output()
+    runpy.run_path('finetune.py', run_name='__main__')
+    sys.stdout = stdout
+    steps = np.array([np.subtract(after, before) / (after[1] - before[1])
+                      for before, after in zip(shown, shown[1:])
+                      if before[0] == after[0] > 1])
+    print(*1e3 * np.median(steps[:, 2:], 0))
+
+
+def run_host(part, finetune, folder, checkouts):
+    """Print what a step costs in Python in each of these checkouts, in turns."""
+    _, _, *settings = finetune(0, os.path.join(folder, 'host'), "--train_layers=['fc8']")
+    found = {checkout: [] for checkout in checkouts}
+    print('Milliseconds per step outside of TensorFlow\'s core, and of session.run')
+    for _ in range(ROUNDS):
+        for checkout in checkouts:
+            output = subprocess.check_output(part(
+                'host', '--checkout', os.path.abspath(checkout), '--settings',
+                json.dumps(settings)), stderr=subprocess.DEVNULL)
+            found[checkout].append(list(map(float, output.split())))
+            shutil.rmtree(os.path.join(folder, 'host'))
+            print('%-40s %8.3f %8.3f' % (checkout, *found[checkout][-1]), flush=True)
+    medians = [np.median(times, 0) for times in found.values()]
+    print('%-40s %8.2f %8.2f' % ('medians: first / last', *medians[0] / medians[-1]))
 
 
 def main():
@@ -374,14 +387,13 @@ def main():
                         help='1: with mirroring, 0: without (default: both)')
     parser.add_argument('--workers', type=int, help='2 or more: time the reduction')
     parser.add_argument('--host', action='store_true', help=(
-        'the host side alone: seconds per step of finetune.py where the network costs '
-        'almost nothing, fc8 on stored features. Without mirroring, so that all are '
-        'stored after the first epoch, which does not count'))
+        'the host side alone: the time that a step of finetune.py takes outside of '
+        "TensorFlow's core, when fc8 is trained on stored features. Without mirroring, "
+        'so that all are stored after the first epoch, which does not count'))
     parser.add_argument('--against', metavar='DIR', help=(
         'with --host: the same with the finetune.py of an earlier checkout, in turns'))
-    parser.add_argument('--part', help=argparse.SUPPRESS)
-    parser.add_argument('--weights', help=argparse.SUPPRESS)
-    parser.add_argument('--out', help=argparse.SUPPRESS)
+    for option in ('part', 'weights', 'out', 'checkout', 'settings'):
+        parser.add_argument('--' + option, help=argparse.SUPPRESS)
     args = parser.parse_args()
     args.epochs = args.epochs or (8 if args.host else 10)
     args.batch = args.batch or (32 if args.host else 128)
@@ -417,7 +429,7 @@ def main():
         subprocess.check_call(part('make_weights'))
         if args.host:
             checkouts = [args.against] * bool(args.against) + [ROOT]
-            return run_host(finetune, folder, args.batch, checkouts)
+            return run_host(part, finetune, folder, checkouts)
         subprocess.check_call(part('speed'))
         print('%-28s' % 'seconds of epoch' + ''.join(
             '%8d' % number for number in SHOWN if number <= args.epochs) +
@@ -432,7 +444,7 @@ def main():
                     command = finetune(mirror, out, '--cache_features=False')
                 else:
                     command = part(way, '--out', out, '--mirror', str(mirror))
-                *epochs, job, memory, accuracy, _, _ = run(way, command)
+                *epochs, job, memory, accuracy = run(way, command)
                 print('%-28s' % (way + ', mirrored' * mirror) + ''.join(
                     '%8.1f' % seconds for seconds in epochs) +
                     '%12.1f%10.2f%10.4f' % (job, memory, accuracy), flush=True)

@@ -206,6 +206,8 @@ def test_small_dark_and_damaged_pictures(tmp_path, capfd):
             cv2.imwrite('%s/%d.%s' % (tmp_path, side, ending), image[:side, :side])
     cv2.imwrite(str(tmp_path / 'dark.png'), image.astype(np.uint16) * 16)
     cv2.imwrite(str(tmp_path / 'bright.png'), image.astype(np.uint16) * 65)
+    # OpenCV reads it as floats, but not in 8 bits, as load_image does.
+    cv2.imwrite(str(tmp_path / 'float.tif'), np.float32(image / 255))
     cv2.imwrite(str(tmp_path / 'good.jpg'), image)
     data = (tmp_path / 'good.jpg').read_bytes()
     (tmp_path / 'damaged.jpg').write_bytes(data[:-2] + 40 * b'\0\x11' + data[-2:])
@@ -214,9 +216,9 @@ def test_small_dark_and_damaged_pictures(tmp_path, capfd):
     generator = ImageDataGenerator(write_list(tmp_path, ''.join(
         name + ' 0\n' for name in names)))
     verdicts, bad = look_at(generator)
-    assert {names[sample] for sample in bad} == {'cut.jpg', 'damaged.jpg'}
+    assert {names[sample] for sample in bad} == {'cut.jpg', 'damaged.jpg', 'float.tif'}
     assert 'damaged.jpg: Corrupt JPEG data: ' in bad[names.index('damaged.jpg')]
-    assert [verdicts.count(verdict) for verdict in (BAD, DARK)] == [2, 1]
+    assert [verdicts.count(verdict) for verdict in (BAD, DARK)] == [3, 1]
     assert verdicts[names.index('dark.png')] == DARK
     assert look_at(generator) == (verdicts, bad)
     assert 'JPEG' not in ''.join(capfd.readouterr())

@@ -85,7 +85,7 @@ class Positions:
 
 
 @pytest.mark.parametrize('length, stride', [(1, 3), (4096, 3), (10000, 6)])
-def test_evenly_chosen_features_are_fewer_where_they_are_long(length, stride):
+def test_evenly_chosen_features_are_fewer_if_they_are_long(length, stride):
     samples, features = select_features(Positions(length), 128)
     assert list(samples) == list(range(1, 2400, 2 * stride))
     assert features.shape == (1200 / stride, length)

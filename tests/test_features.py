@@ -11,7 +11,7 @@ import pytest
 import datagenerator
 from datagenerator import ImageDataGenerator, load_image
 from helpers import ROOT, finetune, tensors
-from machinery import features as features_module
+from machinery import store
 from machinery.batches import checked_batches
 from machinery.features import Features
 from machinery.settings import InputError
@@ -208,7 +208,7 @@ def test_methods_that_would_not_be_called_may_not_be_overridden(name):
         name: lambda self, *args: getattr(super(override, self), name)(*args)})
     data = override(TRAIN, nb_classes=3)
     assert data.next_batch(1)
-    with pytest.raises(InputError, match='Mine overrides %s, which only' % name):
+    with pytest.raises(InputError, match='Mine overrides %s, which is not' % name):
         data.batches(1)
 
 
@@ -284,7 +284,7 @@ def test_random_crops_are_those_of_the_paper_and_the_middle_is_for_validation():
 
 @pytest.mark.skipif(not os.path.exists('/dev/full'), reason='no /dev/full here')
 def test_full_disk_costs_time_but_no_features(monkeypatch, capsys):
-    monkeypatch.setattr(features_module.tempfile, 'TemporaryFile',
+    monkeypatch.setattr(store.tempfile, 'TemporaryFile',
                         lambda **kwargs: open('/dev/full', 'r+b', buffering=0))
     forward, plain = Forward(), pictures()
     features = stored(pictures(), forward, 60 * ROW)

@@ -9,12 +9,14 @@ import cv2
 import numpy as np
 import pytest
 
+import datagenerator
 from alexnet import AlexNet
 from datagenerator import IMAGE_SIZE, load_image, normalize
 from helpers import ROOT, files, finetune, run_program
 from machinery.class_names import find_class_names
 from machinery.export import preprocess, resize
 from machinery.lists import read_list
+from machinery.pictures import decode_image
 from machinery.tf1 import tf
 
 IMAGES = os.path.join(ROOT, 'images')
@@ -124,7 +126,7 @@ def test_list_with_labels_is_scored(trained, expected):
     assert 'Top-5' not in output
     status, output = predict(CAT, '--checkpoint=' + trained[0], '--confusion_file=c')
     assert not os.path.exists('c') and 'true_class' not in rows()[0]
-    assert 'Removed c, which was of another list\n' in output
+    assert 'Removed c, which belonged to another list\n' in output
 
 
 def test_list_of_other_classes_is_noticed(trained):
@@ -134,13 +136,12 @@ def test_list_of_other_classes_is_noticed(trained):
                 file.write(text)
         status, output = predict('list.txt', '--checkpoint=' + trained[0])
         assert status == 0 and is_told == (
-            'Warning: by classes.txt, the classes are brick, grass, gravel; ' in output)
+            'Warning: classes.txt names the classes brick, grass, gravel; ' in output)
 
 
 def test_cells_are_no_formulas_and_text_is_printable(trained):
     shutil.copytree(trained[0], 'copy')
-    with open('copy/model.json') as file:
-        model = json.load(file)
+    model = read_model('copy')
     model['class_names'] = ['=1+1', '@x', '-z\x1b[31m']
     with open('copy/model.json', 'w') as file:
         json.dump(model, file)
@@ -153,13 +154,64 @@ def test_cells_are_no_formulas_and_text_is_printable(trained):
         "'=1+1", "'@x", "'-z\\x1b[31m"}
 
 
-def test_model_file_tells_what_one_needs(trained):
-    with open(trained[0] + '/model.json') as file:
-        model = json.load(file)
+def read_model(folder):
+    with open(folder + '/model.json') as file:
+        return json.load(file)
+
+
+def test_model_file_tells_what_predict_needs(trained):
+    model = read_model(trained[0])
     assert model['class_names'] == NAMES
     assert model['num_classes'] == 3 and model['train_layers'] == ['fc8', 'fc7']
     assert model['preprocessing']['size'] == [227, 227]
     assert model['preprocessing']['margin'] == 0 and model['best_by'] == 'accuracy'
+
+
+def padded(path, size=IMAGE_SIZE, mean=None, margin=0):
+    """load_image that keeps the aspect ratio: the shorter side gets black bars."""
+    image = decode_image(path)
+    height, width, _ = image.shape
+    square = np.zeros((max(height, width), max(height, width), 3), np.uint8)
+    square[:height, :width] = image
+    return cv2.resize(square, size)
+
+
+OTHER_PREPARATIONS = {
+    'rgb': ('normalize', lambda images: normalize(images)[..., ::-1]),
+    'scaled': ('normalize', lambda images: tf.cast(images, tf.float32) / 255),
+    'mean': ('normalize', lambda images: normalize(images, [103.939, 116.779, 123.68])),
+    'padded': ('load_image', padded)}
+
+
+@pytest.mark.parametrize('export', [False, True])
+@pytest.mark.parametrize('kind', [None] + list(OTHER_PREPARATIONS))
+def test_pictures_must_be_prepared_as_in_training(trained, monkeypatch, kind, export):
+    if kind:
+        monkeypatch.setattr(datagenerator, *OTHER_PREPARATIONS[kind])
+    arguments = ['--export_path=served'] if export else [CAT]
+    status, output = predict('--checkpoint=' + trained[0], *arguments)
+    assert status == (2 if kind else 0), output
+    assert ('prepared in another way' in output) == bool(kind)
+    assert not kind or 'Traceback' not in output
+    assert set(os.listdir('.')) == (set() if kind else {
+        'served' if export else 'predictions.csv'})
+
+
+@pytest.mark.parametrize('mean, complaint', [
+    ([104, 117, 124], None),
+    ([103.9, 116.8, 123.7], 'was trained with the mean [103.9, 116.8, 123.7]: set '
+                            'IMAGENET_MEAN')])
+def test_model_file_of_an_earlier_version_tells_the_mean(trained, mean, complaint):
+    model = read_model(trained[0])
+    del model['preprocessing']['test']
+    model['preprocessing']['minus_mean'] = mean
+    shutil.copytree(trained[0], 'copy')
+    with open('copy/model.json', 'w') as file:
+        json.dump(model, file)
+    status, output = predict(CAT, '--checkpoint=copy')
+    assert status == (2 if complaint else 0), output
+    assert (complaint or 'Wrote predictions.csv') in output
+    assert ('copy/model_best.ckpt was trained' in output) == bool(complaint)
 
 
 def test_files_folders_and_patterns_are_classified(trained):
@@ -281,7 +333,7 @@ np.savez('found.npz', probabilities=found['probabilities'],
 
 @pytest.mark.skipif(tf.__version__[0] == '1', reason='reads no resource variables')
 def test_exported_model_becomes_one_for_tensorflow_lite(served, expected):
-    """With nothing but what TensorFlow Lite has built in."""
+    """With nothing but the built-in operations of TensorFlow Lite."""
     paths, _, probabilities, _ = expected
     np.save('images.npy', images_of(paths))
     subprocess.check_call([sys.executable, '-c', CONVERT, served])

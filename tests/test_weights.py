@@ -221,7 +221,7 @@ def test_command_line_converts_and_never_overwrites(tmp_path):
     assert same(read_weights(out), read_weights(TINY))
     assert os.listdir(str(tmp_path)) == ['out.npy']
     assert run_program('alexnet.py', TINY, out) == (
-        2, out + ' is already there; to write it anew, remove it first\n')
+        2, out + ' already exists; remove it to write it again\n')
 
 
 def test_command_line_tells_mistakes(tmp_path):
@@ -242,10 +242,11 @@ def test_command_line_fetches_what_is_not_there(tmp_path, monkeypatch):
         path.write_bytes(content)
         status, output = run_program('alexnet.py')
         assert status == 2 and fault in output
-        assert 'Remove it, and "python alexnet.py" fetches it anew.' in output
+        assert 'Checking %s; remove it to fetch it again\n' % path in output
     monkeypatch.setattr(download, 'PRETRAINED', SHAPES)
     save(path, WEIGHTS)
-    assert run_program('alexnet.py') == (0, '%s is already there, and whole\n' % path)
+    status, output = run_program('alexnet.py')
+    assert status == 0 and output.endswith('It is complete\n')
 
 
 class Server:
@@ -367,7 +368,7 @@ def test_earlier_download_is_resumed(tmp_path, content):
     assert server.sent == len(content)
 
 
-def test_server_without_ranges_starts_anew(tmp_path, content):
+def test_server_without_ranges_starts_again(tmp_path, content):
     with Server(content, 'cuts', 'no ranges') as server:
         assert fetch(tmp_path, (server.url, None)) == {'weights.npy': content}
     assert server.ranges == [None, 'bytes=%d-' % (len(content) // 3)]
