@@ -9,9 +9,9 @@ NIPS 2012; layers and constants are those of Caffe's models/bvlc_alexnet.
 import numpy as np
 
 from machinery import download
-from machinery.settings import InputError
+from machinery.errors import InputError
 from machinery.tf1 import tf
-from machinery.weights import check_weights, read_weights
+from machinery.weights import check_weights, read_variables, read_weights
 
 # Each layer that has weights, and the layer that feeds it (before dropout).
 INPUT_OF = {'conv1': 'X', 'conv2': 'pool1', 'conv3': 'pool2', 'conv4': 'conv3',
@@ -56,7 +56,12 @@ class AlexNet:
         self.WEIGHTS_PATH = (download.DEFAULT_WEIGHTS if weights_path == 'DEFAULT'
                              else weights_path)
         self.train_layers = self.SKIP_LAYER if train_layers is None else train_layers
-        self.X = x
+        self.X = tf.convert_to_tensor(x)
+        if self.X.dtype == tf.float64:  # as numpy has it
+            self.X = tf.cast(self.X, tf.float32)
+        if self.X.dtype != tf.float32:
+            raise InputError('x is %s, must be float32; for uint8 images, write '
+                             'AlexNet(normalize(x), ...)' % self.X.dtype.name)
         self.KEEP_PROB = tf.convert_to_tensor(keep_prob, tf.float32)
         self.NUM_CLASSES = num_classes
         self.create(*dropout_seeds(dropout_seed))
@@ -87,9 +92,9 @@ class AlexNet:
         trained = [name for name in LAYERS if name in self.train_layers]
         self.bottleneck = getattr(self, INPUT_OF[trained[0]] if trained else LAYERS[-1])
         scope = tf.get_variable_scope().name
-        self.variables = {
-            name: tf.trainable_variables(('%s/%s/' % (scope, name)).lstrip('/'))
-            for name in LAYERS}
+        self.scope = scope + '/' if scope else ''
+        self.variables = {name: tf.trainable_variables('%s%s/' % (self.scope, name))
+                          for name in LAYERS}
 
     def load_initial_weights(self, session):
         """Assign the file's weights to every layer that is not in skip_layer.
@@ -97,12 +102,22 @@ class AlexNet:
         Adds no operation to the graph. Raises an InputError, and assigns nothing, if
         the file is missing, damaged or runs code, or if a layer does not fit.
         """
+        names = [name for name in LAYERS if name not in self.SKIP_LAYER]
         loaded = read_weights(self.WEIGHTS_PATH)
         check_weights(loaded, self.shapes(), self.WEIGHTS_PATH, self.SKIP_LAYER)
-        for name in LAYERS:
-            if name not in self.SKIP_LAYER:
-                for variable, value in zip(self.variables[name], loaded[name]):
-                    variable.load(value, session)
+        # Yours, like the statistics of batch normalisation; not those of an optimizer.
+        own = {variable.op.name[len(self.scope):]: variable for name in names
+               for variable in tf.global_variables('%s%s/' % (self.scope, name))}
+        own = {name: variable for name, variable in own.items()
+               if not name.endswith(('/weights', '/biases')) and
+               name.rpartition('/')[0] not in own}
+        values = read_variables(self.WEIGHTS_PATH, own)
+        for name in names:
+            for variable, value in zip(self.variables[name], loaded[name]):
+                variable.load(value, session)
+        for name, value in values.items():
+            own[name].load(value, session)
+        return []  # some scripts give this to session.run
 
     def initialize_from_data(self, session, feed):
         """Scale each layer so that its channels have mean 0 and variance 1 on images.
@@ -145,7 +160,8 @@ class AlexNet:
 
 def check_layers(names, argument, allowed):
     """Raise an InputError unless names is a list of distinct layers."""
-    if isinstance(names, str) or len(set(names) & set(allowed)) < len(names):
+    if not isinstance(names, (list, tuple)) or (
+            len(set(names) & set(allowed)) < len(names)):
         raise InputError('%s = %r: expected a list of different names from %s'
                          % (argument, names, ', '.join(LAYERS)))
 

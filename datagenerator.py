@@ -10,9 +10,10 @@ from tqdm import tqdm
 
 from machinery import folders
 from machinery.batches import Batch
+from machinery.errors import InputError
 from machinery.lists import read_list
 from machinery.pictures import decode_image, load_ahead
-from machinery.settings import InputError, check_value
+from machinery.rules import check_value
 from machinery.tf1 import tf
 
 IMAGENET_MEAN = [104, 117, 124]  # blue, green, red

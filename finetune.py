@@ -5,7 +5,7 @@ Edit the variables below, or give them on the command line:
 """
 import sys
 
-from alexnet import AlexNet
+from alexnet import AlexNet, LAYERS
 from datagenerator import CROP_MARGIN, ImageDataGenerator, load_image, normalize
 from machinery.class_names import choose_class_names
 from machinery.download import fetch_if_missing
@@ -19,23 +19,23 @@ from machinery.workers import start_workers
 
 # Pictures
 train_file = 'images/train.txt'  # one line per picture: "path label"
-val_file = 'images/val.txt'
+val_file = 'images/val.txt'  # scored after each epoch
 test_file = None  # scored once, at the end, with the best checkpoint
 classes_file = 'DEFAULT'  # one class name per line; or classes.txt next to train_file
 on_bad_image = 'stop'  # or 'skip' unreadable pictures
-num_classes = 3
+num_classes = 3  # labels in the lists count from 0
 horizontal_flip = True  # mirror training pictures at random
 random_crop = False  # 227 x 227 out of 256 x 256; then no features are stored
 
 # Learning
 learning_rate = 0.003  # 0.001 suits the pretrained weights
-num_epochs = 10
+num_epochs = 10  # how often each training picture is seen
 batch_size = 16  # per machine; 128 suits the pretrained weights
 dropout_rate = 0.5  # the share of fc6 and fc7 that is dropped, not kept
-train_layers = ['fc8', 'fc7']
+train_layers = ['fc8', 'fc7']  # out of conv1 ... conv5, fc6 ... fc8; others freeze
 skip_layers = None  # layers that start from random weights; None: the train_layers
 weights_path = 'DEFAULT'  # bvlc_alexnet.npy; None: start from your pictures alone
-seed = 0
+seed = 0  # the same seed repeats a run
 
 # Speed
 cache_features = True  # run the frozen layers only once per picture
@@ -44,7 +44,7 @@ cache_dir = None  # folder for that temporary file; None: the system's
 
 # Output
 display_step = 5  # steps between two summaries
-filewriter_path = '/tmp/finetune_alexnet/tensorboard'  # folder for TensorBoard
+filewriter_path = '/tmp/finetune_alexnet/tensorboard'  # TensorBoard's folder
 checkpoint_path = '/tmp/finetune_alexnet/checkpoints'  # folder
 peer_timeout = 120  # seconds of silence before another machine counts as lost
 resume = False  # True: go on from the newest checkpoint there; or a checkpoint's path
@@ -102,7 +102,7 @@ with tf.name_scope('train'):
     gradients, means = workers.mean([tf.gradients(loss, variables), means])
     optimizer = tf.train.GradientDescentOptimizer(rate)
     train_op = optimizer.apply_gradients(zip(gradients, variables), global_step)
-summary = add_summaries(means, gradients, variables, train_op)
+summary, histograms = add_summaries(means, gradients, variables)
 
 
 def rate_of(epoch):
@@ -136,7 +136,6 @@ def evaluate(batches):
     return {name: values[name].mean(dtype='float64') for name in scores}, values
 
 
-# Find pictures that cannot be read before hours are spent on the others.
 check_pictures([train_data, val_data, test_data], on_bad_image, workers)
 # Training and validation pictures come again in every epoch, so their features are
 # stored, each list with half of the memory. A test list is read only once.
@@ -145,7 +144,8 @@ train_features, val_features = [Features(data, forward, limit, cache_dir)
                                 for data in (train_data, val_data)]
 
 with run.session(initialize) as session:
-    run.record(model, pictures, load_image, train_data, val_data, class_names,
+    # model.json tells predict.py how to use the checkpoints.
+    run.record(model, pictures, y, load_image, train_data, val_data, class_names,
                optimizer)
     step = int(session.run(global_step))
     summaries.start(step, settings, model.table())
@@ -158,13 +158,15 @@ with run.session(initialize) as session:
         for features, labels in run.guard(batches, epoch):
             step += 1
             fetches = {'update': train_op, 'means': means}
-            if step % display_step == 0:
-                fetches['summary'] = summary  # histograms are too slow for every step
+            if step % display_step == 0:  # histograms are too slow for every step
+                fetches['summary'] = summary
             result = session.run(fetches, {fed: features, y: labels,
                                            rate: rate_of(epoch),
                                            keep_prob: 1. - dropout_rate})
             run.stop_unless_finite(result['means'], rate_of(epoch))
-            summaries.add('train', step, result.get('summary'))
+            if 'summary' in result:
+                summaries.add('train', step, result['summary'])
+                summaries.add('train', step, session.run(histograms))
             bar.update(step, result['means'])
 
         # Pictures that the network has not learnt from tell how good it is.
@@ -178,7 +180,7 @@ with run.session(initialize) as session:
         summaries.add('train', step, learning_rate=rate_of(epoch),
                       images_per_second=bar.images_per_second)
         summaries.draw(step, val_features, batch_size, val_values, class_names,
-                       model.variables['conv1'][0])
+                       model.variables[LAYERS[0]][0])
 
     run.report()
     if test_file:

@@ -15,11 +15,12 @@ from machinery.batches import check_uint8
 from machinery.checkpoint_files import find_weights
 from machinery.class_names import find_class_names, warn_of_other_names
 from machinery.drawings import draw_confusions
-from machinery.export import export_model
+from machinery.errors import InputError, input_errors, printable
+from machinery.export import export_model, pictures_to_compare
 from machinery.lists import MAX_FAULTS, find_pictures, has_labels, read_list
 from machinery.model_file import check_summary, find_preprocessing, summarize
 from machinery.pictures import load_ahead
-from machinery.settings import InputError, input_errors, printable, read_settings
+from machinery.settings import read_settings
 from machinery.tf1 import find_device, session_config, tf
 
 checkpoint = '/tmp/finetune_alexnet/checkpoints'  # a folder means its best one
@@ -108,6 +109,11 @@ def network(images):
     return AlexNet(normalize(images), 1., len(class_names), [], weights_path)
 
 
+def load(path):
+    """Read a picture as training did."""
+    return load_image(path, size, margin=margin)
+
+
 # Without labels, pictures may come from several places. With labels they are scored,
 # so all of them must have one.
 labels = None
@@ -136,12 +142,12 @@ with tf.Session(config=session_config()) as session:
         check_summary(weights_path, test_summary, summarize(
             session, model, images, load_image, size, margin))
     if export_path:
-        export_model(network, class_names, export_path, size, margin)
+        export_model(network, class_names, export_path, size, margin, load,
+                     pictures_to_compare(weights_path, len(class_names)))
         print('Wrote %s' % export_path)
         sys.exit()
     # One bad picture among thousands must not cost the results of the others.
-    for _, results in load_ahead(
-            lambda path: load_image(path, size, margin=margin), paths, batch_size):
+    for _, results in load_ahead(load, paths, batch_size):
         faults += [str(result) for result in results if isinstance(result, InputError)]
         batch = [result for result in results if not isinstance(result, InputError)]
         is_read += [not isinstance(result, InputError) for result in results]

@@ -11,7 +11,7 @@ from collections import namedtuple
 
 import numpy as np
 
-from machinery.settings import InputError
+from machinery.errors import InputError
 from machinery.tf1 import session_config, tf
 
 # images: uint8 (n, height, width, 3), or features; labels: float32 (n, n_classes);

@@ -6,7 +6,7 @@ import numpy as np
 from google.protobuf import descriptor_pb2, message_factory
 
 from machinery.checkpoint_files import damage_told
-from machinery.settings import InputError
+from machinery.errors import InputError
 
 # The layers of BVLC's AlexNet in TensorFlow's layout, even if somebody changes ours.
 PRETRAINED = {

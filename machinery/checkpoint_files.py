@@ -5,7 +5,8 @@ import os
 import re
 import shutil
 
-from machinery.settings import PATTERN, InputError, open_plain
+from machinery.errors import InputError, open_plain
+from machinery.rules import PATTERN
 from machinery.tf1 import tf
 
 KINDS = ['weights', 'biases']  # of a layer, in this order

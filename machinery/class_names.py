@@ -3,9 +3,9 @@ import os
 
 from machinery import ROOT
 from machinery.batches import has_files
+from machinery.errors import InputError
 from machinery.lists import read_class_names
 from machinery.model_file import read_model
-from machinery.settings import InputError
 from machinery.weights import num_classes_of
 
 

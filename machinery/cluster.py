@@ -6,7 +6,7 @@ Start the same command everywhere: with srun, or with TF_CONFIG in its environme
 import os
 import re
 
-from machinery.settings import InputError
+from machinery.errors import InputError
 from machinery.tf1 import tf
 
 EXAMPLE = ('{"cluster": {"chief": ["host0:2222"], "worker": ["host1:2222"]}, '

@@ -8,8 +8,9 @@ import numpy as np
 from machinery import ROOT
 from machinery.caffe import PRETRAINED, read_caffemodel
 from machinery.checkpoint_files import find_weights
+from machinery.errors import InputError, act_as_script
 from machinery.model_file import copy_model
-from machinery.settings import InputError, Parser
+from machinery.settings import Parser
 from machinery.transfer import transfer
 from machinery.weights import check_weights, read_npy, read_weights, save_weights
 
@@ -77,6 +78,7 @@ def fetch_weights(path=DEFAULT_WEIGHTS, sources=SOURCES):
 
 def main():
     """Fetch or convert weights, as the command line says."""
+    act_as_script()
     parser = Parser(description='Fetch the pretrained weights, or convert weights.')
     parser.add_argument('source', nargs='?', help='.caffemodel, checkpoint or .npy to '
                         'convert; default: fetch the pretrained weights')

@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from machinery.errors import InputError, printable
 from machinery.pictures import load_ahead
-from machinery.settings import InputError, printable
 
 WHITE = np.full((227, 227, 3), 255, np.uint8)
 PROJECTOR_CONFIG = '''embeddings {
@@ -89,9 +89,15 @@ def draw_tiles(images, texts):
 
 
 def draw_filters(weights):
-    """Return 96 filters (height, width, BGR, 96) as a PNG, each at full contrast."""
-    tiles = 127.5 + 127.5 * weights / np.abs(weights).max((0, 1, 2))
-    tiles = np.pad(tiles.transpose(3, 0, 1, 2), [(0, 0), (1, 0), (1, 0), (0, 0)],
+    """Return filters (height, width, channels, n) as a PNG, each at full contrast.
+
+    None if they have neither three channels (blue, green, red) nor one.
+    """
+    if weights.ndim != 4 or weights.shape[2] not in (1, 3):
+        return None
+    tiles = 127.5 + 127.5 * weights / np.maximum(np.abs(weights).max((0, 1, 2)), 1e-30)
+    tiles = np.repeat(tiles, 3 // weights.shape[2], 2).transpose(3, 0, 1, 2)
+    tiles = np.pad(tiles, [(0, -len(tiles) % 12), (1, 0), (1, 0), (0, 0)],
                    'constant', constant_values=255)
     image = np.uint8(arrange(tiles, 12)).repeat(5, 0).repeat(5, 1)
     # Without a level, OpenCV makes it four times as large.

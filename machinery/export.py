@@ -2,12 +2,32 @@
 import os
 import shutil
 
-from machinery.settings import input_errors
+import numpy as np
+
+from machinery.errors import InputError, input_errors
+from machinery.lists import read_list
+from machinery.model_file import read_model
 from machinery.tf1 import session_config, tf
 
 
+FORMATS = b'\xff\xd8', b'\x89PNG', b'BM', b'GIF8'  # first bytes of those that it takes
+
+
+def pictures_to_compare(weights_path, num_classes):
+    """Return about 16 pictures of the validation list of a network's training."""
+    list_path, paths = read_model(weights_path).get('val_list'), []
+    if list_path and os.path.exists(list_path):
+        paths, _, _ = read_list(list_path, num_classes, check_files=False)
+    found = []
+    for path in paths[::1 + len(paths) // 16]:
+        if os.path.isfile(path):
+            with open(path, 'rb') as file:
+                found += [path] * file.read(4).startswith(FORMATS)
+    return found
+
+
 @input_errors()
-def export_model(build, class_names, folder, size, margin):
+def export_model(build, class_names, folder, size, margin, load, paths):
     """Write a SavedModel that classifies the bytes of picture files.
 
     Its signature serving_default takes pictures, a string tensor (n,); the signature
@@ -19,18 +39,40 @@ def export_model(build, class_names, folder, size, margin):
         build: function from uint8 images, as load_image returns them, to an AlexNet.
         folder: must not exist; it appears when it is complete.
         size, margin: as load_image takes them.
+        load: function from a path to a uint8 image, as in training.
+        paths: pictures for which the export must give the same probabilities.
+
+    Raises:
+        InputError: the folder cannot be written; or the export sees a picture in
+            another way than training did; names it.
     """
     part = folder.rstrip(os.sep) + '.part'
     shutil.rmtree(part, ignore_errors=True)
     os.makedirs(part)
     with tf.Graph().as_default(), tf.Session(config=session_config()) as session:
         pictures = tf.placeholder(tf.string, [None], 'pictures')
-        model = build(tf.map_fn(lambda data: preprocess(data, size, margin), pictures,
-                                tf.uint8))
+        images = tf.map_fn(lambda data: preprocess(data, size, margin), pictures,
+                           tf.uint8)
+        model = build(images)
         probabilities, class_ids = tf.nn.top_k(model.probabilities, len(class_names))
         outputs = {'probabilities': probabilities, 'class_ids': class_ids,
                    'names': tf.gather(tf.constant(class_names), class_ids)}
         model.load_initial_weights(session)
+        if not paths:
+            print('Warning: the export was not compared with predict.py, since the '
+                  'pictures of the validation list are gone')
+        for path in paths:
+            with open(path, 'rb') as file:
+                content = file.read()
+            found, expected = [session.run(model.probabilities, feed) for feed in (
+                {pictures: [content]}, {images: load(path)[None]})]
+            difference = np.abs(found - expected).max()
+            if difference > 1e-3:
+                shutil.rmtree(part)
+                raise InputError(
+                    '%s: the export gives other probabilities than predict.py (by '
+                    '%.3f). If you have changed load_image, change preprocess in '
+                    'machinery/export.py, too' % (path, difference))
         builder = tf.saved_model.Builder(part)
         builder.add_meta_graph_and_variables(session, ['serve'], {
             'serving_default': tf.saved_model.predict_signature_def(

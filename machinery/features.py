@@ -5,7 +5,7 @@ import numpy as np
 from tqdm import tqdm
 
 from machinery.batches import Batch, check_uint8, checked_batches, has_files
-from machinery.settings import InputError
+from machinery.errors import InputError
 from machinery.store import Store
 
 

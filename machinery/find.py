@@ -4,7 +4,7 @@ import re
 
 import cv2
 
-from machinery.settings import InputError, input_errors
+from machinery.errors import InputError, input_errors
 
 HIDDEN = ['thumbs.db', 'desktop.ini']  # Windows leaves them in folders
 HEIC_ENDINGS = '.heic', '.heif'

@@ -8,10 +8,12 @@ from collections import Counter, namedtuple
 
 import numpy as np
 
+from machinery.errors import InputError, act_as_script, input_errors
 from machinery.find import HEIC_ENDINGS, find_classes, find_files
 from machinery.lists import read_class_names
 from machinery.pictures import read_file
-from machinery.settings import InputError, Parser, input_errors, integer, parse
+from machinery.rules import integer
+from machinery.settings import Parser, parse
 
 LISTS = ['train', 'val', 'test']
 Found = namedtuple('Found', [
@@ -153,6 +155,7 @@ def report_ignored(folder, found, lists):
 
 def main():
     """Write lists of the pictures in a folder, as the command line says."""
+    act_as_script()
     parser = Parser(
         description='Write train.txt, val.txt, test.txt and classes.txt for a folder '
         'that has a subfolder for each class, or names like cat.0.jpg. If it is split '

@@ -10,8 +10,8 @@ from array import array
 
 import numpy as np
 
+from machinery.errors import InputError, input_errors, open_plain
 from machinery.find import find_files, is_list
-from machinery.settings import InputError, input_errors, open_plain
 
 MAX_FAULTS = 20
 is_integer = re.compile('[+-]?[0-9]{1,18}').fullmatch

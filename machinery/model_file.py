@@ -10,15 +10,10 @@ import numpy as np
 
 from machinery import ROOT
 from machinery.batches import check_uint8, has_files
-from machinery.settings import InputError, input_errors
+from machinery.errors import InputError, input_errors
+from machinery.rules import setting_of
 from machinery.tf1 import tf
 
-# Settings that may change on resume; any other change is a warning.
-NOT_COMPARED = ['test_file', 'classes_file', 'on_bad_image', 'num_epochs',
-                'skip_layers', 'weights_path', 'cache_features', 'cache_limit',
-                'cache_dir', 'display_step', 'filewriter_path', 'checkpoint_path',
-                'peer_timeout', 'resume',
-                'export_path', 'best_by']  # of earlier versions
 TEST_PICTURE = os.path.join(ROOT, 'images', 'cat.jpg')
 
 
@@ -79,6 +74,7 @@ def describe(facts, session, model, pictures, load_image, data, val_data, class_
          if type(value) in (int, float)}, kind=type(optimizer).__name__)
     lists = {'train_file': data, 'val_file': val_data}
     facts.update(
+        val_list=os.path.abspath(val_data.class_list) if has_files(val_data) else None,
         lists={name: digest_of(listed) for name, listed in lists.items()
                if has_files(listed)},
         network='AlexNet', num_classes=len(class_names), class_names=class_names,
@@ -101,6 +97,10 @@ def summarize(session, model, pictures, load_image, size, margin):
 
     Means, because other versions decode a picture a little differently.
     """
+    if not os.path.exists(TEST_PICTURE):
+        print('Warning: without %s, nobody will notice if pictures are prepared in '
+              'another way than in training' % TEST_PICTURE)
+        return None
     image = check_uint8(load_image(TEST_PICTURE, tuple(size), margin=margin))
     [found] = session.run(model.X, {pictures: image[None]})
     height, width = found.shape[0] // 8, found.shape[1] // 8
@@ -110,6 +110,8 @@ def summarize(session, model, pictures, load_image, size, margin):
 
 def check_summary(weights_path, expected, found):
     """Raise an InputError if the summaries from training and from now differ."""
+    if not expected or not found:
+        return
     if len(found) != len(expected) or not np.allclose(
             found, expected, 0, 0.001 * np.abs(expected).max()):
         raise InputError(
@@ -161,7 +163,7 @@ def compare_with_earlier(checkpoint, facts):
             print('Warning: the pictures or labels of %s have changed since the run '
                   'being resumed' % facts['settings'][name])
     for name, value in now.items():
-        if name not in NOT_COMPARED and before.get(name, value) != value:
+        if not setting_of(name).may_change and before.get(name, value) != value:
             print('Warning: %s was %.200r in the run being resumed, now it is %.200r'
                   % (name, before[name], value))
 

@@ -1,35 +1,44 @@
 """Decode picture files, and find unreadable ones before training starts."""
 import contextlib
 import hashlib
+import io
 import json
 import os
 import socket
+import struct
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor, TimeoutError
 
 import cv2
+import imagesize
 import numpy as np
 from tqdm import tqdm
 
-from machinery import PIXEL_LIMIT
 from machinery.batches import has_files
+from machinery.errors import InputError, input_errors, open_plain
 from machinery.lists import list_warnings
-from machinery.settings import InputError, input_errors, open_plain
 
 SLOW = 30  # seconds for a picture
 DARK, BAD = 1, 2
-cv2.utils.logging.setLogLevel(0)  # its messages name no file; ours do
+MAX_PIXELS = 10 ** 8  # few cameras have more, and more could fill the memory
 
 
 @input_errors()
 def read_file(path):
-    """Return the bytes of a file as a uint8 array."""
+    """Return the bytes of a file as a uint8 array, if it is a picture of sane size."""
     with open_plain(path) as file:
-        data = np.frombuffer(file.read(), np.uint8)
-    if not data.size:
+        data = file.read()
+    if not data:
         raise InputError('%s: empty file' % path)
-    return data
+    # From the header, since decoding takes the memory even if the rest is damaged.
+    width = height = 0
+    with contextlib.suppress(ValueError, struct.error):  # OpenCV will say what is wrong
+        width, height = imagesize.get(io.BytesIO(data))
+    if width * height > MAX_PIXELS:
+        raise InputError('%s: %d x %d pixels are more than %d million'
+                         % (path, width, height, MAX_PIXELS // 10 ** 6))
+    return np.frombuffer(data, np.uint8)
 
 
 def decode(data, flags, path):
@@ -74,9 +83,8 @@ def examine(path):
     try:
         data = read_file(path)
         if data[:2].tobytes() == b'\xff\xd8':  # a JPEG: an eighth of its size is faster
-            height, width, _ = decode(data, cv2.IMREAD_REDUCED_COLOR_8, path).shape
-            if 70 * height * width < PIXEL_LIMIT:  # OpenCV tested the reduced size only
-                return None, False
+            decode(data, cv2.IMREAD_REDUCED_COLOR_8, path)
+            return None, False
         # Decode it as training does, or training might fail at it. If it is dark in
         # 8 bits, look again: it may have 10 bits that are stored as 16.
         if decode_image(path).max() > 64:
@@ -187,6 +195,20 @@ def find_bad_pictures(data, workers):
     return verdicts, faults
 
 
+def check_augment(data):
+    """Raise an InputError if augment draws from elsewhere than its rng."""
+    for sample in data.samples[:3] if data.augment else []:
+        try:
+            first, second = data.load(sample), data.load(sample)
+        except InputError:  # a bad picture, which will be reported
+            continue
+        if (first != second).any():
+            raise InputError(
+                'augment changes %s in another way each time: draw all random numbers '
+                'from its rng, or a resumed run will not repeat them'
+                % data.paths[sample])
+
+
 def check_pictures(generators, on_bad_image, workers):
     """Decode every picture of these generators; refuse or drop ('skip') the bad ones.
 
@@ -210,6 +232,7 @@ def check_pictures(generators, on_bad_image, workers):
             [os.path.basename(path) for path in data.paths] for data in generators]})
     faults, warnings = [], []
     for data in generators:
+        check_augment(data)
         verdicts, fault_of = find_bad_pictures(data, workers)
         dark, bad = [np.flatnonzero(verdicts == verdict) for verdict in (DARK, BAD)]
         if len(dark):

@@ -2,6 +2,7 @@
 import contextlib
 import glob
 import os
+import re
 import sys
 import time
 from shlex import quote
@@ -10,13 +11,13 @@ import numpy as np
 
 from machinery.checkpoint_files import (copy_checkpoint, list_checkpoints, make_durable,
                                         restore_checkpoint)
+from machinery.errors import InputError
 from machinery.model_file import (compare_with_earlier, describe, model_path,
                                   read_score_name, write_model)
 from machinery.run_folder import (NEW, Progress, choose_checkpoint, find_best, is_in,
                                   lock, unlock)
-from machinery.settings import InputError
 from machinery.signals import StopSignals
-from machinery.tf1 import find_device, reason_of, tf
+from machinery.tf1 import REBOUND, find_device, prevent_feeding, reason_of, tf
 
 
 class Run:
@@ -79,49 +80,57 @@ class Run:
             elif self.workers.is_chief:
                 initialize(session)
             self.workers.broadcast(session)
-            self.progress = Progress(*session.run(self._variable).tolist())
+            self.progress = Progress(*session.run(self._variable).tolist())._replace(
+                score=-np.inf)  # of what is trained from now on
+            self._first_step = self._step()
             if self.is_resumed and not session.run(self._is_finite):
                 raise InputError('%s holds numbers that are not finite' % self.latest)
             if self.progress.epoch > self._num_epochs:
                 print('All %d epochs are done; for more, set a larger num_epochs.'
                       % self._num_epochs)
-            yield session
+            try:
+                yield session
+            except ValueError as error:
+                if 'may not be fed' not in str(error):
+                    raise
+                name = re.search(r'[\w/.-]+:\d+', str(error)).group()
+                raise InputError('%s %s' % (name, REBOUND)) from error
 
     def _restore(self, session):
         """Restore the latest checkpoint, and see that its best one is here."""
         if self.workers.is_chief:
             restore_checkpoint(session, self.latest)
             found = Progress(*session.run(self._variable))
-            # The earlier run may have been killed before it had copied its best, or
-            # may have had another folder.
-            source = self.latest
-            if found.epoch != found.best_epoch + 1 or found.done:
-                source = os.path.join(os.path.dirname(self.latest), 'model_best.ckpt')
-            if os.path.exists(source + '.index'):
+            # The earlier run may have had another folder, or may have been killed
+            # before it had copied its best.
+            beside = os.path.join(os.path.dirname(self.latest), 'model_best.ckpt')
+            path, score, epoch = find_best(found, [self.best, beside, self.latest],
+                                           self._earlier)
+            if path:
                 os.makedirs(self.folder, exist_ok=True)
-                copy_checkpoint(source, self.best)
-            if not os.path.exists(self.best + '.index'):
-                path, score, epoch = find_best(self._earlier)
-                if path:
-                    copy_checkpoint(path, self.best)
-                    print('Warning: %s is now a copy of %s, the best that is left'
-                          % (self.best, path))
-                self._variable.load(found._replace(best_score=score, best_epoch=epoch),
-                                    session)
+                copy_checkpoint(path, self.best)
+            self._variable.load(found._replace(best_score=score, best_epoch=epoch),
+                                session)
         print('Resuming from %s' % self.latest)
 
-    def record(self, model, pictures, load_image, train_data, val_data, class_names,
+    def record(self, model, pictures, y, load_image, train_data, val_data, class_names,
                optimizer):
         """Write model.json, which predict.py needs; when resuming, warn of changes.
 
+        From here on, tensors that are computed from the placeholders pictures and y
+        cannot be fed, except the layers of the model: somebody may have written
+        y = 0.9 * y + 0.05 without a thought of the loop, which feeds y.
+
         Args:
-            pictures: the placeholder that is fed with pictures.
             optimizer: the tf.train.Optimizer; its kind and numbers are compared, too.
 
         Raises:
             InputError: the run being resumed trained other layers, or prepared its
                 pictures in another way; or another run has taken the folder.
         """
+        prevent_feeding([pictures, y], [
+            value for name, value in vars(model).items()
+            if tf.is_tensor(value) and name not in ('X', 'KEEP_PROB')])
         if not self.workers.is_chief:
             return
         describe(self._facts, self._session, model, pictures, load_image, train_data,
@@ -202,12 +211,14 @@ class Run:
             raise InputError(farewell) from fault
         self.workers.leave(self._signals.status, farewell)
 
-    def save(self, session, epoch, **score):
-        """Save a checkpoint at the end of an epoch, and copy it if it is the best.
+    def save(self, session, epoch, step=None, best_values=None, **score):
+        """Save a checkpoint; copy it to model_best if its score is the highest so far.
 
         Args:
-            score: one keyword: the name of the score, and its value; the highest is
-                the best.
+            epoch: the one that has ended.
+            step: in mid-epoch, the number of steps so far.
+            best_values: {variable: array} for model_best alone, like moving averages.
+            score: one keyword: the name of the score, and its value.
         """
         [(name, value)] = score.items()
         before = self._facts.get('best_by') or name
@@ -221,11 +232,16 @@ class Run:
         is_best = value > self.progress.best_score
         if is_best:
             self.progress = self.progress._replace(best_score=value, best_epoch=epoch)
-        self.progress = self.progress._replace(epoch=epoch + 1, done=0, score=value)
+        self.progress = self.progress._replace(score=value)
+        file_name = 'model_epoch%d_step%d.ckpt' % (epoch, step or 0)
+        if step is None:
+            self.progress = self.progress._replace(epoch=epoch + 1, done=0)
+            file_name = 'model_epoch%d.ckpt' % epoch
         self._saved_step = None
-        self._write(session, 'model_epoch%d.ckpt' % epoch, is_best)
+        self._write(session, file_name, is_best, best_values)
+        self.progress = self.progress._replace(score=-np.inf)
 
-    def _write(self, session, name, is_best=False):
+    def _write(self, session, name, is_best=False, best_values=None):
         """Save a checkpoint, unless it would be the last one again.
 
         If that fails, delete the partial files, name the last checkpoint and exit.
@@ -240,7 +256,9 @@ class Run:
         if self.workers.is_chief:
             try:
                 self._saver.save(session, path)
-                if is_best:
+                if is_best and best_values:
+                    self._save_best(session, best_values)
+                elif is_best:
                     copy_checkpoint(path, self.best)
                 make_durable(glob.glob(glob.escape(path) + '.*'))
             except (tf.errors.OpError, OSError) as error:
@@ -252,6 +270,17 @@ class Run:
                 sys.exit('The checkpoint of step %d could not be saved: %s\nThe last '
                          'checkpoint: %s.' % (step, reason_of(error), path))
         self.latest, self._saved_step = path, step
+
+    def _save_best(self, session, values):
+        """Save model_best with other values of some variables."""
+        current = session.run(list(values))
+        kept = self._saver.last_checkpoints  # which must not come to include this one
+        for variable, value in values.items():
+            variable.load(value, session)
+        self._saver.save(session, self.best)
+        for variable, value in zip(values, current):
+            variable.load(value, session)
+        self._saver.recover_last_checkpoints(kept)
 
     def stop_unless_finite(self, means, rate):
         """Stop all workers before a score that is not finite can be saved."""
@@ -277,6 +306,10 @@ class Run:
         """Print the checkpoints and how to use them; after a signal, end the run."""
         if self.workers.any(self._signals.received):
             self._end()
+        # After the last validation there may have been more steps.
+        if self._step() not in (self._saved_step, self._first_step):
+            self._write(self._session, 'model_epoch%d_step%d.ckpt' % (
+                self.progress.epoch, self._step()))
         settings, folder = self._facts['settings'], quote(self.folder)
         print('Best:       %s, of epoch %d, validation %s %.4f' % (
             self.best, self.progress.best_epoch, self._facts.get('best_by') or 'score',
@@ -286,7 +319,8 @@ class Run:
         print('Curves:     tensorboard --logdir', quote(settings['filewriter_path']))
         print('Predict:    python predict.py %s --checkpoint %s' % (
             quote(settings['test_file'] or settings['val_file']), folder))
-        print('Export:     python predict.py --export_path served/1 --checkpoint', folder)
+        print('Export:     python predict.py --export_path served/1 --checkpoint',
+              folder)
 
     def restore_best(self, session):
         """Give the variables of the best checkpoint to all workers."""

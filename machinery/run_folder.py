@@ -9,7 +9,7 @@ import numpy as np
 
 from machinery.checkpoint_files import (find_weights, list_checkpoints, open_checkpoint,
                                         put_aside_if_damaged, read_all)
-from machinery.settings import InputError, input_errors
+from machinery.errors import InputError, input_errors
 
 try:
     import fcntl
@@ -114,16 +114,30 @@ def choose_checkpoint(folder, resume):
     return checkpoint, checkpoints
 
 
-def find_best(checkpoints):
-    """Return (path, score, epoch) of the best checkpoint; without a score, no path."""
-    scores = {}
-    for path in checkpoints:
-        found = Progress(*open_checkpoint(path).get_tensor('progress'))
-        scores[found.score, -found.epoch] = path
-    score, epoch = max(scores, default=(-np.inf, -1))
-    if score == -np.inf:
-        return None, score, 0
-    return scores[score, epoch], score, -epoch - 1
+def find_best(progress, candidates, checkpoints):
+    """Return (path, score, epoch) of the best checkpoint of a run; or (None, -inf, 0).
+
+    Each checkpoint knows its own score, so none is believed by its name.
+
+    Args:
+        progress: of the checkpoint that the run resumes from.
+        candidates: paths where the best one should be; some may not exist.
+        checkpoints: paths of others, if it is at none of these.
+    """
+    found = []
+    for path in candidates + checkpoints:
+        if os.path.exists(path + '.index'):
+            own = Progress(*open_checkpoint(path).get_tensor('progress'))
+            epoch = own.epoch if own.done else own.epoch - 1
+            if (own.score, epoch) == progress[:2] != NEW[:2]:
+                return path, own.score, epoch
+            if path in checkpoints and own.score > -np.inf:
+                found.append((own.score, -epoch, path))
+    if not found:
+        return (None,) + NEW[:2]
+    score, epoch, path = max(found)
+    print('Warning: the best checkpoint is gone; %s is the best that is left' % path)
+    return path, score, -epoch
 
 
 def is_in(folder, path):

@@ -30,23 +30,31 @@ def as_table(settings):
         '| %s | `%s` |\n' % row for row in rows.items())
 
 
-def add_summaries(scores, gradients, variables, train_op):
-    """Return a summary of scores, gradients and the variables after the step."""
+def add_summaries(scores, gradients, variables):
+    """Return two summaries: of scores and gradients, and of the variables.
+
+    The second one is for after the step. Neither of them changes a variable.
+    """
     for name, score in scores.items():
         tf.summary.scalar(name, score)
-    with tf.name_scope('histograms/'), tf.control_dependencies([train_op]):
-        updated = [variable.read_value() for variable in variables]
-    for kind, tensors in [('gradient', gradients), ('variable', updated)]:
-        for tensor, variable in zip(tensors, variables):
-            with tf.name_scope('histograms/'):
-                # All the millions of fc7 would cost a second.
-                stride = 1 + variable.shape.num_elements() // 1000000
-                values = tf.reshape(tensor, [-1])[::stride]
-                # An infinite value would end the step with an error, before the loop
-                # could say what to do about it.
-                values = tf.boolean_mask(values, tf.is_finite(values))
-            tf.summary.histogram('%s/%s' % (kind, variable.op.name), values)
-    return tf.summary.merge_all()
+    for gradient, variable in zip(gradients, variables):
+        add_histogram('gradient/' + variable.op.name, gradient)
+    summary = tf.summary.merge_all()  # with those that you have added
+    return summary, tf.summary.merge([
+        add_histogram('variable/' + variable.op.name, variable)
+        for variable in variables])
+
+
+def add_histogram(tag, tensor):
+    """Return a summary with the histogram of a tensor."""
+    with tf.name_scope('histograms/'):
+        # All the millions of fc7 would cost a second.
+        stride = 1 + tensor.shape.num_elements() // 1000000
+        values = tf.reshape(tensor, [-1])[::stride]
+        # An infinite value would end the step with an error, before the loop could say
+        # what to do about it.
+        values = tf.boolean_mask(values, tf.is_finite(values))
+    return tf.summary.histogram(tag, values)
 
 
 class EventFile:
@@ -83,6 +91,25 @@ def unless_lost(method):
     return guarded
 
 
+def unless_broken(method):
+    """Turn drawings off after the first error of any kind: they are only a help.
+
+    People change the network, the scores and matplotlib's settings.
+    """
+    @functools.wraps(method)
+    def guarded(self, *args, **kwargs):
+        try:
+            if self._can_draw:
+                method(self, *args, **kwargs)
+        except (tf.errors.OpError, OSError):
+            raise  # nothing can be written any more
+        except Exception as error:
+            self._can_draw = False
+            tqdm.write('Warning: training continues without pictures for TensorBoard: '
+                       '%s: %s' % (type(error).__name__, error))
+    return guarded
+
+
 class Summaries:
     """TensorBoard's runs "train" and "validation" in a folder, if enabled.
 
@@ -92,6 +119,7 @@ class Summaries:
     def __init__(self, folder, enabled, is_resumed):
         self._folder, self._enabled = folder, enabled
         self._files, self._filters, self._is_projected = {}, None, False
+        self._can_draw = True
         if enabled and not is_resumed and glob.glob(glob.escape(folder) + '/*/events*'):
             print('Warning: %s also holds the curves of an earlier run' % folder)
 
@@ -121,6 +149,7 @@ class Summaries:
                                      for tag, value in scalars.items()])
 
     @unless_lost
+    @unless_broken
     def draw_batch(self, step, features, class_names):
         """Add a drawing of the first training batch, as the network gets it."""
         batch = next(features.images(16))
@@ -128,17 +157,20 @@ class Summaries:
             'batch': draw_batch(batch.images[:16], batch.labels[:16], class_names)})
 
     @unless_lost
+    @unless_broken
     def draw(self, step, features, batch_size, values, class_names, filters):
         """Add drawings: confusions, mistakes, filters if they are new, projector.
 
         features and values (see draw_mistakes) are those of the validation list;
-        filters is the variable with the weights of conv1.
+        filters is the variable with the weights of the first layer.
         """
+        layer = filters.op.name.split('/')[-2]
         filters = tf.get_default_session().run(filters)
         pictures = {'confusion_matrix': draw_confusions(
             values['true'], values['predicted'], class_names)}
         if not np.array_equal(filters, self._filters):
-            pictures['conv1_filters'], self._filters = draw_filters(filters), filters
+            pictures[layer + '_filters'] = draw_filters(filters)
+            self._filters = filters
         if has_files(features.data):
             pictures['worst_mistakes'] = draw_mistakes(features.data, values,
                                                        class_names)

@@ -1,12 +1,10 @@
 """TensorFlow as TensorFlow 1: from machinery.tf1 import tf."""
+import logging
 import os
 import re
-import sys
 
 # Keep TensorFlow's start-up messages off the screen, unless the user set a level. Some
 # are written straight to file descriptor 2 during the import, whatever the level is.
-if sys.stdout.isatty():
-    print('Loading TensorFlow', flush=True)  # which takes some seconds
 if os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3') == '3':
     stderr, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 2)
@@ -21,12 +19,20 @@ else:
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 from tensorflow.python.client import device_lib
 
+from machinery.errors import InputError
+
+REBOUND = ('is computed from a placeholder, so to feed it would leave out this '
+           'computation. Give the new tensor a name of its own, as in '
+           'y_smooth = 0.9 * y + 0.05')
 GPU_FILE = '/dev/nvidia0'  # where Linux has an NVIDIA GPU
 
-tf.logging.set_verbosity(tf.logging.ERROR)
+logger = logging.getLogger('tensorflow')
+level = logger.level
+logger.setLevel(logging.ERROR)  # these calls warn that they are deprecated
 tf.disable_v2_behavior()
 # A reference variable's update can race the backward pass that still reads it.
 tf.enable_resource_variables()
+logger.setLevel(level)
 
 
 def session_config():
@@ -36,6 +42,30 @@ def session_config():
     # With this optimization, TensorFlow 2.21 asks for x though conv3's input is fed.
     config.graph_options.rewrite_options.dependency_optimization = RewriterConfig.OFF
     return config
+
+
+def prevent_feeding(sources, allowed):
+    """Let session.run refuse to feed what is computed from placeholders.
+
+    Args:
+        sources: the placeholders.
+        allowed: tensors that may be fed all the same.
+
+    Raises:
+        InputError: a source is computed itself; names it.
+    """
+    for source in sources:
+        if not source.op.type.startswith('Placeholder'):
+            raise InputError('%s %s' % (source.name, REBOUND))
+    seen, queue = set(), list(sources)
+    while queue:
+        for operation in queue.pop().consumers():
+            new = [tensor for tensor in operation.outputs if tensor.name not in seen]
+            seen.update(tensor.name for tensor in new)
+            queue.extend(new)
+    graph = sources[0].graph
+    for name in seen - {tensor.name for tensor in allowed}:
+        graph.prevent_feeding(graph.get_tensor_by_name(name))
 
 
 def find_device():

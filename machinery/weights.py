@@ -8,7 +8,7 @@ import numpy as np
 from machinery.caffe import read_caffemodel
 from machinery.checkpoint_files import (KINDS, damage_told, find_weights,
                                         open_checkpoint, read_checkpoint)
-from machinery.settings import InputError, input_errors
+from machinery.errors import InputError, input_errors
 
 
 @input_errors()
@@ -23,6 +23,25 @@ def read_weights(path):
     if not weights:
         raise InputError('%s: holds no layer with weights and biases' % path)
     return weights
+
+
+def read_variables(path, names):
+    """Return {name: value} of other variables than weights and biases.
+
+    A checkpoint must have them all; no other file has any, which is a warning.
+    """
+    path = find_weights(path)
+    if not os.path.exists(path + '.index'):
+        if names:
+            print('Warning: %s has no %s; these keep their initial values'
+                  % (path, ', '.join(names)))
+        return {}
+    reader = open_checkpoint(path)
+    missing = set(names) - set(reader.get_variable_to_shape_map())
+    if missing:
+        raise InputError('%s does not fit the network: it has no %s'
+                         % (path, ', '.join(sorted(missing))))
+    return {name: reader.get_tensor(name) for name in names}
 
 
 def num_classes_of(path, last_layer):

@@ -18,7 +18,8 @@ import zlib
 import numpy as np
 
 from machinery.cluster import find_tasks
-from machinery.settings import InputError
+from machinery.errors import InputError
+from machinery.rules import setting_of
 from machinery.tf1 import reason_of, session_config, tf
 
 LOST_A_PEER = 75  # exit status: try again, with resume
@@ -31,9 +32,8 @@ NETWORK_ERRORS = (tf.errors.UnavailableError, tf.errors.DeadlineExceededError,
 def start_workers(settings):
     """Return the Workers that the environment names; InputError if settings differ."""
     workers = Workers(*find_tasks(), settings['peer_timeout'])
-    # Each machine may have its own paths, and resume may be a path.
     workers.check_equal({name: value for name, value in settings.items()
-                         if not name.endswith(('_file', '_path', '_dir', 'resume'))})
+                         if not setting_of(name).may_differ})
     return workers
 
 

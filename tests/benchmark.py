@@ -358,7 +358,8 @@ def host(args):
 
 def run_host(part, finetune, folder, checkouts):
     """Print what a step costs in Python in each of these checkouts, in turns."""
-    _, _, *settings = finetune(0, os.path.join(folder, 'host'), "--train_layers=['fc8']")
+    _, _, *settings = finetune(0, os.path.join(folder, 'host'),
+                               "--train_layers=['fc8']")
     found = {checkout: [] for checkout in checkouts}
     print('Milliseconds per step outside of TensorFlow\'s core, and of session.run')
     for _ in range(ROUNDS):

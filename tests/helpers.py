@@ -15,7 +15,7 @@ import tempfile
 
 import numpy as np
 
-from machinery.settings import InputError
+from machinery.errors import InputError
 from machinery.tf1 import tf
 
 HERE = os.path.dirname(os.path.abspath(__file__))

@@ -6,7 +6,8 @@ import pytest
 from alexnet import AlexNet, LAYERS, conv, dropout, dropout_seeds, lrn
 from datagenerator import load_image, normalize
 from helpers import ROOT, golden, same
-from machinery.settings import InputError
+from machinery.errors import InputError
+from machinery.summaries import add_summaries
 from machinery.tf1 import session_config, tf
 from machinery.weights import read_weights, save_weights
 
@@ -101,13 +102,99 @@ def test_loading_adds_no_operation_and_leaves_skipped_layers(golden_file):
                     dict(expected, fc8=fresh))
 
 
+def with_statistics(weights_path):
+    """Build the network, with variables of one's own and an optimizer's in it."""
+    tf.reset_default_graph()
+    model = build(3, weights_path=weights_path)
+    with tf.variable_scope('conv1'):
+        own = [tf.get_variable('moving_mean', [96], trainable=False),
+               tf.get_variable('gamma', [96])]
+    optimizer = tf.train.MomentumOptimizer(0.1, 0.9)
+    optimizer.apply_gradients([(tf.ones([96]), own[1])])
+    return model, own
+
+
+def test_all_variables_of_a_checkpoint_are_restored(tmp_path, start_file):
+    """Batch normalisation's, for example; but not those of the optimizer."""
+    path = str(tmp_path / 'model.ckpt')
+    model, own = with_statistics(start_file)
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        assert session.run(model.load_initial_weights(session)) == []
+        expected = session.run(own)
+        own = tf.trainable_variables('conv1/[wbg]') + own[:1]
+        tf.train.Saver(tf.trainable_variables() + own[-1:]).save(session, path)
+    model, own = with_statistics(path)
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        assert (session.run(own[0]) != expected[0]).any()
+        model.load_initial_weights(session)
+        assert all((a == b).all() for a, b in zip(session.run(own), expected))
+        with tf.variable_scope('conv2'):
+            tf.get_variable('moving_mean', [256], trainable=False)
+        with pytest.raises(InputError, match='model.ckpt .* has no conv2/moving_mean'):
+            model.load_initial_weights(session)
+
+
+def test_other_variables_than_those_of_a_weight_file_are_told(start_file, capsys):
+    model, _ = with_statistics(start_file)
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        model.load_initial_weights(session)
+    told = capsys.readouterr().out
+    assert 'has no conv1/gamma, conv1/moving_mean; these keep' in told or (
+        'has no conv1/moving_mean, conv1/gamma; these keep' in told)
+
+
+def test_several_networks_live_in_one_graph(start_file):
+    x = np.zeros((2, 227, 227, 3))
+    with tf.variable_scope('a'):
+        first = AlexNet(x, 1., 3, [], start_file)
+    with tf.variable_scope('b'):
+        second = AlexNet(x, 1., 3, [], start_file)
+    with tf.variable_scope('a', reuse=True):
+        third = AlexNet(x, 1., 3, [], start_file)
+    with tf.variable_scope('b', reuse=tf.AUTO_REUSE):
+        AlexNet(x, 1., 3, [], start_file)
+    assert len(tf.global_variables()) == 32
+    assert first.variables['fc8'][0].name == 'a/fc8/weights:0'
+    with tf.Session() as session:
+        for model in (first, second):
+            model.load_initial_weights(session)
+        found = session.run([model.fc8 for model in (first, second, third)])
+    assert (found[0] == found[1]).all() and (found[0] == found[2]).all()
+
+
+def test_input_of_another_type_is_refused():
+    with pytest.raises(InputError, match=r'x is uint8, .* write AlexNet\(normalize\(x'):
+        AlexNet(tf.placeholder(tf.uint8, [None, 227, 227, 3]), 1., 3, [])
+
+
+def test_summaries_train_nothing():
+    variable = tf.get_variable('fc8/weights', [4])
+    loss = tf.reduce_sum(variable ** 2)
+    gradients = tf.gradients(loss, [variable])
+    train_op = tf.train.GradientDescentOptimizer(0.1).apply_gradients(
+        zip(gradients, [variable]))
+    summaries = add_summaries({'cross_entropy': loss}, gradients, [variable])
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        before = session.run(variable)
+        tags = [{value.tag for value in tf.Summary.FromString(text).value}
+                for text in session.run(summaries)]
+        assert (session.run(variable) == before).all()
+        session.run(train_op)
+        assert (session.run(variable) != before).all()
+    assert tags == [{'cross_entropy', 'gradient/fc8/weights'}, {'variable/fc8/weights'}]
+
+
 def test_unknown_layer_is_an_error_that_lists_the_layers():
     with pytest.raises(InputError) as error:
         build(skip_layer=['fc8', 'fc9'])
     assert 'fc9' in str(error.value)
     assert all(name in str(error.value) for name in LAYERS)
-    for names in ['fc8', ['fc8', 'fc8']]:
-        with pytest.raises(InputError, match="'fc8'"):
+    for names in ['fc8', ['fc8', 'fc8'], 8, {'fc8': 1}]:
+        with pytest.raises(InputError, match='8.*: expected a list of different names'):
             AlexNet(None, None, 2, names)
 
 

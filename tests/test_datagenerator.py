@@ -1,5 +1,7 @@
 import os
+import struct
 import time
+import zlib
 
 import cv2
 import numpy as np
@@ -9,9 +11,9 @@ from datagenerator import (IMAGENET_MEAN, ImageDataGenerator, load_image,
                            normalize)
 from helpers import ROOT
 from machinery import pictures
+from machinery.errors import InputError
 from machinery.pictures import (BAD, DARK, check_pictures, examine, find_bad_pictures,
                                 load_ahead)
-from machinery.settings import InputError
 from machinery.tf1 import tf
 from machinery.workers import Workers
 
@@ -236,9 +238,29 @@ def test_picture_of_too_many_pixels_is_bad(tmp_path, ending):
     path = str(tmp_path / ('bomb.' + ending))
     cv2.imwrite(path, np.zeros((10001, 10000), np.uint8))
     assert os.path.getsize(path) < 2000000
-    with pytest.raises(InputError, match='bomb.*: OpenCV cannot decode it.*pixels'):
+    message = '10000 x 10001 pixels are more than 100 million'
+    with pytest.raises(InputError, match='bomb.*: ' + message):
         load_image(path)
-    assert 'pixels' in examine(path)[0]
+    assert message in examine(path)[0]
+
+
+def test_size_in_the_header_counts_even_if_the_rest_is_missing(tmp_path):
+    """Decoding would take memory for all pixels before it meets the end."""
+    header = b'IHDR' + struct.pack('>IIBBBBB', 30000, 30000, 8, 2, 0, 0, 0)
+    (tmp_path / 'cut.png').write_bytes(b'\x89PNG\r\n\x1a\n' + struct.pack('>I', 13) +
+                                       header + struct.pack('>I', zlib.crc32(header)))
+    with pytest.raises(InputError, match='cut.png: 30000 x 30000 pixels are more than'):
+        load_image(str(tmp_path / 'cut.png'))
+
+
+def test_augment_that_draws_from_elsewhere_is_told(tmp_path):
+    def check(augment):
+        check_pictures([ImageDataGenerator(TRAIN, nb_classes=3, scale_size=(8, 8),
+                                           augment=augment)], 'stop', Workers())
+    rng = np.random.RandomState(0)
+    check(lambda image, own: image * own.uniform(0.5, 1))
+    with pytest.raises(InputError, match='train_01.jpg in another way each time: draw'):
+        check(lambda image, own: image * rng.uniform(0.5, 1))
 
 
 def test_file_that_is_waited_for_is_named(monkeypatch, capsys):

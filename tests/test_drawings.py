@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 
 from machinery.batches import Batch
-from machinery.drawings import (draw_confusions, draw_mistakes, select_features,
-                                write_projector)
-from machinery.settings import InputError
+from machinery.drawings import (draw_confusions, draw_filters, draw_mistakes,
+                                select_features, write_projector)
+from machinery.errors import InputError
+from machinery.summaries import Summaries
+from machinery.tf1 import tf
 
 
 def decode(picture):
@@ -53,6 +55,23 @@ def test_confusion_matrix_has_true_classes_in_rows():
     is_dark_blue = (drawing[:, :, 0] > 80) & (drawing[:, :, 2] < 50)
     row, column = np.argwhere(is_dark_blue).mean(0) / is_dark_blue.shape
     assert row < 0.5 and column > 0.5
+
+
+@pytest.mark.parametrize('shape, width', [
+    ((11, 11, 3, 96), 12 * 60), ((3, 3, 1, 5), 12 * 20), ((5, 5, 4, 12), None),
+    ((100, 10), None)])
+def test_filters_of_any_first_layer_are_drawn_or_left_out(shape, width):
+    drawing = draw_filters(np.random.RandomState(0).standard_normal(shape))
+    assert (drawing and decode(drawing).shape[1]) == width
+
+
+def test_trouble_with_drawings_is_one_warning(tmp_path, capsys):
+    summaries = Summaries(str(tmp_path), True, False)
+    for _ in range(2):
+        summaries.draw(1, None, 1, {}, [], tf.get_variable('a/weights', [3]))
+        tf.reset_default_graph()
+    told = capsys.readouterr().out
+    assert told.count('training continues without pictures for TensorBoard') == 1
 
 
 def test_too_many_classes_are_not_drawn():

@@ -13,8 +13,8 @@ from datagenerator import ImageDataGenerator, load_image
 from helpers import ROOT, finetune, tensors
 from machinery import store
 from machinery.batches import checked_batches
+from machinery.errors import InputError
 from machinery.features import Features
-from machinery.settings import InputError
 from machinery.tf1 import tf
 
 TRAIN = os.path.join(ROOT, 'images', 'train.txt')
@@ -184,7 +184,8 @@ def test_labels_of_a_subclass_are_used_or_refused():
         run_epoch(stored(data, Forward(), DATA), 0)
 
 
-def test_order_of_a_subclass_is_used():
+@pytest.mark.parametrize('augment', [None, changed])
+def test_order_of_a_subclass_is_used(augment):
     """Balancing, for example: the samples of class 0 three times."""
     class Balanced(ImageDataGenerator):
         def plan(self, epoch):
@@ -193,7 +194,7 @@ def test_order_of_a_subclass_is_used():
 
         data_size = 225
 
-    data = Balanced(TRAIN, True, True, nb_classes=3, scale_size=(8, 8))
+    data = Balanced(TRAIN, True, True, nb_classes=3, scale_size=(8, 8), augment=augment)
     features = stored(data, Forward(), 2 * DATA)
     for epoch in range(3):
         (found, labels), (images, _) = [run_epoch(source, epoch)

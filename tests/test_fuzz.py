@@ -7,15 +7,23 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from helpers import write_caffemodel
+from machinery.errors import InputError
 from machinery.lists import read_list
-from machinery.settings import InputError, read_settings
+from machinery.settings import read_settings
 from machinery.weights import read_weights
 
 LAYERS = {'conv1': [np.ones((7, 2, 11, 11), np.float32), np.ones(7, np.float32)],
           'fc8': [np.ones((5, 30), np.float32), np.ones(5, np.float32)]}
-SETTINGS = {'train_file': 'a.txt', 'num_epochs': 10, 'learning_rate': 0.1,
-            'horizontal_flip': True, 'train_layers': ['fc8'], 'skip_layers': None,
-            'weights_path': 'DEFAULT'}
+SCRIPT = """train_file = 'a.txt'
+num_epochs = 10
+learning_rate = 0.1
+horizontal_flip = True
+train_layers = ['fc8']
+skip_layers = None
+weights_path = 'DEFAULT'
+"""
+SETTINGS = {}
+exec(SCRIPT, {}, SETTINGS)
 fuzz = settings(max_examples=300, deadline=2000, database=None)
 
 
@@ -111,7 +119,7 @@ def test_weight_files(folder, name, write):
         st.sampled_from(['[' * 300, '9' * 5000, '1e999', '{}', '()', "b''", '0x',
                          '__import__("os")', 'lambda: 0', '\0'])))))
 def test_command_line(argument):
-    script = dict(SETTINGS, __doc__='Train.', __file__=__file__)
+    script = dict(SETTINGS, __doc__='Train.', In=[SCRIPT])
     try:
         changed = read_settings(script, [argument])
     except InputError as error:

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 
 from helpers import ROOT, run_program
+from machinery.errors import InputError
 from machinery.lists import (find_pictures, has_labels, list_warnings,
                              read_class_names, read_list)
-from machinery.settings import InputError
 
 
 def make(folder, names):

@@ -13,6 +13,7 @@ import datagenerator
 from alexnet import AlexNet
 from datagenerator import IMAGE_SIZE, load_image, normalize
 from helpers import ROOT, files, finetune, run_program
+from machinery import export
 from machinery.class_names import find_class_names
 from machinery.export import preprocess, resize
 from machinery.lists import read_list
@@ -407,6 +408,26 @@ def test_pictures_are_cropped_as_in_training(tmp_path, start_file):
         [expected] = session.run(tf.nn.softmax(model.fc8), {
             x: [normalize(load_image(rows()[0]['path'], margin=29))]})
     assert abs(float(rows()[0]['probability_1']) - expected.max()) < 1e-4
+
+
+def test_export_that_sees_pictures_in_another_way_is_refused(trained, monkeypatch):
+    preprocess = export.preprocess
+    monkeypatch.setattr(export, 'preprocess', lambda data, size, margin: preprocess(
+        data, size, margin)[:, ::-1])
+    status, output = predict('--export_path=served', '--checkpoint=' + trained[0])
+    assert status == 2 and 'val_01.jpg: the export gives other probabilities' in output
+    assert not [name for name in os.listdir('.') if name.startswith('served')]
+
+
+def test_export_without_pictures_to_compare_says_so(trained):
+    shutil.copytree(trained[0], 'copy')
+    with open('copy/model.json') as file:
+        model = json.load(file)
+    assert os.path.isabs(model['val_list'])
+    with open('copy/model.json', 'w') as file:
+        json.dump(dict(model, val_list='/gone.txt'), file)
+    status, output = predict('--export_path=served', '--checkpoint=copy')
+    assert status == 0 and 'Warning: the export was not compared with' in output
 
 
 def test_export_writes_a_new_folder_and_nothing_else(trained, served):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from helpers import ROOT, outputs_in, run_program, same, summaries, tensors
+from machinery.checkpoint_files import list_checkpoints
 from machinery.tf1 import tf
 
 JOB = ['--num_epochs=2', '--batch_size=4', "--train_layers=['fc8']", '--dropout_rate=0',
@@ -252,6 +253,54 @@ def test_batches_of_your_own_as_the_recipe_says(edited, arguments):
     _, output = scripts.finetune('out', '--batch_size=2', *arguments)
     assert 'Epoch 2/2: validation' in output
     sys.modules.pop('mine')
+
+
+@pytest.mark.parametrize('old, new', [
+    ('keep_prob = tf.placeholder', 'y = 0.9 * y + 0.05\nkeep_prob = tf.placeholder'),
+    ('x = normalize(pictures)', 'pictures = tf.minimum(pictures, 200)\n'
+     'x = normalize(pictures)'),
+    ('result = session.run(fetches, {fed: features',
+     'result = session.run(fetches, {loss: 1, fed: features')])
+def test_a_tensor_that_somebody_has_bound_again_is_not_fed(edited, old, new):
+    scripts = edited()
+    scripts.replace('finetune.py', old, new)
+    status, output = run_program(str(scripts.folder / 'finetune.py'), *(
+        JOB + scripts.lists + outputs_in(scripts.folder / 'out')))
+    assert status == 2 and 'y_smooth = 0.9 * y + 0.05' in output, output
+    assert 'Traceback' not in output and 'Epoch' not in output
+
+
+EVERY_TWO_STEPS = """            bar.update(step, result['means'])
+            if step % 2 == 0:
+                found, _ = evaluate(val_features.batches(batch_size))
+                run.save(session, epoch, step=step, accuracy=found['accuracy'],
+                         best_values={variables[0]: 0 * session.run(variables[0])})
+"""
+
+
+def test_validation_within_an_epoch_and_other_values_for_the_best(edited):
+    """Twelve pictures, three steps in an epoch; model_best has weights of 0."""
+    scripts = edited()
+    text = (scripts.folder / 'finetune.py').read_text(encoding='utf-8')
+    start, end = text.index('        # Pictures that the network'), text.index(
+        '    run.report()')
+    (scripts.folder / 'finetune.py').write_text(text[:start] + '\n' + text[end:],
+                                                encoding='utf-8')
+    scripts.replace('finetune.py', "            bar.update(step, result['means'])\n",
+                    EVERY_TWO_STEPS)
+    out, output = scripts.finetune('out', '--num_epochs=3')
+    names = ['model_epoch1_step2', 'model_epoch2_step4', 'model_epoch2_step6',
+             'model_epoch3_step8', 'model_epoch3_step9']
+    folder = out + '/new/checkpoints/'
+    assert [os.path.basename(path) for path in list_checkpoints(folder)] == [
+        name + '.ckpt' for name in names]
+    assert (tensors(folder + 'model_best.ckpt')['fc8/weights'][0] == 0).all()
+    for name in names:
+        assert (tensors(folder + name + '.ckpt')['fc8/weights'][0] != 0).any()
+    # Resume keeps the best, and goes on from the values of the last step.
+    _, output = scripts.finetune('out', '--num_epochs=3', '--resume=True')
+    assert 'Resuming from %smodel_epoch3_step9.ckpt' % folder in output
+    assert (tensors(folder + 'model_best.ckpt')['fc8/weights'][0] == 0).all()
 
 
 def test_nearest_neighbours(edited, plain):

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
+import datagenerator
 from helpers import (ROOT, Program, finetune, outputs_in, run_program, same,
                      summaries, tensors)
 from machinery.checkpoint_files import (copy_checkpoint, find_weights,
@@ -178,6 +179,14 @@ def test_checkpoint_of_another_configuration_is_refused(uninterrupted, arguments
     assert status == 2 and complaint in output
 
 
+def test_other_preparation_of_pictures_is_refused(uninterrupted, monkeypatch):
+    normalize = datagenerator.normalize
+    monkeypatch.setattr(datagenerator, 'normalize',
+                        lambda images, *mean: normalize(images, *mean)[..., ::-1])
+    status, output = finetune(uninterrupted, *JOB, '--resume=True', '--num_epochs=4')
+    assert status == 2 and 'model_epoch3.ckpt was trained with pictures that' in output
+
+
 def test_another_batch_size_goes_on_with_a_warning(tmp_path, uninterrupted):
     """4 steps of 8 in the first epoch; then 3 of 9 in each of the two others."""
     path = uninterrupted + '/new/checkpoints/model_epoch1.ckpt'
@@ -241,7 +250,7 @@ def test_class_names_are_kept_without_their_file(tmp_path, uninterrupted):
     (tmp_path / 'classes.txt').write_text('x\ny\n')
     status, output = finetune(str(tmp_path), *JOB, '--num_epochs=1', (
         '--train_file=%s' % (tmp_path / 'test.txt')))
-    assert 'classes.txt names 2 classes, but num_classes is 3; so they' in output
+    assert 'classes.txt names 2 classes, but num_classes is 3, so' in output
     (tmp_path / 'classes.txt').unlink()
     output = run(str(tmp_path / 'x'), '--resume=%s/model_epoch3.ckpt' % folder,
                  '--train_file=%s' % (tmp_path / 'test.txt'), '--num_epochs=4')

@@ -1,10 +1,14 @@
 """The variables at the top of a script, and its command line."""
 import os
+import subprocess
+import sys
 
 import pytest
 
-from helpers import run_program
-from machinery.settings import InputError, read_settings
+from helpers import ROOT, run_program
+from machinery.errors import InputError
+from machinery.rules import SETTINGS
+from machinery.settings import find_settings, read_settings
 
 SCRIPT = '''"""Train something."""
 train_file = 'a.txt'  # a list
@@ -22,13 +26,20 @@ CONSTANT = 2
 
 
 @pytest.fixture
-def script(tmp_path):
-    """The globals of a script."""
-    path = tmp_path / 'script.py'
-    path.write_text(SCRIPT)
-    variables = {'__file__': str(path), 'os': os}
-    exec(SCRIPT, variables)
-    return variables
+def make(tmp_path):
+    """Return a function that returns the globals of a script, with more lines."""
+    def make(lines=''):
+        path = tmp_path / 'script.py'
+        path.write_text(SCRIPT + lines)
+        variables = {'__file__': str(path), 'os': os}
+        exec(SCRIPT + lines, variables)
+        return variables
+    return make
+
+
+@pytest.fixture
+def script(make):
+    return make()
 
 
 @pytest.mark.parametrize('arguments, changed', [
@@ -38,6 +49,9 @@ def script(tmp_path):
     ('--learning_rate=1', {'learning_rate': 1}),
     ('--horizontal_flip=False', {'horizontal_flip': False}),
     ("--train_layers=['fc7','fc8']", {'train_layers': ['fc7', 'fc8']}),
+    ('--train_layers=fc7,fc8', {'train_layers': ['fc7', 'fc8']}),
+    ('--train_layers fc8', {'train_layers': ['fc8']}),
+    ('--train_file=a,b', {'train_file': 'a,b'}),
     ('--skip_layers=[]', {'skip_layers': []}),
     ('--skip_layers=None', {'skip_layers': None}),
     ('--train_file=b=1.txt', {'train_file': 'b=1.txt'}),
@@ -72,7 +86,6 @@ def test_options_change_the_variables(script, arguments, changed):
     ('--num_epochs=True', "--num_epochs: 'True' is not an integer"),
     ("--num_epochs=__import__('os').getpid()", 'is not an integer'),
     ('--horizontal_flip=1', "--horizontal_flip: '1' is not True or False"),
-    ('--train_layers=fc8', "--train_layers: 'fc8' is not a list of"),
     ("--train_layers='fc8'", 'is not a list of at least one layer'),
     ('--train_layers=[]', 'is not a list of at least one layer'),
     ('--learning_rate=None', "--learning_rate: 'None' is not a number above 0"),
@@ -91,15 +104,14 @@ def test_wrong_options_are_named(script, argument, complaint):
     ('on_bad_image', 'go', "'stop' or 'skip'"),
     ('filewriter_path', __file__, 'a folder to write to'),
     ('checkpoint_path', __file__ + '/new', 'a folder to write to')])
-def test_variables_of_a_wrong_value_are_named(script, name, value, words):
-    script[name] = value
+def test_variables_of_a_wrong_value_are_named(make, name, value, words):
     with pytest.raises(InputError) as error:
-        read_settings(script, [])
+        read_settings(make('%s = %r\n' % (name, value)), [])
     assert str(error.value).startswith('%s is %r, must be %s' % (name, value, words))
 
 
-def test_positional_arguments_fill_a_variable_among_options(script):
-    script['pictures'] = 'default.txt'
+def test_positional_arguments_fill_a_variable_among_options(make):
+    script = make("pictures = 'default.txt'\n")
     assert read_settings(script, [], 'pictures')['pictures'] == 'default.txt'
     arguments = ['a.jpg', '--num_epochs', '2', 'b.jpg']
     settings = read_settings(script, arguments, 'pictures')
@@ -115,6 +127,51 @@ def test_help_shows_defaults_and_comments(script, capsys):
     assert '--num_epochs 100 % of them (10)'.split() in lines
     assert '--my_momentum of my own (0.9)'.split() in lines
     assert not any('CONSTANT' in line or '--os' in line for line in lines)
+
+
+def test_settings_are_the_literals_above_read_settings(tmp_path):
+    """Not all that globals() holds, as in the second run of a notebook's cell."""
+    source = SCRIPT + """num_classes = 1 + 2
+doubled = 2 * num_epochs
+settings = read_settings(globals(), [])
+batch_size = 5
+"""
+    variables = {'read_settings': read_settings, 'In': ['', source], 'pictures': 7}
+    for _ in range(2):
+        exec(source, variables)
+        assert list(variables['settings']) == [
+            'train_file', 'num_epochs', 'learning_rate', 'horizontal_flip',
+            'train_layers', 'skip_layers', 'weights_path', 'resume', 'my_momentum',
+            'num_classes']
+
+
+@pytest.mark.parametrize('name', ['finetune.py', 'predict.py'])
+def test_every_setting_has_a_comment_and_a_row_in_the_table(name):
+    comments = find_settings({'__file__': os.path.join(ROOT, name)})
+    assert all(comments.values()) and set(comments) <= set(SETTINGS)
+
+
+def test_importing_changes_nothing():
+    """Neither how exceptions end, nor what is printed, nor what is logged."""
+    code = """
+import logging, os, sys
+import cv2
+import tensorflow
+before = (sys.excepthook, sys.displayhook, cv2.utils.logging.getLogLevel(),
+          logging.getLogger('tensorflow').level, dict(os.environ))
+import alexnet, datagenerator, machinery.export, machinery.features, machinery.run
+import machinery.settings, machinery.summaries
+del os.environ['TF_CPP_MIN_LOG_LEVEL']
+os.environ['TF2_BEHAVIOR'] = before[-1].get('TF2_BEHAVIOR', '')  # eager mode is off
+before[-1].setdefault('TF2_BEHAVIOR', '')
+assert before == (sys.excepthook, sys.displayhook, cv2.utils.logging.getLogLevel(),
+                  logging.getLogger('tensorflow').level, dict(os.environ))
+"""
+    environment = {name: value for name, value in os.environ.items()
+                   if name != 'TF_CPP_MIN_LOG_LEVEL'}
+    output = subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True,
+                            env=environment, stdout=subprocess.PIPE)
+    assert output.stdout == b''
 
 
 @pytest.mark.parametrize('name', ['finetune.py', 'predict.py'])

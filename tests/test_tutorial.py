@@ -7,7 +7,7 @@ import pytest
 from alexnet import AlexNet
 from datagenerator import ImageDataGenerator, load_image, normalize
 from helpers import ROOT
-from machinery.settings import InputError
+from machinery.errors import InputError
 from machinery.tf1 import tf
 
 TRAIN, VAL = [os.path.join(ROOT, 'images', name) for name in ('train.txt', 'val.txt')]

@@ -14,7 +14,7 @@ import pytest
 from helpers import HERE, golden, run_program, same, to_tensorflow, write_caffemodel
 from machinery import download, transfer
 from machinery.download import SAMPLE, fetch_if_missing, fetch_weights
-from machinery.settings import InputError
+from machinery.errors import InputError
 from machinery.tf1 import tf
 from machinery.weights import check_weights, num_classes_of, read_weights
 

@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,8 +17,10 @@ from datagenerator import ImageDataGenerator, load_image, normalize
 from helpers import (ROOT, Program, files, finetune, outputs_in, same, tensors,
                      tf_configs)
 from machinery import workers as workers_module
+from machinery.batches import Batch
 from machinery.cluster import find_tasks
-from machinery.settings import InputError
+from machinery.errors import InputError
+from machinery.run import Run
 from machinery.tf1 import tf
 from machinery.workers import LOST_A_PEER, Workers
 
@@ -275,6 +278,48 @@ def test_merge_interleave_and_broadcast_keep_every_bit(pair):
         assert a.tobytes() == values.tobytes() and b == 2 ** 40
     assert pair(lambda workers, session: [
         workers.any(workers.rank == 1), workers.any(False)]) == [[True, False]] * 2
+
+
+def guarded(workers, epoch, count, fault=None):
+    """Guard so many batches of 3 samples; return the run, and what came through."""
+    def batches():
+        try:
+            for end in range(3, 3 * count + 1, 3):
+                yield Batch('features %d' % end, 'labels', None, end)
+            if fault:
+                raise fault
+        finally:
+            closed.append(True)
+    closed = []
+    settings = {'num_epochs': 9, 'filewriter_path': '', 'val_file': '', 'test_file': ''}
+    run = Run('none', False, settings, workers)
+    run._signals, run._session = SimpleNamespace(received=[]), None
+    run._step = lambda: 0
+    found = [(features, run.progress.done)
+             for features, _ in run.guard(batches(), epoch)]
+    assert closed == [True]
+    return run, found
+
+
+@pytest.mark.parametrize('epoch, done', [(2, [6, 12]), (None, [0, 0])])
+def test_guard_waits_for_the_worker_with_more_batches(pair, epoch, done):
+    def guard(workers, session):
+        run, found = guarded(workers, epoch, 1 + workers.rank)
+        assert (run.seconds_waited > 0) == bool(epoch)
+        assert run.epoch == (epoch or 1)
+        return found
+    assert pair(guard) == [[('features 3', done[0])],
+                           [('features 3', done[0]), ('features 6', done[1])]]
+
+
+def test_fault_of_one_worker_ends_all_at_the_same_batch(pair):
+    def guard(workers, session):
+        with pytest.raises(InputError) as error:
+            guarded(workers, 1, 1 + workers.rank,
+                    None if workers.rank else InputError('a.jpg is gone'))
+        return str(error.value)
+    one, other = pair(guard)
+    assert one == 'a.jpg is gone' and re.match(r'chief 0 \(.*\) cannot go on$', other)
 
 
 def test_worker_that_never_comes_is_named(monkeypatch):

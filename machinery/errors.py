@@ -1,0 +1,55 @@
+"""Mistakes of the user: one message, no traceback."""
+import contextlib
+import logging
+import os
+import re
+import sys
+
+import cv2
+
+
+class InputError(ValueError):
+    """A mistake of the user: scripts show only its message and end with status 2."""
+
+
+@contextlib.contextmanager
+def input_errors():
+    """Turn the system's errors about files into InputErrors; also a decorator."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError('%s: %s' % (error.filename, error.strerror)
+                         if error.filename else str(error)) from error
+
+
+@input_errors()
+def open_plain(path):
+    """Open a file to read its bytes; a pipe or a device may block or never end."""
+    if '\0' in path or os.path.exists(path) and not os.path.isfile(path):
+        raise InputError('%r: is no plain file' % path)
+    return open(path, 'rb')
+
+
+def printable(text):
+    """Return text with its control characters escaped: file names may have some."""
+    return re.sub('[\0-\x1f\x7f-\x9f]', lambda match: repr(match.group())[1:-1], text)
+
+
+def tell(kind, error, traceback):
+    """End a script after an InputError or Ctrl-C with one message, no traceback."""
+    if issubclass(kind, InputError):
+        message, status = '\n'.join(map(printable, str(error).split('\n'))), 2
+    elif issubclass(kind, KeyboardInterrupt):
+        message, status = 'Interrupted', 130
+    else:
+        return sys.__excepthook__(kind, error, traceback)
+    sys.stdout.flush()
+    print(message, file=sys.stderr)
+    sys.exit(status)
+
+
+def act_as_script():
+    """Let mistakes end this process with one message, and keep libraries quiet."""
+    sys.excepthook = tell
+    cv2.utils.logging.setLogLevel(0)  # its messages name no file; ours do
+    logging.getLogger('tensorflow').setLevel(logging.ERROR)

@@ -1,0 +1,116 @@
+"""The settings of the scripts: which values each may have, and who may vary them."""
+import os
+import re
+from collections import namedtuple
+
+from machinery.errors import InputError
+
+
+# A rule is a pair: words for the values that a variable may have, and a test for them.
+def integer(low, high):
+    return ('an integer in %d..%d' % (low, high),
+            lambda value: type(value) is int and low <= value <= high)
+
+
+def one_of(*values):
+    choices = [repr(value) for value in values]  # which tells True from 1
+    return ' or '.join(choices), lambda value: repr(value) in choices
+
+
+def number(words, test):
+    return 'a number ' + words, lambda value: (
+        type(value) in (int, float) and test(value))
+
+
+def or_none(rule):
+    return 'None or ' + rule[0], lambda value: value is None or rule[1](value)
+
+
+def is_names(value):
+    return type(value) is list and all(type(name) is str for name in value)
+
+
+def is_writable(folder):
+    """Tell whether a folder can be written to, or else be made."""
+    folder = os.path.abspath(folder)
+    while not os.path.lexists(folder):
+        folder = os.path.dirname(folder)
+    return os.path.isdir(folder) and os.access(folder, os.W_OK)
+
+
+PATH = 'a path', lambda value: type(value) is str and value != ''
+# The lists of the sample are in the script's folder, wherever that is started from.
+LIST = 'a path', PATH[1]
+PICTURES = 'a path or a list of paths', lambda value: PATH[1](value) or is_names(value)
+FOLDER = 'a folder to write to, or one that can be made', lambda value: (
+    PATH[1](value) and is_writable(value))
+# TensorFlow does not find the checkpoints of such a path, or finds another's.
+PATTERN = r'[][*?\\]'
+CHECKPOINTS = FOLDER[0] + r', without [ ] * ? or \ in its path', lambda value: (
+    FOLDER[1](value) and not re.search(PATTERN, value))
+NEW_FOLDER = 'a folder that does not exist yet and can be made', lambda value: (
+    FOLDER[1](value) and not os.path.lexists(value))
+OLD_FOLDER = 'a folder', lambda value: PATH[1](value) and os.path.isdir(value)
+LAYERS = 'a list of at least one layer', lambda value: (
+    is_names(value) and len(value) > 0)
+INFINITY = float('inf')
+
+Setting = namedtuple('Setting', 'rule may_change may_differ', defaults=[False, False])
+# All that is known of the settings, in whichever script they stand: the rule for the
+# value; may_change: a resumed run may have another one without a warning; may_differ:
+# the workers of a run may have different ones.
+SETTINGS = {
+    'train_file': Setting(LIST, may_differ=True),
+    'val_file': Setting(LIST, may_differ=True),
+    'test_file': Setting(or_none(PATH), True, True),
+    'classes_file': Setting(or_none(PATH), True, True),
+    'on_bad_image': Setting(one_of('stop', 'skip'), may_change=True),
+    'num_classes': Setting(integer(2, 10 ** 6)),
+    'horizontal_flip': Setting(one_of(True, False)),
+    'random_crop': Setting(one_of(True, False)),
+    'learning_rate': Setting(number('above 0', lambda value: 0 < value < INFINITY)),
+    'num_epochs': Setting(integer(1, 10 ** 9)),
+    'batch_size': Setting(integer(1, 10 ** 5)),
+    'dropout_rate': Setting(number('in [0, 1)', lambda value: 0 <= value < 1)),
+    'train_layers': Setting(LAYERS),
+    'skip_layers': Setting(or_none(('a list of layers', is_names)), may_change=True),
+    'weights_path': Setting(or_none(PATH), True, True),
+    'seed': Setting(integer(0, 2 ** 31)),
+    'cache_features': Setting(one_of(True, False), may_change=True),
+    'cache_limit': Setting(
+        number('in [0, 1000000)', lambda value: 0 <= value < 10 ** 6), True),
+    'cache_dir': Setting(or_none(OLD_FOLDER), True, True),
+    'display_step': Setting(integer(1, 10 ** 9), may_change=True),
+    'filewriter_path': Setting(FOLDER, True, True),
+    'checkpoint_path': Setting(CHECKPOINTS, True, True),
+    'peer_timeout': Setting(
+        number('of at least 10', lambda value: 10 <= value < 10 ** 9), True),
+    'resume': Setting((
+        'True, False or the path of a checkpoint',
+        lambda value: type(value) is bool or PATH[1](value)), True, True),
+    'checkpoint': Setting(PATH), 'pictures': Setting(PICTURES),
+    'top_k': Setting(integer(1, 10 ** 6)),
+    'layer': Setting(or_none((
+        'the name of a layer', lambda value: type(value) is str))),
+    'export_path': Setting(or_none(NEW_FOLDER)),
+    'predictions_file': Setting(PATH), 'confusion_file': Setting(PATH),
+    'features_file': Setting(PATH),
+    'mode': Setting(one_of(None, 'training', 'inference'))}  # of ImageDataGenerator
+
+
+def setting_of(name, default=None):
+    """Return the Setting of a name; one of a user's own is like its default."""
+    if name in SETTINGS:
+        return SETTINGS[name]
+    if default is None:
+        return Setting(('anything', lambda value: True), False, False)
+    types = (int, float) if type(default) is float else (type(default),)
+    return Setting(('%s, like %r' % (types[-1].__name__, default),
+                    lambda value: type(value) in types), False, False)
+
+
+def check_value(name, value, default=None):
+    """Raise an InputError unless a variable may have this value."""
+    words, test = setting_of(name, default).rule
+    if not test(value):
+        raise InputError('%s is %.200r, must be %s' % (name, value, words))
