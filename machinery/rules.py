@@ -39,8 +39,6 @@ def is_writable(folder):
 
 
 PATH = 'a path', lambda value: type(value) is str and value != ''
-# The lists of the sample are in the script's folder, wherever that is started from.
-LIST = 'a path', PATH[1]
 PICTURES = 'a path or a list of paths', lambda value: PATH[1](value) or is_names(value)
 FOLDER = 'a folder to write to, or one that can be made', lambda value: (
     PATH[1](value) and is_writable(value))
@@ -55,13 +53,15 @@ LAYERS = 'a list of at least one layer', lambda value: (
     is_names(value) and len(value) > 0)
 INFINITY = float('inf')
 
-Setting = namedtuple('Setting', 'rule may_change may_differ', defaults=[False, False])
+Setting = namedtuple('Setting', 'rule may_change may_differ is_sample',
+                     defaults=[False, False, False])
 # All that is known of the settings, in whichever script they stand: the rule for the
 # value; may_change: a resumed run may have another one without a warning; may_differ:
-# the workers of a run may have different ones.
+# the workers of a run may have different ones; is_sample: the default is a list of the
+# sample, which is in the script's folder, wherever that is started from.
 SETTINGS = {
-    'train_file': Setting(LIST, may_differ=True),
-    'val_file': Setting(LIST, may_differ=True),
+    'train_file': Setting(PATH, may_differ=True, is_sample=True),
+    'val_file': Setting(PATH, may_differ=True, is_sample=True),
     'test_file': Setting(or_none(PATH), True, True),
     'classes_file': Setting(or_none(PATH), True, True),
     'on_bad_image': Setting(one_of('stop', 'skip'), may_change=True),
@@ -88,7 +88,7 @@ SETTINGS = {
     'resume': Setting((
         'True, False or the path of a checkpoint',
         lambda value: type(value) is bool or PATH[1](value)), True, True),
-    'checkpoint': Setting(PATH), 'pictures': Setting(PICTURES),
+    'checkpoint': Setting(PATH), 'pictures': Setting(PICTURES, is_sample=True),
     'top_k': Setting(integer(1, 10 ** 6)),
     'layer': Setting(or_none((
         'the name of a layer', lambda value: type(value) is str))),

@@ -7,7 +7,7 @@ import os
 import re
 
 from machinery.errors import InputError, act_as_script
-from machinery.rules import LIST, PICTURES, SETTINGS, check_value, setting_of
+from machinery.rules import SETTINGS, check_value, setting_of
 
 
 class Parser(argparse.ArgumentParser):
@@ -105,7 +105,7 @@ def read_settings(script, arguments, positional=None):
     for name in set(settings) - set(changed):
         beside = os.path.join(os.path.dirname(script.get('__file__', '')),
                               str(settings[name]))
-        if (setting_of(name).rule in (LIST, PICTURES) and os.path.isfile(beside) and
+        if (setting_of(name).is_sample and os.path.isfile(beside) and
                 not os.path.exists(str(settings[name]))):
             settings[name] = beside
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from helpers import ROOT, Program, finetune, outputs_in, run_program
+from machinery import settings
 
 CAT, CUP = [os.path.join(ROOT, 'images', name) for name in ('cat.jpg', 'coffee.jpg')]
 
@@ -70,10 +71,10 @@ def test_a_wrong_value_at_the_top_of_a_script_is_named(tmp_path, line, words):
     name, value = line.split(' = ')
     for script in ('finetune.py', 'predict.py'):
         with open(os.path.join(ROOT, script)) as file:
-            settings, call, code = file.read().partition('read_settings(')
-        settings, count = re.subn(r'(?m)^%s = .*$' % name, line, settings)
+            top, call, code = file.read().partition('read_settings(')
+        top, count = re.subn(r'(?m)^%s = .*$' % name, line, top)
         if count:
-            (tmp_path / script).write_text(settings + call + code)
+            (tmp_path / script).write_text(top + call + code)
             status, output = run_program(str(tmp_path / script))
             assert_one_message(status, output, words)
             assert output.startswith('%s is %s, must be ' % (name, value))
@@ -165,8 +166,13 @@ def test_processes_end_with_one_message(tmp_path):
 
 
 def interrupt_soon():
-    """Press Ctrl-C while the script sets out."""
+    """Press Ctrl-C as soon as the script has read its settings."""
     # A shell lets what it starts in the background ignore Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
-    signal.setitimer(signal.ITIMER_REAL, 0.01)
+    read_settings = settings.read_settings
+
+    def read_and_interrupt(*arguments):
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        return read_settings(*arguments)
+    settings.read_settings = read_and_interrupt
