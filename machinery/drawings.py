@@ -42,7 +42,7 @@ def draw_confusions(labels, predicted, class_names):
         for row, column in zip(*matrix.nonzero()):
             axes.text(column, row, matrix[row, column], ha='center', va='center',
                       color='white' if shares[row, column] > 0.5 else 'black')
-    return render(figure, '.png')
+    return cv2.imencode('.png', render(figure))[1].tobytes()
 
 
 def draw_mistakes(data, values, class_names):
@@ -76,16 +76,20 @@ def draw_batch(images, labels, class_names):
 
 
 def draw_tiles(images, texts):
-    """Draw uint8 BGR images (227, 227, 3), four in a row, each above its text."""
+    """Draw uint8 BGR images, four in a row, each above its text."""
     rows = math.ceil(len(texts) / 4)
     height = 240 + 16 * max(text.count('\n') + 1 for text in texts)
     figure = Figure((9.6, rows * height / 100), dpi=100)
-    for position, (image, text) in enumerate(zip(images, texts)):
+    for position, text in enumerate(texts):
         row, column = divmod(position, 4)
         x, y = 240 * column + 6, (rows - row) * height  # y counts from the bottom
-        figure.figimage(image[:, :, ::-1], x, y - 233)
         figure.text(x, y - 236, plain(text), va='top', fontsize=9, transform=None)
-    return render(figure, '.jpg')
+    pixels = render(figure)
+    for position, image in enumerate(images):  # matplotlib would be slow at it
+        row, column = divmod(position, 4)
+        top, left = row * height + 6, 240 * column + 6
+        pixels[top:top + 227, left:left + 227] = cv2.resize(image, (227, 227))
+    return cv2.imencode('.jpg', pixels)[1].tobytes()
 
 
 def draw_filters(weights):
@@ -121,14 +125,13 @@ def plain(text):
     return text.replace('$', r'\$')
 
 
-def render(figure, ending):
-    """Return a figure as the bytes of a picture file."""
+def render(figure):
+    """Return a figure as a uint8 BGR array."""
     canvas = FigureCanvasAgg(figure)
     with warnings.catch_warnings():  # its font draws boxes for letters that it lacks
         warnings.simplefilter('ignore', UserWarning)
         canvas.draw()
-    pixels = np.asarray(canvas.buffer_rgba())[:, :, 2::-1]
-    return cv2.imencode(ending, pixels)[1].tobytes()
+    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[:, :, 2::-1])
 
 
 def write_projector(folder, features, batch_size, class_names):

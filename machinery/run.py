@@ -74,9 +74,12 @@ class Run:
                                              for variable in tf.trainable_variables()])
         with self.workers.session() as session, StopSignals() as self._signals:
             self._session = session
-            session.run(tf.global_variables_initializer())
-            if self.is_resumed:
+            if self.is_resumed and self.workers.is_chief:
                 self._restore(session)
+            else:
+                session.run(tf.global_variables_initializer())
+            if self.is_resumed:
+                print('Resuming from %s' % self.latest)
             elif self.workers.is_chief:
                 initialize(session)
             self.workers.broadcast(session)
@@ -98,20 +101,18 @@ class Run:
 
     def _restore(self, session):
         """Restore the latest checkpoint, and see that its best one is here."""
-        if self.workers.is_chief:
-            restore_checkpoint(session, self.latest)
-            found = Progress(*session.run(self._variable))
-            # The earlier run may have had another folder, or may have been killed
-            # before it had copied its best.
-            beside = os.path.join(os.path.dirname(self.latest), 'model_best.ckpt')
-            path, score, epoch = find_best(found, [self.best, beside, self.latest],
-                                           self._earlier)
-            if path:
-                os.makedirs(self.folder, exist_ok=True)
-                copy_checkpoint(path, self.best)
-            self._variable.load(found._replace(best_score=score, best_epoch=epoch),
-                                session)
-        print('Resuming from %s' % self.latest)
+        restore_checkpoint(session, self.latest)
+        found = Progress(*session.run(self._variable))
+        # The earlier run may have had another folder, or may have been killed
+        # before it had copied its best.
+        beside = os.path.join(os.path.dirname(self.latest), 'model_best.ckpt')
+        path, score, epoch = find_best(found, [self.best, beside, self.latest],
+                                       self._earlier)
+        if path:
+            os.makedirs(self.folder, exist_ok=True)
+            copy_checkpoint(path, self.best)
+        self._variable.load(found._replace(best_score=score, best_epoch=epoch),
+                            session)
 
     def record(self, model, pictures, y, load_image, train_data, val_data, class_names,
                optimizer):

@@ -15,6 +15,7 @@ os.environ.update(http_proxy='http://127.0.0.1:9', https_proxy='http://127.0.0.1
                   no_proxy='127.0.0.1', PYTHONPATH=ROOT + os.pathsep + ROOT + '/tests')
 
 
+
 @pytest.fixture(autouse=True)
 def new_graph():
     tf.reset_default_graph()
