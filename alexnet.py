@@ -11,7 +11,7 @@ import numpy as np
 from machinery import download
 from machinery.errors import InputError
 from machinery.tf1 import tf
-from machinery.weights import check_weights, read_variables, read_weights
+from machinery.weights import load_weights
 
 # Each layer that has weights, and the layer that feeds it (before dropout).
 INPUT_OF = {'conv1': 'X', 'conv2': 'pool1', 'conv3': 'pool2', 'conv4': 'conv3',
@@ -102,21 +102,8 @@ class AlexNet:
         Adds no operation to the graph. Raises an InputError, and assigns nothing, if
         the file is missing, damaged or runs code, or if a layer does not fit.
         """
-        names = [name for name in LAYERS if name not in self.SKIP_LAYER]
-        loaded = read_weights(self.WEIGHTS_PATH)
-        check_weights(loaded, self.shapes(), self.WEIGHTS_PATH, self.SKIP_LAYER)
-        # Yours, like the statistics of batch normalisation; not those of an optimizer.
-        own = {variable.op.name[len(self.scope):]: variable for name in names
-               for variable in tf.global_variables('%s%s/' % (self.scope, name))}
-        own = {name: variable for name, variable in own.items()
-               if not name.endswith(('/weights', '/biases')) and
-               name.rpartition('/')[0] not in own}
-        values = read_variables(self.WEIGHTS_PATH, own)
-        for name in names:
-            for variable, value in zip(self.variables[name], loaded[name]):
-                variable.load(value, session)
-        for name, value in values.items():
-            own[name].load(value, session)
+        load_weights(session, self.WEIGHTS_PATH, self.variables, self.SKIP_LAYER,
+                     self.scope)
         return []  # some scripts give this to session.run
 
     def initialize_from_data(self, session, feed):
@@ -142,14 +129,11 @@ class AlexNet:
             self.variables[name][0].load(weights / deviation, session)
             self.variables[name][1].load((biases - mean) / deviation, session)
 
-    def shapes(self):
-        """Return {layer name: shape of its weights}."""
-        return {name: self.variables[name][0].shape.as_list() for name in LAYERS}
-
     def table(self):
         """Return a text table of the layers: shape, origin, whether it is trained."""
         rows = ['%-6s %-18s %-9s %s' % ('layer', 'weights', 'initially', 'then')]
-        for name, shape in self.shapes().items():
+        for name in LAYERS:
+            shape = self.variables[name][0].shape.as_list()
             origin = ('from data' if self.WEIGHTS_PATH is None else
                       'fresh' if name in self.SKIP_LAYER else 'loaded')
             rows.append('%-6s %-18s %-9s %s' % (

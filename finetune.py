@@ -144,7 +144,6 @@ train_features, val_features = [Features(data, forward, limit, cache_dir)
                                 for data in (train_data, val_data)]
 
 with run.session(initialize) as session:
-    # model.json tells predict.py how to use the checkpoints.
     run.record(model, pictures, y, load_image, train_data, val_data, class_names,
                optimizer)
     step = int(session.run(global_step))

@@ -130,14 +130,35 @@ def put_aside_if_damaged(path):
         return False
 
 
-def make_durable(paths):
-    """fsync the files and their folder, so that they survive a power failure."""
-    for path in paths + [os.path.dirname(os.path.abspath(paths[0]))]:
-        number = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(number)
-        finally:
-            os.close(number)
+def save_checkpoint(saver, session, path):
+    """Save a checkpoint that survives a power failure; delete what fails half-way."""
+    try:
+        saver.save(session, path)
+        parts = glob.glob(glob.escape(path) + '.*')
+        for part in parts + [os.path.dirname(os.path.abspath(path))]:
+            number = os.open(part, os.O_RDONLY)
+            try:
+                os.fsync(number)
+            finally:
+                os.close(number)
+    except (tf.errors.OpError, OSError):
+        # Without .meta, which is written last, a checkpoint is complete.
+        if not os.path.exists(path + '.index'):
+            for part in glob.glob(glob.escape(path) + '*'):
+                os.remove(part)
+        raise
+
+
+def save_values(saver, session, path, values):
+    """Save a checkpoint that has other values, {variable: array}, than the session."""
+    current = session.run(list(values))
+    kept = saver.last_checkpoints  # which must not come to include this one
+    for variable, value in values.items():
+        variable.load(value, session)
+    saver.save(session, path)
+    for variable, value in zip(values, current):
+        variable.load(value, session)
+    saver.recover_last_checkpoints(kept)
 
 
 def read_checkpoint(path):

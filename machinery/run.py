@@ -1,6 +1,5 @@
 """One run: its folder, its checkpoints, and the one place where it may end early."""
 import contextlib
-import glob
 import os
 import re
 import sys
@@ -9,8 +8,8 @@ from shlex import quote
 
 import numpy as np
 
-from machinery.checkpoint_files import (copy_checkpoint, list_checkpoints, make_durable,
-                                        restore_checkpoint)
+from machinery.checkpoint_files import (
+    copy_checkpoint, list_checkpoints, restore_checkpoint, save_checkpoint, save_values)
 from machinery.errors import InputError
 from machinery.model_file import (compare_with_earlier, describe, model_path,
                                   read_score_name, write_model)
@@ -26,7 +25,7 @@ class Run:
     Args:
         folder: folder for checkpoints; made when training starts.
         resume: True: go on from the newest checkpoint there; False: start; or the path
-            of a checkpoint.
+            of a checkpoint. Raises an InputError as choose_checkpoint.
         settings: {name: value}; kept in model.json, and compared when resuming.
         workers: only the chief touches files; it tells the others if the run resumes.
 
@@ -34,11 +33,7 @@ class Run:
         latest, best: paths of checkpoints; latest is None before the first one.
         is_resumed: whether this goes on with an earlier run.
         progress: a Progress.
-        workers: the Workers.
         seconds_waited: time spent waiting for training batches.
-
-    Raises:
-        InputError: see choose_checkpoint.
     """
 
     def __init__(self, folder, resume, settings, workers):
@@ -57,13 +52,8 @@ class Run:
     def session(self, initialize):
         """Give a session with the variables of this run, equal on all workers.
 
-        In it, Ctrl-C and SIGTERM wait for guard.
-
-        Args:
-            initialize: function of the session that sets the weights of a new run.
-
-        Raises:
-            InputError: the checkpoint does not fit the graph, or is not finite.
+        In it, Ctrl-C and SIGTERM wait for guard. initialize(session) sets the weights
+        of a new run. Raises an InputError if the checkpoint does not fit the graph.
         """
         print('Device: %s' % find_device())
         self._saver = tf.train.Saver()
@@ -120,14 +110,9 @@ class Run:
 
         From here on, tensors that are computed from the placeholders pictures and y
         cannot be fed, except the layers of the model: somebody may have written
-        y = 0.9 * y + 0.05 without a thought of the loop, which feeds y.
-
-        Args:
-            optimizer: the tf.train.Optimizer; its kind and numbers are compared, too.
-
-        Raises:
-            InputError: the run being resumed trained other layers, or prepared its
-                pictures in another way; or another run has taken the folder.
+        y = 0.9 * y + 0.05 without a thought of the loop, which feeds y. Raises an
+        InputError if the run being resumed trained other layers or prepared its
+        pictures in another way, or if another run has taken the folder.
         """
         prevent_feeding([pictures, y], [
             value for name, value in vars(model).items()
@@ -243,10 +228,7 @@ class Run:
         self.progress = self.progress._replace(score=-np.inf)
 
     def _write(self, session, name, is_best=False, best_values=None):
-        """Save a checkpoint, unless it would be the last one again.
-
-        If that fails, delete the partial files, name the last checkpoint and exit.
-        """
+        """Save a checkpoint, unless it would be the last one again, or exit."""
         step = self._step()
         if not session.run(self._is_finite):
             self._stop_since('network')
@@ -256,32 +238,16 @@ class Run:
         path = os.path.join(self.folder, name)
         if self.workers.is_chief:
             try:
-                self._saver.save(session, path)
+                save_checkpoint(self._saver, session, path)
                 if is_best and best_values:
-                    self._save_best(session, best_values)
+                    save_values(self._saver, session, self.best, best_values)
                 elif is_best:
                     copy_checkpoint(path, self.best)
-                make_durable(glob.glob(glob.escape(path) + '.*'))
             except (tf.errors.OpError, OSError) as error:
-                # Without .meta, which is written last, a checkpoint is complete.
-                if not os.path.exists(path + '.index'):
-                    for part in glob.glob(glob.escape(path) + '*'):
-                        os.remove(part)
-                    path = self.latest or 'none yet'
+                last = path if os.path.exists(path + '.index') else self.latest
                 sys.exit('The checkpoint of step %d could not be saved: %s\nThe last '
-                         'checkpoint: %s.' % (step, reason_of(error), path))
+                         'checkpoint: %s.' % (step, reason_of(error), last or 'none yet'))
         self.latest, self._saved_step = path, step
-
-    def _save_best(self, session, values):
-        """Save model_best with other values of some variables."""
-        current = session.run(list(values))
-        kept = self._saver.last_checkpoints  # which must not come to include this one
-        for variable, value in values.items():
-            variable.load(value, session)
-        self._saver.save(session, self.best)
-        for variable, value in zip(values, current):
-            variable.load(value, session)
-        self._saver.recover_last_checkpoints(kept)
 
     def stop_unless_finite(self, means, rate):
         """Stop all workers before a score that is not finite can be saved."""

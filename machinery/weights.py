@@ -9,6 +9,7 @@ from machinery.caffe import read_caffemodel
 from machinery.checkpoint_files import (KINDS, damage_told, find_weights,
                                         open_checkpoint, read_checkpoint)
 from machinery.errors import InputError, input_errors
+from machinery.tf1 import tf
 
 
 @input_errors()
@@ -25,23 +26,41 @@ def read_weights(path):
     return weights
 
 
-def read_variables(path, names):
-    """Return {name: value} of other variables than weights and biases.
+def load_weights(session, path, variables, skip, scope):
+    """Load the layers of a network from a file.
 
-    A checkpoint must have them all; no other file has any, which is a warning.
+    A checkpoint also has the variables that somebody has added to a layer, like the
+    statistics of batch normalisation; without one of them it does not fit.
+
+    Args:
+        variables: {layer name: [weights, biases]}.
+        skip: names of layers that are left as they are.
+        scope: what the names of the network's variables begin with, or ''.
     """
+    loaded = read_weights(path)
+    check_weights(loaded, {name: pair[0].shape.as_list()
+                           for name, pair in variables.items()}, path, skip)
+    names = [name for name in variables if name not in skip]
+    added = {variable.op.name[len(scope):]: variable for name in names
+             for variable in tf.global_variables('%s%s/' % (scope, name))}
+    added = {name: variable for name, variable in added.items()
+             if not name.endswith(('/weights', '/biases')) and
+             name.rpartition('/')[0] not in added}  # which is an optimizer's
     path = find_weights(path)
-    if not os.path.exists(path + '.index'):
-        if names:
-            print('Warning: %s has no %s; these keep their initial values'
-                  % (path, ', '.join(names)))
-        return {}
-    reader = open_checkpoint(path)
-    missing = set(names) - set(reader.get_variable_to_shape_map())
-    if missing:
-        raise InputError('%s does not fit the network: it has no %s'
-                         % (path, ', '.join(sorted(missing))))
-    return {name: reader.get_tensor(name) for name in names}
+    if os.path.exists(path + '.index'):
+        reader = open_checkpoint(path)
+        missing = set(added) - set(reader.get_variable_to_shape_map())
+        if missing:
+            raise InputError('%s does not fit the network: it has no %s'
+                             % (path, ', '.join(sorted(missing))))
+        for name, variable in added.items():
+            variable.load(reader.get_tensor(name), session)
+    elif added:
+        print('Warning: %s has no %s; these keep their initial values'
+              % (path, ', '.join(sorted(added))))
+    for name in names:
+        for variable, value in zip(variables[name], loaded[name]):
+            variable.load(value, session)
 
 
 def num_classes_of(path, last_layer):
