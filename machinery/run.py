@@ -246,7 +246,8 @@ class Run:
             except (tf.errors.OpError, OSError) as error:
                 last = path if os.path.exists(path + '.index') else self.latest
                 sys.exit('The checkpoint of step %d could not be saved: %s\nThe last '
-                         'checkpoint: %s.' % (step, reason_of(error), last or 'none yet'))
+                         'checkpoint: %s.' % (step, reason_of(error),
+                                              last or 'none yet'))
         self.latest, self._saved_step = path, step
 
     def stop_unless_finite(self, means, rate):

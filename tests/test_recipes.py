@@ -11,6 +11,7 @@ import pytest
 
 from helpers import ROOT, outputs_in, run_program, same, summaries, tensors
 from machinery.checkpoint_files import list_checkpoints
+from machinery.lists import read_list
 from machinery.tf1 import tf
 
 JOB = ['--num_epochs=2', '--batch_size=4', "--train_layers=['fc8']", '--dropout_rate=0',
@@ -164,7 +165,8 @@ EFFECTS = {
 
 
 def test_every_recipe_is_tested():
-    assert set(RECIPES) == set(EFFECTS) | {'Early stopping', 'Batches of your own'}
+    assert set(RECIPES) == set(EFFECTS) | {'Early stopping', 'Folds',
+                                           'Batches of your own'}
 
 
 @pytest.mark.parametrize('title', sorted(EFFECTS))
@@ -193,6 +195,16 @@ def test_early_stopping(edited):
     _, output = edited('Early stopping').finetune(
         'out', '--num_epochs=9', '--learning_rate=1e-30')
     assert 'Epoch 6/9' in output and 'Epoch 7/9' not in output
+
+
+def test_folds(edited):
+    out, output = edited('Folds').finetune('out')
+    assert 'also in' not in output  # no picture is in both parts
+    with open(out + '/log/validation/pictures.tsv') as file:
+        held_out = [line.split('\t')[1].strip() for line in file][1:]
+    paths, _, _ = read_list(edited().lists[0].split('=')[1], 3)
+    assert held_out == paths[::5] and len(paths) == 12
+    assert variables(out)['global_step'] == [6]  # 9 pictures in batches of 4, twice
 
 
 MINE = '''
