@@ -10,7 +10,7 @@ import numpy as np
 
 from machinery import download
 from machinery.errors import InputError
-from machinery.tf1 import tf
+from machinery.tf1 import assign, tf
 from machinery.weights import load_weights
 
 # Each layer that has weights, and the layer that feeds it (before dropout).
@@ -44,7 +44,7 @@ class AlexNet:
             It depends on the image alone, so it can be computed once and fed.
 
     Raises:
-        InputError: x has another shape, or there are no such layers.
+        InputError: x has another shape or type, or there are no such layers.
     """
 
     def __init__(self, x, keep_prob, num_classes, skip_layer, weights_path='DEFAULT',
@@ -126,20 +126,8 @@ class AlexNet:
                 raise InputError('%s: a channel has the same value for all images; use '
                                  'more and different ones' % name)
             weights, biases = session.run(self.variables[name])
-            self.variables[name][0].load(weights / deviation, session)
-            self.variables[name][1].load((biases - mean) / deviation, session)
-
-    def table(self):
-        """Return a text table of the layers: shape, origin, whether it is trained."""
-        rows = ['%-6s %-18s %-9s %s' % ('layer', 'weights', 'initially', 'then')]
-        for name in LAYERS:
-            shape = self.variables[name][0].shape.as_list()
-            origin = ('from data' if self.WEIGHTS_PATH is None else
-                      'fresh' if name in self.SKIP_LAYER else 'loaded')
-            rows.append('%-6s %-18s %-9s %s' % (
-                name, ' x '.join(map(str, shape)), origin,
-                'trained' if name in self.train_layers else 'frozen'))
-        return '\n'.join(rows)
+            assign(session, self.variables[name][0], weights / deviation)
+            assign(session, self.variables[name][1], (biases - mean) / deviation)
 
 
 def check_layers(names, argument, allowed):

@@ -13,7 +13,8 @@ from machinery.features import Features
 from machinery.pictures import check_pictures
 from machinery.run import Run
 from machinery.settings import read_settings
-from machinery.summaries import ProgressBar, Summaries, add_summaries, as_text
+from machinery.summaries import (ProgressBar, Summaries, add_summaries, as_text,
+                                 layer_table)
 from machinery.tf1 import tf
 from machinery.workers import start_workers
 
@@ -117,7 +118,7 @@ def initialize(session):
     else:  # random filters, scaled to some of the training pictures
         batch = next(train_features.images(64))
         model.initialize_from_data(session, {pictures: batch.images})
-    print(model.table())
+    print(layer_table(model))
 
 
 def forward(images):
@@ -137,8 +138,7 @@ def evaluate(batches):
 
 
 check_pictures([train_data, val_data, test_data], on_bad_image, workers)
-# Training and validation pictures come again in every epoch, so their features are
-# stored, each list with half of the memory. A test list is read only once.
+# Features of pictures that come again in every epoch are stored. A test list does not.
 limit = cache_limit / 2 if cache_features and fed is not pictures else None
 train_features, val_features = [Features(data, forward, limit, cache_dir)
                                 for data in (train_data, val_data)]
@@ -147,7 +147,7 @@ with run.session(initialize) as session:
     run.record(model, pictures, y, load_image, train_data, val_data, class_names,
                optimizer)
     step = int(session.run(global_step))
-    summaries.start(step, settings, model.table())
+    summaries.start(step, settings, layer_table(model))
     summaries.draw_batch(step, train_features, class_names)
 
     for epoch in range(run.epoch, num_epochs + 1):

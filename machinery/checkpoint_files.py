@@ -7,7 +7,7 @@ import shutil
 
 from machinery.errors import InputError, open_plain
 from machinery.rules import PATTERN
-from machinery.tf1 import tf
+from machinery.tf1 import assign, tf
 
 KINDS = ['weights', 'biases']  # of a layer, in this order
 
@@ -154,10 +154,10 @@ def save_values(saver, session, path, values):
     current = session.run(list(values))
     kept = saver.last_checkpoints  # which must not come to include this one
     for variable, value in values.items():
-        variable.load(value, session)
+        assign(session, variable, value)
     saver.save(session, path)
     for variable, value in zip(values, current):
-        variable.load(value, session)
+        assign(session, variable, value)
     saver.recover_last_checkpoints(kept)
 
 

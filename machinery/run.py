@@ -16,7 +16,8 @@ from machinery.model_file import (compare_with_earlier, describe, model_path,
 from machinery.run_folder import (NEW, Progress, choose_checkpoint, find_best, is_in,
                                   lock, unlock)
 from machinery.signals import StopSignals
-from machinery.tf1 import REBOUND, find_device, prevent_feeding, reason_of, tf
+from machinery.tf1 import (REBOUND, assign, find_device, prevent_feeding, reason_of,
+                           tf)
 
 
 class Run:
@@ -101,8 +102,8 @@ class Run:
         if path:
             os.makedirs(self.folder, exist_ok=True)
             copy_checkpoint(path, self.best)
-        self._variable.load(found._replace(best_score=score, best_epoch=epoch),
-                            session)
+        assign(session, self._variable,
+               found._replace(best_score=score, best_epoch=epoch))
 
     def record(self, model, pictures, y, load_image, train_data, val_data, class_names,
                optimizer):
@@ -147,10 +148,7 @@ class Run:
         """Yield (features, labels); save and end the run on a signal or a lost picture.
 
         The workers agree before each batch, so that all of them stop at the same step.
-
-        Args:
-            batches: a generator of Batches; is closed at the end.
-            epoch: the epoch that they train; None: they are for an evaluation.
+        epoch is the one that the batches train; without it, they are for evaluation.
         """
         try:
             while True:
@@ -171,6 +169,9 @@ class Run:
                     self._end()
                 if not has_batch.any():
                     return
+                if epoch and not has_batch.all():  # a step needs them all
+                    self._end(InputError('The workers have different numbers of '
+                                         'training batches'))
                 if batch is None:  # the share of another worker is longer
                     continue
                 if epoch:  # now, since the step may save
@@ -232,7 +233,7 @@ class Run:
         step = self._step()
         if not session.run(self._is_finite):
             self._stop_since('network')
-        self._variable.load(self.progress, session)
+        assign(session, self._variable, self.progress)
         if step == self._saved_step:
             return
         path = os.path.join(self.folder, name)

@@ -30,6 +30,18 @@ def as_table(settings):
         '| %s | `%s` |\n' % row for row in rows.items())
 
 
+def layer_table(model):
+    """Return a text table of an AlexNet: shapes, where they are from, who learns."""
+    rows = ['%-6s %-18s %-9s %s' % ('layer', 'weights', 'initially', 'then')]
+    for name, (weights, *_) in model.variables.items():
+        origin = ('from data' if model.WEIGHTS_PATH is None else
+                  'fresh' if name in model.SKIP_LAYER else 'loaded')
+        rows.append('%-6s %-18s %-9s %s' % (
+            name, ' x '.join(map(str, weights.shape.as_list())), origin,
+            'trained' if name in model.train_layers else 'frozen'))
+    return '\n'.join(rows)
+
+
 def add_summaries(scores, gradients, variables):
     """Return two summaries: of scores and gradients, and of the variables.
 

@@ -44,6 +44,11 @@ def session_config():
     return config
 
 
+def assign(session, variable, value):
+    """Set a variable's value without a new operation, as Variable.load once did."""
+    session.run(variable.initializer, {variable.initializer.inputs[1]: value})
+
+
 def prevent_feeding(sources, allowed):
     """Let session.run refuse to feed what is computed from placeholders.
 

@@ -9,7 +9,7 @@ from machinery.caffe import read_caffemodel
 from machinery.checkpoint_files import (KINDS, damage_told, find_weights,
                                         open_checkpoint, read_checkpoint)
 from machinery.errors import InputError, input_errors
-from machinery.tf1 import tf
+from machinery.tf1 import assign, tf
 
 
 @input_errors()
@@ -54,13 +54,13 @@ def load_weights(session, path, variables, skip, scope):
             raise InputError('%s does not fit the network: it has no %s'
                              % (path, ', '.join(sorted(missing))))
         for name, variable in added.items():
-            variable.load(reader.get_tensor(name), session)
+            assign(session, variable, reader.get_tensor(name))
     elif added:
         print('Warning: %s has no %s; these keep their initial values'
               % (path, ', '.join(sorted(added))))
     for name in names:
         for variable, value in zip(variables[name], loaded[name]):
-            variable.load(value, session)
+            assign(session, variable, value)
 
 
 def num_classes_of(path, last_layer):

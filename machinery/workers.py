@@ -20,7 +20,7 @@ import numpy as np
 from machinery.cluster import find_tasks
 from machinery.errors import InputError
 from machinery.rules import setting_of
-from machinery.tf1 import reason_of, session_config, tf
+from machinery.tf1 import assign, reason_of, session_config, tf
 
 LOST_A_PEER = 75  # exit status: try again, with resume
 NAME = '%s %d (%s)'  # of a worker: job, index and address
@@ -160,7 +160,7 @@ class Workers:
             digests = self.collect(list(digest), np.int32)
             if (digests != digests[0]).any():
                 value = self.merge(value if self.is_chief else np.zeros_like(value))
-                variable.load(value, session)
+                assign(session, variable, value)
 
     def finish(self):
         """Wait for all workers; from then on they may leave."""

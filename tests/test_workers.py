@@ -301,15 +301,22 @@ def guarded(workers, epoch, count, fault=None):
     return run, found
 
 
-@pytest.mark.parametrize('epoch, done', [(2, [6, 12]), (None, [0, 0])])
-def test_guard_waits_for_the_worker_with_more_batches(pair, epoch, done):
+def test_guard_waits_for_the_worker_with_more_batches_to_evaluate(pair):
     def guard(workers, session):
-        run, found = guarded(workers, epoch, 1 + workers.rank)
-        assert (run.seconds_waited > 0) == bool(epoch)
-        assert run.epoch == (epoch or 1)
+        run, found = guarded(workers, None, 1 + workers.rank)
+        assert run.seconds_waited == 0 and run.epoch == 1
         return found
-    assert pair(guard) == [[('features 3', done[0])],
-                           [('features 3', done[0]), ('features 6', done[1])]]
+    assert pair(guard) == [[('features 3', 0)], [('features 3', 0), ('features 6', 0)]]
+
+
+def test_guard_counts_training_batches_of_which_all_workers_have_as_many(pair):
+    def guard(workers, session):
+        run, found = guarded(workers, 2, 2)
+        assert run.seconds_waited > 0 and run.epoch == 2 and run.start_of(2) == 6
+        with pytest.raises(InputError, match='different numbers of training batches'):
+            guarded(workers, 2, 1 + workers.rank)
+        return found
+    assert pair(guard) == 2 * [[('features 3', 6), ('features 6', 12)]]
 
 
 def test_fault_of_one_worker_ends_all_at_the_same_batch(pair):
