@@ -49,8 +49,10 @@ class AlexNet:
 
     def __init__(self, x, keep_prob, num_classes, skip_layer, weights_path='DEFAULT',
                  train_layers=None, dropout_seed=None):
-        skip_layer = skip_layer or []  # the tutorial's scripts also say ''
-        check_layers(train_layers or [], 'train_layers', LAYERS)
+        if skip_layer is None or isinstance(skip_layer, str) and skip_layer == '':
+            skip_layer = []  # as the tutorial's scripts say it
+        if train_layers is not None:
+            check_layers(train_layers, 'train_layers', LAYERS)
         check_layers(skip_layer, 'skip_layer', LAYERS + NO_WEIGHTS)
         self.SKIP_LAYER = [name for name in skip_layer if name in LAYERS]
         self.WEIGHTS_PATH = (download.DEFAULT_WEIGHTS if weights_path == 'DEFAULT'
@@ -64,7 +66,12 @@ class AlexNet:
                              'AlexNet(normalize(x), ...)' % self.X.dtype.name)
         self.KEEP_PROB = tf.convert_to_tensor(keep_prob, tf.float32)
         self.NUM_CLASSES = num_classes
+        earlier = {variable.name for variable in tf.global_variables()}
         self.create(*dropout_seeds(dropout_seed))
+        # Those that you may have added, like the statistics of batch normalisation.
+        own = sum(self.variables.values(), [])
+        self.added = [variable for variable in tf.global_variables() if variable.name
+                      not in earlier.union(one.name for one in own)]
 
     def create(self, seed6=None, seed7=None):
         """Build the layers; the seeds are those of dropout."""
@@ -93,7 +100,7 @@ class AlexNet:
         self.bottleneck = getattr(self, INPUT_OF[trained[0]] if trained else LAYERS[-1])
         scope = tf.get_variable_scope().name
         self.scope = scope + '/' if scope else ''
-        self.variables = {name: tf.trainable_variables('%s%s/' % (self.scope, name))
+        self.variables = {name: tf.trainable_variables('%s%s/' % (self.scope, name))[:2]
                           for name in LAYERS}
 
     def load_initial_weights(self, session):
@@ -102,8 +109,8 @@ class AlexNet:
         Adds no operation to the graph. Raises an InputError, and assigns nothing, if
         the file is missing, damaged or runs code, or if a layer does not fit.
         """
-        load_weights(session, self.WEIGHTS_PATH, self.variables, self.SKIP_LAYER,
-                     self.scope)
+        load_weights(session, self.WEIGHTS_PATH, self.variables, self.added,
+                     self.SKIP_LAYER, self.scope)
         return []  # some scripts give this to session.run
 
     def initialize_from_data(self, session, feed):
@@ -132,8 +139,8 @@ class AlexNet:
 
 def check_layers(names, argument, allowed):
     """Raise an InputError unless names is a list of distinct layers."""
-    if not isinstance(names, (list, tuple)) or (
-            len(set(names) & set(allowed)) < len(names)):
+    if not isinstance(names, (list, tuple)) or sorted(map(str, names)) != sorted(
+            name for name in allowed if name in names):
         raise InputError('%s = %r: expected a list of different names from %s'
                          % (argument, names, ', '.join(LAYERS)))
 

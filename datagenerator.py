@@ -101,8 +101,9 @@ class ImageDataGenerator:
                  check_files=True, leave_out_bad=False, mode=None, batch_size=None,
                  num_classes=None, buffer_size=None):
         check_value('horizontal_flip', horizontal_flip)
-        check_value('mode', mode)
         check_value('batch_size', batch_size if mode else 1)
+        if mode not in (None, 'training', 'inference'):
+            raise InputError("mode is %r, must be 'training' or 'inference'" % (mode,))
         self.class_list, self.n_classes = class_list, num_classes or nb_classes
         self.shuffle = bool(mode) if shuffle is None else shuffle
         self.scale_size, self.margin = tuple(scale_size), margin
@@ -113,7 +114,7 @@ class ImageDataGenerator:
         self.paths, self.labels, self.line_numbers = read_list(
             class_list, self.n_classes, check_files)
         self.drop([])
-        self.reset_pointer(0)
+        self.epoch, self.pointer, self._running = 0, 0, None
 
     def plan(self, epoch):
         """Return (order, mirrored, is_random) of an epoch.
@@ -129,33 +130,41 @@ class ImageDataGenerator:
         is_random = np.full(len(self.paths), bool(self.random_crop or self.augment))
         return order, mirrored, is_random
 
-    def batches(self, batch_size, epoch=0, start=0, samples=None):
+    def batches(self, batch_size, epoch=0, start=0):
         """Return a generator of the Batches of an epoch; it decodes one batch ahead.
 
-        Args:
-            start: place in the epoch to start at, as the end of a Batch tells it.
-            samples: int array: yield these instead, perhaps in empty batches if
-                pictures are skipped.
+        start is the place in the epoch to begin at, as the end of a Batch tells it.
 
         Raises:
             InputError: this generator was made or changed for next_batch; or, from the
                 generator: a picture cannot be read; names list, line and path.
         """
-        for name in ('next_batch', 'reset_pointer'):
-            if getattr(type(self), name) is not getattr(ImageDataGenerator, name):
-                raise InputError('%s overrides %s, which is not called here: override '
-                                 'plan, load or batches' % (type(self).__name__, name))
+        self._refuse_to_ignore('next_batch', 'reset_pointer')
         if not np.array_equal(self.mean, IMAGENET_MEAN):
             raise InputError('mean = %s is for next_batch alone: change IMAGENET_MEAN '
                              'in datagenerator.py instead' % (self.mean,))
-        return self._batches(batch_size, epoch, start, samples)
+        return self._batches(self.plan(epoch)[0][start:], batch_size, epoch, start)
 
-    def _batches(self, batch_size, epoch, start=0, samples=None):
+    def batches_of(self, samples, batch_size, epoch):
+        """Return a generator of Batches of these samples, as they are in an epoch.
+
+        A batch may be empty, if all of its pictures are skipped.
+        """
+        self._refuse_to_ignore('batches')
+        return self._batches(samples, batch_size, epoch, may_be_empty=True)
+
+    def _refuse_to_ignore(self, *names):
+        for name in names:
+            if getattr(type(self), name) is not getattr(ImageDataGenerator, name):
+                raise InputError(
+                    '%s overrides %s, which is not called here: override plan, load or '
+                    'one_hot, or set cache_features = False' % (
+                        type(self).__name__, name))
+
+    def _batches(self, order, batch_size, epoch, end=0, may_be_empty=False):
         if not batch_size or batch_size < 1:
             raise InputError('batch_size is %r, must be 1 or more' % batch_size)
-        order, mirrored, _ = self.plan(epoch)
-        order, end = (order[start:], start) if samples is None else (samples, 0)
-
+        mirrored = self.plan(epoch)[1]
         for chosen, results in load_ahead(
                 lambda sample: self.load(sample, epoch, mirrored[sample]), order,
                 batch_size, path_of=self.paths.__getitem__):
@@ -168,7 +177,7 @@ class ImageDataGenerator:
                     tqdm.write('Warning: skipped %s' % result, file=sys.stderr)
                 else:
                     raise result
-            if not read and samples is None:
+            if not read and not may_be_empty:
                 raise results[0]
             end += len(chosen)
             yield Batch(np.array(images), self.one_hot(read), np.array(read, int), end)
@@ -203,8 +212,13 @@ class ImageDataGenerator:
         return labels
 
     def drop(self, samples):
-        """Leave out these samples of the list from now on."""
-        kept = np.setdiff1d(np.arange(len(self.paths)), samples)
+        """Leave out these samples, given by their numbers, from now on."""
+        samples, everything = np.asarray(samples), np.arange(len(self.paths))
+        if samples.size and (samples.dtype.kind not in 'iu' or
+                             not np.isin(samples, everything).all()):
+            raise InputError('drop takes numbers of samples, from 0 to %d'
+                             % everything[-1])
+        kept = np.setdiff1d(everything, samples)
         rank, size = self.shard
         if not len(kept):
             raise InputError('%s: no picture is left' % self.class_list)
@@ -233,11 +247,14 @@ class ImageDataGenerator:
         if self.pointer >= self.data_size:
             raise IndexError('epoch %d of %s is over: call reset_pointer()'
                              % (self.epoch, self.class_list))
-        if self._running is None or self._running[0] != batch_size:
-            self._running = batch_size, self._batches(batch_size, self.epoch,
-                                                      self.pointer)
-        batch = next(self._running[1])
-        self.pointer = batch.end
+        size, batches = self._running or (None, None)
+        if size != batch_size:
+            batches = self._batches(self.plan(self.epoch)[0][self.pointer:], batch_size,
+                                    self.epoch, self.pointer)
+        # After a picture that cannot be read, the next call goes on behind this batch.
+        self._running, self.pointer = None, self.pointer + batch_size
+        batch = next(batches)
+        self._running, self.pointer = (batch_size, batches), batch.end
         return normalize(batch.images, self.mean), batch.labels
 
     @property
@@ -245,7 +262,8 @@ class ImageDataGenerator:
         """A tf.data.Dataset of the batches of an epoch, the next one at each start."""
         def batches():
             self.reset_pointer()
-            for batch in self._batches(self.batch_size, self.epoch):
+            for batch in self._batches(self.plan(self.epoch)[0], self.batch_size,
+                                       self.epoch):
                 yield normalize(batch.images, self.mean), batch.labels
 
         width, height = self.scale_size

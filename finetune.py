@@ -33,7 +33,7 @@ learning_rate = 0.003  # 0.001 suits the pretrained weights
 num_epochs = 10  # how often each training picture is seen
 batch_size = 16  # per machine; 128 suits the pretrained weights
 dropout_rate = 0.5  # the share of fc6 and fc7 that is dropped, not kept
-train_layers = ['fc8', 'fc7']  # out of conv1 ... conv5, fc6 ... fc8; others freeze
+train_layers = ['fc8', 'fc7']  # of conv1 ... conv5, fc6 ... fc8; the rest is frozen
 skip_layers = None  # layers that start from random weights; None: the train_layers
 weights_path = 'DEFAULT'  # bvlc_alexnet.npy; None: start from your pictures alone
 seed = 0  # the same seed repeats a run
@@ -138,14 +138,14 @@ def evaluate(batches):
 
 
 check_pictures([train_data, val_data, test_data], on_bad_image, workers)
-# Features of pictures that come again in every epoch are stored. A test list does not.
+# Store the features of pictures that come again in every epoch: not of a test list.
 limit = cache_limit / 2 if cache_features and fed is not pictures else None
 train_features, val_features = [Features(data, forward, limit, cache_dir)
                                 for data in (train_data, val_data)]
 
 with run.session(initialize) as session:
-    run.record(model, pictures, y, load_image, train_data, val_data, class_names,
-               optimizer)
+    run.record(model, pictures, [y, rate, keep_prob], load_image, train_data, val_data,
+               class_names, optimizer)
     step = int(session.run(global_step))
     summaries.start(step, settings, layer_table(model))
     summaries.draw_batch(step, train_features, class_names)
@@ -168,7 +168,7 @@ with run.session(initialize) as session:
                 summaries.add('train', step, session.run(histograms))
             bar.update(step, result['means'])
 
-        # Pictures that the network has not learnt from tell how good it is.
+        # Score pictures that the network was not trained on.
         val_means, val_values = evaluate(val_features.batches(batch_size))
         run.stop_unless_finite(val_means, rate_of(epoch))
         # The best checkpoint has the highest score. For the lowest loss instead, write

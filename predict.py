@@ -142,8 +142,8 @@ with tf.Session(config=session_config()) as session:
         check_summary(weights_path, test_summary, summarize(
             session, model, images, load_image, size, margin))
     if export_path:
-        export_model(network, class_names, export_path, size, margin, load,
-                     pictures_to_compare(weights_path, len(class_names)))
+        export_model(network, class_names, export_path, size, margin,
+                     pictures_to_compare(weights_path, len(class_names), load))
         print('Wrote %s' % export_path)
         sys.exit()
     # One bad picture among thousands must not cost the results of the others.

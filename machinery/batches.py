@@ -15,14 +15,14 @@ from machinery.errors import InputError
 from machinery.tf1 import session_config, tf
 
 # images: uint8 (n, height, width, 3), or features; labels: float32 (n, n_classes);
-# samples: their numbers in the list; end: the place in the epoch behind the batch,
+# samples: their numbers in the list; end: the place in the epoch after the batch,
 # which counts skipped pictures, too.
 Batch = namedtuple('Batch', 'images labels samples end')
 
 
 def has_files(data):
     """Tell whether a generator reads picture files, or yields batches of your own."""
-    return hasattr(data, 'paths')
+    return hasattr(data, 'plan')
 
 
 def check_uint8(images):
@@ -32,8 +32,8 @@ def check_uint8(images):
     """
     if np.asarray(images).dtype != np.uint8:
         raise InputError(
-            'The images are %s, must be uint8 (0 to 255, blue first). What comes after '
-            'that, like the mean, belongs into normalize in datagenerator.py'
+            'The images are %s, must be uint8 (0 to 255, blue first). Later steps, like '
+            'subtracting the mean, belong in normalize in datagenerator.py'
             % np.asarray(images).dtype)
     return images
 
@@ -80,14 +80,17 @@ class DatasetBatches:
         self._batch = self._iterator.get_next()
 
     def batches(self, batch_size, epoch=0, start=0):
-        """Yield the batches of the dataset behind its first start samples."""
-        with tf.Session(graph=self._batch[0].graph, config=session_config()) as session:
+        """Yield the batches of the dataset after its first start samples."""
+        # Not the default session, which is the loop's between two batches.
+        session = tf.Session(graph=self._batch[0].graph, config=session_config())
+        try:
             session.run(self._iterator.initializer)
             while True:
-                try:
-                    images, labels = session.run(self._batch)
-                except tf.errors.OutOfRangeError:
-                    return
+                images, labels = session.run(self._batch)
                 if len(images) > start:
                     yield images[start:], labels[start:]
                 start = max(0, start - len(images))
+        except tf.errors.OutOfRangeError:
+            return
+        finally:
+            session.close()

@@ -108,7 +108,7 @@ def restore_checkpoint(session, path):
                          % (path, '\n  '.join(faults)))
     surplus = sorted(set(found) - set(expected))
     if surplus:
-        print('Warning: %s also holds %s, for which there is no use now'
+        print('Warning: %s also holds %s, which this graph does not use'
               % (path, ', '.join(surplus)))
     tf.train.Saver().restore(session, path)
 
@@ -125,13 +125,13 @@ def put_aside_if_damaged(path):
         folder, name = os.path.split(path)
         for part in parts:
             os.replace(part, os.path.join(folder, 'damaged_' + os.path.basename(part)))
-        print('Warning: %s\nIt is put aside as %s'
+        print('Warning: %s\nRenamed to %s'
               % (error, os.path.join(folder, 'damaged_' + name)))
         return False
 
 
 def save_checkpoint(saver, session, path):
-    """Save a checkpoint that survives a power failure; delete what fails half-way."""
+    """Save a checkpoint that survives a power failure; if that fails, delete the partial files."""
     try:
         saver.save(session, path)
         parts = glob.glob(glob.escape(path) + '.*')
@@ -152,13 +152,14 @@ def save_checkpoint(saver, session, path):
 def save_values(saver, session, path, values):
     """Save a checkpoint that has other values, {variable: array}, than the session."""
     current = session.run(list(values))
-    kept = saver.last_checkpoints  # which must not come to include this one
     for variable, value in values.items():
         assign(session, variable, value)
+    count = saver.saver_def.max_to_keep
+    saver.saver_def.max_to_keep = 0  # do not count this one, and delete none for it
     saver.save(session, path)
+    saver.saver_def.max_to_keep = count
     for variable, value in zip(values, current):
         assign(session, variable, value)
-    saver.recover_last_checkpoints(kept)
 
 
 def read_checkpoint(path):

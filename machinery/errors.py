@@ -26,7 +26,7 @@ def input_errors():
 def open_plain(path):
     """Open a file to read its bytes; a pipe or a device may block or never end."""
     if '\0' in path or os.path.exists(path) and not os.path.isfile(path):
-        raise InputError('%r: is no plain file' % path)
+        raise InputError('%r: is not a regular file' % path)
     return open(path, 'rb')
 
 

@@ -1,5 +1,7 @@
 """Export a SavedModel, for TensorFlow Serving and other programs."""
+import contextlib
 import os
+import re
 import shutil
 
 import numpy as np
@@ -11,23 +13,37 @@ from machinery.tf1 import session_config, tf
 
 
 FORMATS = b'\xff\xd8', b'\x89PNG', b'BM', b'GIF8'  # first bytes of those that it takes
+# The frame header of a JPEG with four components.
+IS_CMYK = re.compile(b'\xff[\xc0-\xc2]\0.\x08....\x04', re.S).search
 
 
-def pictures_to_compare(weights_path, num_classes):
-    """Return about 16 pictures of the validation list of a network's training."""
-    list_path, paths = read_model(weights_path).get('val_list'), []
-    if list_path and os.path.exists(list_path):
-        paths, _, _ = read_list(list_path, num_classes, check_files=False)
-    found = []
-    for path in paths[::1 + len(paths) // 16]:
-        if os.path.isfile(path):
+def pictures_to_compare(weights_path, num_classes, load):
+    """Return [(path, content, image)] of up to 16 pictures of the validation list.
+
+    Leaves out those that training has skipped, and those that the export refuses or
+    reads a little differently, as it says.
+    """
+    list_path, found = read_model(weights_path).get('val_list'), []
+    try:
+        paths, _, _ = read_list(list_path or '', num_classes, check_files=False)
+    except InputError:
+        paths = []
+    for path in paths[::1 + len(paths) // 64] + paths:
+        with contextlib.suppress(InputError, OSError):
             with open(path, 'rb') as file:
-                found += [path] * file.read(4).startswith(FORMATS)
+                content = file.read()
+            if content.startswith(FORMATS) and not IS_CMYK(content):
+                found.append((path, content, load(path)))
+        if len(found) == 16:
+            break
+    if not found:
+        print('Warning: the export was not compared with predict.py, since no picture '
+              'of the validation list can be read')
     return found
 
 
 @input_errors()
-def export_model(build, class_names, folder, size, margin, load, paths):
+def export_model(build, class_names, folder, size, margin, examples):
     """Write a SavedModel that classifies the bytes of picture files.
 
     Its signature serving_default takes pictures, a string tensor (n,); the signature
@@ -39,8 +55,8 @@ def export_model(build, class_names, folder, size, margin, load, paths):
         build: function from uint8 images, as load_image returns them, to an AlexNet.
         folder: must not exist; it appears when it is complete.
         size, margin: as load_image takes them.
-        load: function from a path to a uint8 image, as in training.
-        paths: pictures for which the export must give the same probabilities.
+        examples: [(path, content, image)] of pictures for which the export must give
+            the same probabilities as predict.py.
 
     Raises:
         InputError: the folder cannot be written; or the export sees a picture in
@@ -58,21 +74,20 @@ def export_model(build, class_names, folder, size, margin, load, paths):
         outputs = {'probabilities': probabilities, 'class_ids': class_ids,
                    'names': tf.gather(tf.constant(class_names), class_ids)}
         model.load_initial_weights(session)
-        if not paths:
-            print('Warning: the export was not compared with predict.py, since the '
-                  'pictures of the validation list are gone')
-        for path in paths:
-            with open(path, 'rb') as file:
-                content = file.read()
-            found, expected = [session.run(model.probabilities, feed) for feed in (
-                {pictures: [content]}, {images: load(path)[None]})]
+        for path, content, image in examples:
+            try:
+                found, expected = [session.run(model.probabilities, feed) for feed in (
+                    {pictures: [content]}, {images: image[None]})]
+            except tf.errors.InvalidArgumentError:  # it refuses an animation, say
+                continue
             difference = np.abs(found - expected).max()
             if difference > 1e-3:
                 shutil.rmtree(part)
                 raise InputError(
-                    '%s: the export gives other probabilities than predict.py (by '
-                    '%.3f). If you have changed load_image, change preprocess in '
-                    'machinery/export.py, too' % (path, difference))
+                    '%s: the export would give other probabilities than predict.py (by '
+                    '%.3f). Was load_image changed, but not preprocess in '
+                    'machinery/export.py? Or TensorFlow reads such a file in another '
+                    'way than OpenCV' % (path, difference))
         builder = tf.saved_model.Builder(part)
         builder.add_meta_graph_and_variables(session, ['serve'], {
             'serving_default': tf.saved_model.predict_signature_def(

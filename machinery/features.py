@@ -1,6 +1,4 @@
 """Features: the output of the frozen layers, computed once per picture."""
-import os
-
 import numpy as np
 from tqdm import tqdm
 
@@ -92,11 +90,7 @@ class Features:
     def _compute_missing(self, samples, mirrored, is_random, epoch, size):
         """Yield the features of each sample in turn, None for a skipped picture."""
         wanted = iter(samples)
-        for batch in self.data.batches(size, epoch, samples=samples):
-            if (batch.labels != self.data.one_hot(batch.samples)).any():
-                raise InputError('batches yields other labels than one_hot, which '
-                                 'gives the labels of stored features: change one_hot, '
-                                 'or set cache_features = False')
+        for batch in self.data.batches_of(samples, size, epoch):
             if not len(batch.samples):
                 continue
             features = self._compute(batch.images, size)
@@ -122,14 +116,17 @@ class Features:
         if not is_stored.any():
             return
         place = np.flatnonzero(is_stored)[epoch % is_stored.sum()]
-        path = self.data.paths[order[place]]
-        if not os.path.exists(path):
-            return  # we still have its features
+        sample = order[place]
         stored = self._store.read(rows[[place]])
-        for batch in self.data.batches(1, epoch, samples=order[[place]]):
+        try:
+            batches = list(self.data.batches_of([sample], 1, epoch))
+        except InputError:  # it cannot be read any more, but we have its features
+            return
+        for batch in batches:
             found = self._compute(batch.images, 1) if len(batch.samples) else stored
             if np.linalg.norm(found - stored) > 0.01 * np.linalg.norm(stored):
                 raise InputError(
                     'The features of %s are not those of an earlier epoch. Something '
                     'changes at random, in the graph or without drawing from the rng '
-                    'of augment: draw from that, or set cache_features = False' % path)
+                    'of augment: draw from that, or set cache_features = False'
+                    % self.data.paths[sample])

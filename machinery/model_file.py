@@ -98,8 +98,8 @@ def summarize(session, model, pictures, load_image, size, margin):
     Means, because other versions decode a picture a little differently.
     """
     if not os.path.exists(TEST_PICTURE):
-        print('Warning: without %s, nobody will notice if pictures are prepared in '
-              'another way than in training' % TEST_PICTURE)
+        print('Warning: without %s, we cannot check that pictures are prepared '
+              'as in training' % TEST_PICTURE)
         return None
     image = check_uint8(load_image(TEST_PICTURE, tuple(size), margin=margin))
     [found] = session.run(model.X, {pictures: image[None]})
@@ -115,7 +115,7 @@ def check_summary(weights_path, expected, found):
     if len(found) != len(expected) or not np.allclose(
             found, expected, 0, 0.001 * np.abs(expected).max()):
         raise InputError(
-            '%s was trained with pictures that were prepared in another way: undo the '
+            '%s was trained on pictures that were prepared in another way: undo the '
             'changes to load_image and normalize in datagenerator.py, or train again'
             % weights_path)
 
@@ -163,6 +163,7 @@ def compare_with_earlier(checkpoint, facts):
             print('Warning: the pictures or labels of %s have changed since the run '
                   'being resumed' % facts['settings'][name])
     for name, value in now.items():
+        value = json.loads(json.dumps(value))  # as the file has it
         if not setting_of(name).may_change and before.get(name, value) != value:
             print('Warning: %s was %.200r in the run being resumed, now it is %.200r'
                   % (name, before[name], value))

@@ -5,7 +5,6 @@ import io
 import json
 import os
 import socket
-import struct
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor, TimeoutError
@@ -33,7 +32,7 @@ def read_file(path):
         raise InputError('%s: empty file' % path)
     # From the header, since decoding takes the memory even if the rest is damaged.
     width = height = 0
-    with contextlib.suppress(ValueError, struct.error):  # OpenCV will say what is wrong
+    with contextlib.suppress(Exception):  # any damage; OpenCV will say what is wrong
         width, height = imagesize.get(io.BytesIO(data))
     if width * height > MAX_PIXELS:
         raise InputError('%s: %d x %d pixels are more than %d million'
@@ -204,7 +203,7 @@ def check_augment(data):
             continue
         if (first != second).any():
             raise InputError(
-                'augment changes %s in another way each time: draw all random numbers '
+                'augment gives another result each time for %s: draw all random numbers '
                 'from its rng, or a resumed run will not repeat them'
                 % data.paths[sample])
 
@@ -253,6 +252,6 @@ def check_pictures(generators, on_bad_image, workers):
         if on_bad_image == 'stop':
             raise InputError(
                 report + "\nRemove these lines, or choose on_bad_image = 'skip'")
-        print(report + '\nGoing on without.')
+        print(report + '\nContinuing without them.')
     for warning in warnings + list_warnings(generators):
         print('Warning: ' + warning)

@@ -94,8 +94,7 @@ SETTINGS = {
         'the name of a layer', lambda value: type(value) is str))),
     'export_path': Setting(or_none(NEW_FOLDER)),
     'predictions_file': Setting(PATH), 'confusion_file': Setting(PATH),
-    'features_file': Setting(PATH),
-    'mode': Setting(one_of(None, 'training', 'inference'))}  # of ImageDataGenerator
+    'features_file': Setting(PATH)}
 
 
 def setting_of(name, default=None):

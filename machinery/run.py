@@ -105,17 +105,17 @@ class Run:
         assign(session, self._variable,
                found._replace(best_score=score, best_epoch=epoch))
 
-    def record(self, model, pictures, y, load_image, train_data, val_data, class_names,
-               optimizer):
+    def record(self, model, pictures, others, load_image, train_data, val_data,
+               class_names, optimizer):
         """Write model.json, which predict.py needs; when resuming, warn of changes.
 
-        From here on, tensors that are computed from the placeholders pictures and y
-        cannot be fed, except the layers of the model: somebody may have written
-        y = 0.9 * y + 0.05 without a thought of the loop, which feeds y. Raises an
+        From here on, nothing that is computed from the placeholders (pictures, and the
+        list others) can be fed, except layers of the model. Otherwise the loop, which
+        feeds y, would silently bypass an edit like y = 0.9 * y + 0.05. Raises an
         InputError if the run being resumed trained other layers or prepared its
         pictures in another way, or if another run has taken the folder.
         """
-        prevent_feeding([pictures, y], [
+        prevent_feeding([pictures] + others, [
             value for name, value in vars(model).items()
             if tf.is_tensor(value) and name not in ('X', 'KEEP_PROB')])
         if not self.workers.is_chief:
@@ -127,7 +127,7 @@ class Run:
             self._facts['best_by'] = read_score_name(self.latest)
             if is_in(self.folder, self.latest):
                 self._saved_step = self._step()
-        lock(self.folder)  # which another run may have made by now
+        lock(self.folder)  # another run may have created it meanwhile
         if not self._earlier and list_checkpoints(self.folder):
             raise InputError('%s: another run has just used it' % self.folder)
         if self.progress.epoch <= self._num_epochs or not os.path.exists(
@@ -174,7 +174,7 @@ class Run:
                                          'training batches'))
                 if batch is None:  # the share of another worker is longer
                     continue
-                if epoch:  # now, since the step may save
+                if epoch:  # before the yield: the caller may save
                     self.progress = self.progress._replace(
                         epoch=epoch, done=batch.end * self.workers.size)
                 yield batch.images, batch.labels
@@ -186,7 +186,7 @@ class Run:
         if fault and not self._step():
             raise fault  # there is nothing to save
         if fault:
-            sys.stderr.write('\n%s\n' % fault)  # now: saving may fail, too
+            sys.stderr.write('\n%s\n' % fault)  # print first, in case saving fails
         self._write(self._session, 'model_epoch%d_step%d.ckpt' % (
             self.progress.epoch, self._step()))
         farewell = ('\nStopped in epoch %d, after step %d; saved %s.\nTo go on from '
@@ -239,10 +239,11 @@ class Run:
         path = os.path.join(self.folder, name)
         if self.workers.is_chief:
             try:
-                save_checkpoint(self._saver, session, path)
-                if is_best and best_values:
+                if is_best and best_values:  # first: or else, after a kill in between,
+                    # the other checkpoint would be taken for the best
                     save_values(self._saver, session, self.best, best_values)
-                elif is_best:
+                save_checkpoint(self._saver, session, path)
+                if is_best and not best_values:
                     copy_checkpoint(path, self.best)
             except (tf.errors.OpError, OSError) as error:
                 last = path if os.path.exists(path + '.index') else self.latest
@@ -296,6 +297,7 @@ class Run:
         if self.workers.is_chief:
             restore_checkpoint(session, self.best)
         self.workers.broadcast(session)
+        self._saved_step = self._step()  # the best is no newest checkpoint to save
 
     def finish(self):
         """Wait for the other workers, then let other runs use the folder."""

@@ -45,7 +45,7 @@ def lock(folder):
         for _ in range(20):
             file.seek(0)
             holder = file.read()
-            if holder:  # which it writes a moment after it has locked the folder
+            if holder:  # written just after locking
                 break
             time.sleep(0.1)
         raise InputError('%s is in use by another run, %s; wait for it, or choose '
@@ -117,7 +117,7 @@ def choose_checkpoint(folder, resume):
 def find_best(progress, candidates, checkpoints):
     """Return (path, score, epoch) of the best checkpoint of a run; or (None, -inf, 0).
 
-    Each checkpoint knows its own score, so none is believed by its name.
+    Each checkpoint knows its own score, so file names are never trusted.
 
     Args:
         progress: of the checkpoint that the run resumes from.

@@ -23,7 +23,8 @@ def parse(text, rule):
     It is a Python literal, or text without quotes, or names between commas.
     """
     values = [os.path.expanduser(text)]
-    if re.fullmatch(r'\w+(,\w+)*', text):
+    takes_names = rule[1](['fc8']) and not rule[1]([8])
+    if takes_names and re.fullmatch(r'\w+(,\w+)*', text):
         values.append(text.split(','))
     with contextlib.suppress(SyntaxError, ValueError, MemoryError, RecursionError):
         values.insert(0, ast.literal_eval(text))
@@ -49,14 +50,19 @@ def find_settings(script):
         if 'read_settings(' in lines[node.lineno - 1] and not isinstance(
                 node, ast.FunctionDef):
             break
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            name = node.targets[0].id
-            comment = re.search('  # (.*)$', lines[node.lineno - 1])
+        if not isinstance(node, (ast.Assign, ast.AnnAssign)) or node.value is None:
+            continue
+        comment = re.search('  # (.*)$', lines[node.lineno - 1])
+        names = [part.id for part in ast.walk(node) if isinstance(part, ast.Name) and
+                 isinstance(part.ctx, ast.Store)]
+        for name in names:
             with contextlib.suppress(ValueError):
                 if name not in SETTINGS:
                     ast.literal_eval(node.value)
                 if name.islower() and name[0] != '_':
                     found[name] = comment.group(1) if comment else ''
+    if not found:
+        raise InputError('No settings, like num_epochs = 10, stand above read_settings')
     return found
 
 

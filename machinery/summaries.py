@@ -103,25 +103,6 @@ def unless_lost(method):
     return guarded
 
 
-def unless_broken(method):
-    """Turn drawings off after the first error of any kind: they are only a help.
-
-    People change the network, the scores and matplotlib's settings.
-    """
-    @functools.wraps(method)
-    def guarded(self, *args, **kwargs):
-        try:
-            if self._can_draw:
-                method(self, *args, **kwargs)
-        except (tf.errors.OpError, OSError):
-            raise  # nothing can be written any more
-        except Exception as error:
-            self._can_draw = False
-            tqdm.write('Warning: training continues without pictures for TensorBoard: '
-                       '%s: %s' % (type(error).__name__, error))
-    return guarded
-
-
 class Summaries:
     """TensorBoard's runs "train" and "validation" in a folder, if enabled.
 
@@ -131,7 +112,7 @@ class Summaries:
     def __init__(self, folder, enabled, is_resumed):
         self._folder, self._enabled = folder, enabled
         self._files, self._filters, self._is_projected = {}, None, False
-        self._can_draw = True
+        self._broken = set()  # tags of drawings that have failed
         if enabled and not is_resumed and glob.glob(glob.escape(folder) + '/*/events*'):
             print('Warning: %s also holds the curves of an earlier run' % folder)
 
@@ -161,46 +142,61 @@ class Summaries:
                                      for tag, value in scalars.items()])
 
     @unless_lost
-    @unless_broken
     def draw_batch(self, step, features, class_names):
         """Add a drawing of the first training batch, as the network gets it."""
-        batch = next(features.images(16))
-        self._add_pictures('train', step, {
-            'batch': draw_batch(batch.images[:16], batch.labels[:16], class_names)})
+        def draw():
+            batch = next(features.images(16))
+            return draw_batch(batch.images[:16], batch.labels[:16], class_names)
+        self._add_picture('train', step, 'batch', draw)
 
     @unless_lost
-    @unless_broken
     def draw(self, step, features, batch_size, values, class_names, filters):
         """Add drawings: confusions, mistakes, filters if they are new, projector.
 
         features and values (see draw_mistakes) are those of the validation list;
         filters is the variable with the weights of the first layer.
         """
+        self._add_picture('validation', step, 'confusion_matrix',
+                          lambda: draw_confusions(values['true'], values['predicted'],
+                                                  class_names))
         layer = filters.op.name.split('/')[-2]
         filters = tf.get_default_session().run(filters)
-        pictures = {'confusion_matrix': draw_confusions(
-            values['true'], values['predicted'], class_names)}
         if not np.array_equal(filters, self._filters):
-            pictures[layer + '_filters'] = draw_filters(filters)
             self._filters = filters
+            self._add_picture('validation', step, layer + '_filters',
+                              lambda: draw_filters(filters))
         if has_files(features.data):
-            pictures['worst_mistakes'] = draw_mistakes(features.data, values,
-                                                       class_names)
-        self._add_pictures('validation', step, pictures)
+            self._add_picture('validation', step, 'worst_mistakes',
+                              lambda: draw_mistakes(features.data, values, class_names))
         if features.is_stored and not self._is_projected:
             self._is_projected = True
-            write_projector(os.path.join(self._folder, 'validation'), features,
-                            batch_size, class_names)
+            folder = os.path.join(self._folder, 'validation')
+            self._add_picture('validation', step, 'projector', lambda: write_projector(
+                folder, features, batch_size, class_names))
 
     def finish(self):
         """Let other runs write here."""
         if self._files:
             unlock(self._folder)
 
-    def _add_pictures(self, run, step, pictures):
-        self._add_values(run, step, [
-            tf.Summary.Value(tag=tag, image=tf.Summary.Image(encoded_image_string=data))
-            for tag, data in pictures.items() if data])
+    def _add_picture(self, run, step, tag, draw):
+        """Add what draw returns, the bytes of a picture or None.
+
+        People change the network, the scores and the settings of matplotlib. Pictures
+        are a help, so if one cannot be drawn, training goes on without it.
+        """
+        try:
+            data = draw() if tag not in self._broken else None
+        except (tf.errors.OpError, OSError):
+            raise  # nothing can be written any more
+        except Exception as error:
+            self._broken.add(tag)
+            tqdm.write('Warning: training continues without the picture %s: %s: %s'
+                       % (tag, type(error).__name__, error))
+            return
+        if data:
+            self._add_values(run, step, [tf.Summary.Value(
+                tag=tag, image=tf.Summary.Image(encoded_image_string=data))])
 
     def _add_values(self, run, step, values):
         if values:

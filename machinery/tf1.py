@@ -19,11 +19,8 @@ else:
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 from tensorflow.python.client import device_lib
 
-from machinery.errors import InputError
-
-REBOUND = ('is computed from a placeholder, so to feed it would leave out this '
-           'computation. Give the new tensor a name of its own, as in '
-           'y_smooth = 0.9 * y + 0.05')
+REBOUND = ('is computed from a placeholder, so feeding it would skip that computation. '
+           'Give the new tensor its own name, as in y_smooth = 0.9 * y + 0.05')
 GPU_FILE = '/dev/nvidia0'  # where Linux has an NVIDIA GPU
 
 logger = logging.getLogger('tensorflow')
@@ -53,16 +50,12 @@ def prevent_feeding(sources, allowed):
     """Let session.run refuse to feed what is computed from placeholders.
 
     Args:
-        sources: the placeholders.
+        sources: the placeholders; or what somebody has bound to their names instead.
         allowed: tensors that may be fed all the same.
-
-    Raises:
-        InputError: a source is computed itself; names it.
     """
-    for source in sources:
-        if not source.op.type.startswith('Placeholder'):
-            raise InputError('%s %s' % (source.name, REBOUND))
-    seen, queue = set(), list(sources)
+    seen = {source.name for source in sources
+            if not source.op.type.startswith('Placeholder')}
+    queue = list(sources)
     while queue:
         for operation in queue.pop().consumers():
             new = [tensor for tensor in operation.outputs if tensor.name not in seen]

@@ -9,7 +9,7 @@ from machinery.caffe import read_caffemodel
 from machinery.checkpoint_files import (KINDS, damage_told, find_weights,
                                         open_checkpoint, read_checkpoint)
 from machinery.errors import InputError, input_errors
-from machinery.tf1 import assign, tf
+from machinery.tf1 import assign
 
 
 @input_errors()
@@ -26,41 +26,45 @@ def read_weights(path):
     return weights
 
 
-def load_weights(session, path, variables, skip, scope):
+def load_weights(session, path, variables, added, skip, scope):
     """Load the layers of a network from a file.
-
-    A checkpoint also has the variables that somebody has added to a layer, like the
-    statistics of batch normalisation; without one of them it does not fit.
 
     Args:
         variables: {layer name: [weights, biases]}.
+        added: more variables, which a checkpoint must have; other files have none.
         skip: names of layers that are left as they are.
-        scope: what the names of the network's variables begin with, or ''.
+        scope: the beginning of the names of all variables of the network, or ''.
     """
+    path = find_weights(path)
     loaded = read_weights(path)
     check_weights(loaded, {name: pair[0].shape.as_list()
                            for name, pair in variables.items()}, path, skip)
-    names = [name for name in variables if name not in skip]
-    added = {variable.op.name[len(scope):]: variable for name in names
-             for variable in tf.global_variables('%s%s/' % (scope, name))}
-    added = {name: variable for name, variable in added.items()
-             if not name.endswith(('/weights', '/biases')) and
-             name.rpartition('/')[0] not in added}  # which is an optimizer's
-    path = find_weights(path)
+    pairs = [pair for name in variables if name not in skip
+             for pair in zip(variables[name], loaded[name])]
+    added = {variable.op.name[len(scope):]: variable for variable in added}
+    added = {name: variable for name, variable in sorted(added.items())
+             if name.split('/')[0] not in skip}
     if os.path.exists(path + '.index'):
-        reader = open_checkpoint(path)
-        missing = set(added) - set(reader.get_variable_to_shape_map())
-        if missing:
-            raise InputError('%s does not fit the network: it has no %s'
-                             % (path, ', '.join(sorted(missing))))
-        for name, variable in added.items():
-            assign(session, variable, reader.get_tensor(name))
+        pairs += zip(added.values(), read_variables(path, {
+            name: variable.shape.as_list() for name, variable in added.items()}))
     elif added:
         print('Warning: %s has no %s; these keep their initial values'
-              % (path, ', '.join(sorted(added))))
-    for name in names:
-        for variable, value in zip(variables[name], loaded[name]):
-            assign(session, variable, value)
+              % (path, ', '.join(added)))
+    for variable, value in pairs:
+        assign(session, variable, value)
+
+
+def read_variables(path, shapes):
+    """Return the variables of these names and shapes from a checkpoint, as a list."""
+    reader = open_checkpoint(path)
+    found = reader.get_variable_to_shape_map()
+    faults = ['%s: expected shape %s, found %s'
+              % (name, shape, found.get(name, 'nothing'))
+              for name, shape in shapes.items() if found.get(name) != shape]
+    if faults:
+        raise InputError('\n  '.join(['%s does not fit the network:' % path] + faults))
+    with damage_told(path, 'made by finetune.py'):
+        return [reader.get_tensor(name) for name in shapes]
 
 
 def num_classes_of(path, last_layer):

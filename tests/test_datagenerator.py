@@ -229,7 +229,7 @@ def test_small_dark_and_damaged_pictures(tmp_path, capfd):
 def test_what_is_no_plain_file_is_no_picture(tmp_path):
     os.mkfifo(str(tmp_path / 'pipe.jpg'))
     for path in (str(tmp_path / 'pipe.jpg'), '/dev/zero', str(tmp_path)):
-        with pytest.raises(InputError, match='is no plain file'):
+        with pytest.raises(InputError, match='is not a regular file'):
             load_image(path)
 
 
@@ -259,7 +259,7 @@ def test_augment_that_draws_from_elsewhere_is_told(tmp_path):
                                            augment=augment)], 'stop', Workers())
     rng = np.random.RandomState(0)
     check(lambda image, own: image * own.uniform(0.5, 1))
-    with pytest.raises(InputError, match='train_01.jpg in another way each time: draw'):
+    with pytest.raises(InputError, match='another result each time for .*train_01.jpg: draw'):
         check(lambda image, own: image * rng.uniform(0.5, 1))
 
 

@@ -1,4 +1,6 @@
+import glob
 import warnings
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -66,12 +68,23 @@ def test_filters_of_any_first_layer_are_drawn_or_left_out(shape, width):
 
 
 def test_trouble_with_drawings_is_one_warning(tmp_path, capsys):
+    """As without predictions; the others are drawn."""
     summaries = Summaries(str(tmp_path), True, False)
-    for _ in range(2):
-        summaries.draw(1, None, 1, {}, [], tf.get_variable('a/weights', [3]))
-        tf.reset_default_graph()
+    summaries.start(0, {}, '')
+    filters = tf.get_variable('a/weights', [3, 3, 1, 5])
+    with tf.Session() as session:
+        for _ in range(2):
+            session.run(tf.global_variables_initializer())
+            summaries.draw(1, SimpleNamespace(data=None, is_stored=False), 1, {}, [],
+                           filters)
     told = capsys.readouterr().out
-    assert told.count('training continues without pictures for TensorBoard') == 1
+    assert told.count('Warning: ') == 1
+    assert 'continues without the picture confusion_matrix: KeyError' in told
+    [path] = glob.glob('%s/validation/events*' % tmp_path)
+    tags = [value.tag for event in tf.train.summary_iterator(path)
+            for value in event.summary.value]
+    assert tags == 2 * ['a_filters']
+    summaries.finish()
 
 
 def test_too_many_classes_are_not_drawn():

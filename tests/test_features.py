@@ -180,7 +180,7 @@ def test_labels_of_a_subclass_are_used_or_refused():
 
     data = Smooth(TRAIN, nb_classes=3, scale_size=(8, 8))
     assert run_epoch(Features(data, Forward()), 0)[1].max() == np.float32(0.95)
-    with pytest.raises(InputError, match='batches yields other labels than one_hot'):
+    with pytest.raises(InputError, match='Smooth overrides batches, which is not call'):
         run_epoch(stored(data, Forward(), DATA), 0)
 
 
@@ -231,8 +231,30 @@ def test_images_that_are_not_bytes_are_refused():
         run_epoch(Features(data, Forward()), 0)
 
 
+def test_samples_are_dropped_by_their_numbers():
+    data = pictures()
+    data.drop([0, 134])
+    assert data.data_size == 133 and data.line_numbers[0] == 2
+    for wrong in ([133], [-1], data.labels == 0, ['a']):
+        with pytest.raises(InputError, match='drop takes numbers of samples, from'):
+            data.drop(wrong)
+    assert data.data_size == 133
+
+
+def test_next_batch_goes_on_after_a_bad_one(tmp_path):
+    cv2.imwrite(str(tmp_path / 'a.png'), np.zeros((8, 8, 3)))
+    (tmp_path / 'b.png').write_bytes(b'no picture')
+    (tmp_path / 'list.txt').write_text('a.png 0\nb.png 0\na.png 0\n')
+    data = ImageDataGenerator(str(tmp_path / 'list.txt'))
+    assert len(data.next_batch(1)[0]) == 1
+    with pytest.raises(InputError, match='line 2'):
+        data.next_batch(1)
+    assert data.next_batch(1)[1].tolist() == [[1, 0]]
+
+
 class Mine:
     """Batches of one's own."""
+    paths = ['mine']  # an attribute of its own, which means nothing to us
     data_size = 5
 
     def __init__(self, image=np.zeros((2, 8, 8, 3), np.uint8), label=np.eye(2)):
@@ -273,7 +295,7 @@ def test_random_crops_are_those_of_the_paper_and_the_middle_is_for_validation():
     assert (next(val.batches(1)).images[0] == large[14:241, 14:241]).all()
     found = set()
     for epoch in range(20):
-        [image] = next(train.batches(1, epoch, samples=np.array([0]))).images
+        [image] = next(train.batches_of(np.array([0]), 1, epoch)).images
         [(left, top, step)] = [
             (left, top, step) for left in range(30) for top in range(30)
             for step in (1, -1)

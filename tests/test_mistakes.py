@@ -86,9 +86,9 @@ def test_a_wrong_value_at_the_top_of_a_script_is_named(tmp_path, line, words):
 @pytest.mark.parametrize('argument, message', [
     ('--train_file=gone.txt', 'gone.txt: No such file or directory'),
     ('--train_file=', "--train_file: '' is not a path"),
-    ('--val_file=.', "'.': is no plain file"),
-    ('--train_file=/dev/zero', "'/dev/zero': is no plain file"),
-    ('--classes_file=/dev/zero', "'/dev/zero': is no plain file"),
+    ('--val_file=.', "'.': is not a regular file"),
+    ('--train_file=/dev/zero', "'/dev/zero': is not a regular file"),
+    ('--classes_file=/dev/zero', "'/dev/zero': is not a regular file"),
     ('--weights_path=/dev/zero', '/dev/zero: no such checkpoint or weight file'),
     ('--train_file=empty.txt', 'empty.txt:\n  no samples in it'),
     ('--val_file=label.txt', "label.txt:\n  line 1: label 'cat' is not an integer"),

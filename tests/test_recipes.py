@@ -347,7 +347,7 @@ def test_another_optimizer_is_noticed_when_resuming(edited, plain):
         'b', checkpoint)[1]
     path.write_text(path.read_text().replace('MomentumOptimizer(rate, 0.5)',
                                              'GradientDescentOptimizer(rate)'))
-    assert 'fc8/weights/Momentum, for which there is no use now' in scripts.finetune(
+    assert 'fc8/weights/Momentum, which this graph does not use' in scripts.finetune(
         'c', checkpoint)[1]
 
 

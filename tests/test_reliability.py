@@ -19,6 +19,7 @@ from helpers import (ROOT, Program, finetune, outputs_in, run_program, same,
                      summaries, tensors)
 from machinery.checkpoint_files import (copy_checkpoint, find_weights,
                                         list_checkpoints, put_aside_if_damaged)
+from machinery.run import Run
 from machinery.summaries import EventFile
 from machinery.tf1 import tf
 
@@ -80,6 +81,22 @@ def test_signal_in_the_last_validation_ends_the_run_before_the_test(tmp_path):
     assert 'Test:' not in output
     status, output = finetune(str(tmp_path), *arguments, '--resume=True')
     assert status == 0 and 'Test: ' in output
+
+
+def test_signal_in_the_test_saves_no_best_weights_as_the_newest(tmp_path, monkeypatch):
+    """The best epoch is the first: the others learn nothing that is right."""
+    restore_best = Run.restore_best
+
+    def restore_and_stop(self, session):
+        restore_best(self, session)
+        os.kill(os.getpid(), signal.SIGTERM)
+    monkeypatch.setattr(Run, 'restore_best', restore_and_stop)
+    status, output = finetune(str(tmp_path), *JOB, '--test_file=images/test.txt',
+                              '--learning_rate=1e-30')
+    assert status == 143 and 'Stopped in epoch 3' in output and 'Test:' not in output
+    assert [os.path.basename(path) for path in list_checkpoints(
+        str(tmp_path / 'new' / 'checkpoints'))] == [
+            'model_epoch%d.ckpt' % epoch for epoch in (1, 2, 3)]
 
 
 def event_steps(folder):
@@ -184,7 +201,7 @@ def test_other_preparation_of_pictures_is_refused(uninterrupted, monkeypatch):
     monkeypatch.setattr(datagenerator, 'normalize',
                         lambda images, *mean: normalize(images, *mean)[..., ::-1])
     status, output = finetune(uninterrupted, *JOB, '--resume=True', '--num_epochs=4')
-    assert status == 2 and 'model_epoch3.ckpt was trained with pictures that' in output
+    assert status == 2 and 'model_epoch3.ckpt was trained on pictures that' in output
 
 
 def test_another_batch_size_goes_on_with_a_warning(tmp_path, uninterrupted):
@@ -344,7 +361,7 @@ def test_resume_takes_the_newest_checkpoint_that_is_whole(tmp_path, uninterrupte
     (folder / 'model.json').write_text('')
     output = run(str(tmp_path), '--resume=True')
     for name in ('model_epoch3.ckpt', 'model_best.ckpt'):
-        assert 'is put aside as %s/damaged_%s\n' % (folder, name) in output
+        assert 'Renamed to %s/damaged_%s\n' % (folder, name) in output
     assert 'Resuming from %s/model_epoch2.ckpt\n' % folder in output
     scores = [tensors(str(folder / ('model_epoch%d.ckpt' % epoch)))['progress'][0][4]
               for epoch in (2, 3)]

@@ -20,6 +20,7 @@ skip_layers = None
 weights_path = 'DEFAULT'
 resume = False
 my_momentum = 0.9  # of my own
+sizes = [1, 2]
 _hidden = 1
 CONSTANT = 2
 '''
@@ -51,7 +52,7 @@ def script(make):
     ("--train_layers=['fc7','fc8']", {'train_layers': ['fc7', 'fc8']}),
     ('--train_layers=fc7,fc8', {'train_layers': ['fc7', 'fc8']}),
     ('--train_layers fc8', {'train_layers': ['fc8']}),
-    ('--train_file=a,b', {'train_file': 'a,b'}),
+    ('--train_file=a,b', {'train_file': 'a,b'}), ('--sizes=[3,4]', {'sizes': [3, 4]}),
     ('--skip_layers=[]', {'skip_layers': []}),
     ('--skip_layers=None', {'skip_layers': None}),
     ('--train_file=b=1.txt', {'train_file': 'b=1.txt'}),
@@ -68,7 +69,7 @@ def test_options_change_the_variables(script, arguments, changed):
     settings = read_settings(script, arguments.split(' '))
     assert list(settings) == [
         'train_file', 'num_epochs', 'learning_rate', 'horizontal_flip', 'train_layers',
-        'skip_layers', 'weights_path', 'resume', 'my_momentum']
+        'skip_layers', 'weights_path', 'resume', 'my_momentum', 'sizes']
     for name, value in settings.items():
         if name in changed:
             assert value == changed[name] and type(value) is type(changed[name])
@@ -90,6 +91,7 @@ def test_options_change_the_variables(script, arguments, changed):
     ('--train_layers=[]', 'is not a list of at least one layer'),
     ('--learning_rate=None', "--learning_rate: 'None' is not a number above 0"),
     ('--learning_rate=1e999', 'is not a number above 0'),
+    ('--sizes=3,4', "--sizes: '3,4' is not list, like [1, 2]"),
     ('--my_momentum=high', "--my_momentum: 'high' is not float, like 0.9"),
     ('--os=1', '--os is not an option'), ('--_hidden=2', '--_hidden is not an option'),
     ('--CONSTANT=3', '--CONSTANT is not an option')])
@@ -132,6 +134,7 @@ def test_help_shows_defaults_and_comments(script, capsys):
 def test_settings_are_the_literals_above_read_settings(tmp_path):
     """Not all that globals() holds, as in the second run of a notebook's cell."""
     source = SCRIPT + """num_classes = 1 + 2
+val_file, top_k = 'a', 1
 doubled = 2 * num_epochs
 settings = read_settings(globals(), [])
 batch_size = 5
@@ -142,7 +145,7 @@ batch_size = 5
         assert list(variables['settings']) == [
             'train_file', 'num_epochs', 'learning_rate', 'horizontal_flip',
             'train_layers', 'skip_layers', 'weights_path', 'resume', 'my_momentum',
-            'num_classes']
+            'sizes', 'num_classes', 'val_file', 'top_k']
 
 
 @pytest.mark.parametrize('name', ['finetune.py', 'predict.py'])
