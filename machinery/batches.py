@@ -32,8 +32,8 @@ def check_uint8(images):
     """
     if np.asarray(images).dtype != np.uint8:
         raise InputError(
-            'The images are %s, must be uint8 (0 to 255, blue first). Later steps, like '
-            'subtracting the mean, belong in normalize in datagenerator.py'
+            'The images are %s, must be uint8 (0 to 255, blue first). Later steps, '
+            'like subtracting the mean, belong in normalize in datagenerator.py'
             % np.asarray(images).dtype)
     return images
 

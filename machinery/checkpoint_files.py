@@ -131,7 +131,7 @@ def put_aside_if_damaged(path):
 
 
 def save_checkpoint(saver, session, path):
-    """Save a checkpoint that survives a power failure; if that fails, delete the partial files."""
+    """Save a checkpoint that survives a power failure; delete partial files."""
     try:
         saver.save(session, path)
         parts = glob.glob(glob.escape(path) + '.*')

@@ -203,8 +203,8 @@ def check_augment(data):
             continue
         if (first != second).any():
             raise InputError(
-                'augment gives another result each time for %s: draw all random numbers '
-                'from its rng, or a resumed run will not repeat them'
+                'augment gives another result each time for %s: draw all random '
+                'numbers from its rng, or a resumed run will not repeat them'
                 % data.paths[sample])
 
 

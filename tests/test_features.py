@@ -283,7 +283,7 @@ def test_an_abandoned_generator_stops_its_threads():
     next(batches)
     assert threading.active_count() > before
     del batches
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
 
 
 def test_random_crops_are_those_of_the_paper_and_the_middle_is_for_validation():
