@@ -1,7 +1,8 @@
 """AlexNet as BVLC trained it for Caffe.
 
 Krizhevsky et al., "ImageNet Classification with Deep Convolutional Neural Networks",
-NIPS 2012; layers and constants are those of Caffe's models/bvlc_alexnet.
+NIPS 2012; layers and constants are those of Caffe's models/bvlc_alexnet. An import
+switches TensorFlow's eager mode off, and changes nothing else in your program.
 
     python alexnet.py                           fetch the pretrained weights
     python alexnet.py a.caffemodel [out.npy]    convert Caffe's weights, or a checkpoint

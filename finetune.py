@@ -1,7 +1,7 @@
 """Fine-tune AlexNet on your own pictures.
 
 Edit the variables below, or give them on the command line:
-    python finetune.py --train_file my/train.txt --num_epochs 3 --train_layers "['fc8']"
+    python finetune.py --train_file my/train.txt --num_epochs 3 --train_layers fc8
 """
 import sys
 

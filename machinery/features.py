@@ -59,7 +59,7 @@ class Features:
             self._has_told = True
             tqdm.write('Pictures of %s are changed at random in each epoch, so their '
                        'features are not stored' % self.data.class_list)
-        self._check(order, rows, epoch)
+        self._check(order, rows, mirrored, epoch)
         # Computed ahead in passes of one size, in the order in which they are needed.
         missing = self._compute_missing(order[rows < 0], mirrored, is_random, epoch,
                                         size)
@@ -110,7 +110,7 @@ class Features:
         padding = np.zeros((missing,) + images.shape[1:], np.uint8)
         return self._forward(np.concatenate([images, padding]))[:len(images)]
 
-    def _check(self, order, rows, epoch):
+    def _check(self, order, rows, mirrored, epoch):
         """Raise an InputError if the features of one stored sample have changed."""
         is_stored = rows >= 0
         if not is_stored.any():
@@ -119,14 +119,13 @@ class Features:
         sample = order[place]
         stored = self._store.read(rows[[place]])
         try:
-            batches = list(self.data.batches_of([sample], 1, epoch))
+            image = self.data.load(sample, epoch, mirrored[sample])
         except InputError:  # it cannot be read any more, but we have its features
             return
-        for batch in batches:
-            found = self._compute(batch.images, 1) if len(batch.samples) else stored
-            if np.linalg.norm(found - stored) > 0.01 * np.linalg.norm(stored):
-                raise InputError(
-                    'The features of %s are not those of an earlier epoch. Something '
-                    'changes at random, in the graph or without drawing from the rng '
-                    'of augment: draw from that, or set cache_features = False'
-                    % self.data.paths[sample])
+        found = self._compute(image[None], 1)
+        if np.linalg.norm(found - stored) > 0.01 * np.linalg.norm(stored):
+            raise InputError(
+                'The features of %s are not those of an earlier epoch. Something '
+                'changes at random, in the graph or without drawing from the rng of '
+                'augment: draw from that, or set cache_features = False'
+                % self.data.paths[sample])
