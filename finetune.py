@@ -101,7 +101,7 @@ with tf.name_scope('train'):
     means = {name: tf.reduce_mean(values) for name, values in scores.items()}
     loss = means['cross_entropy']  # only this is minimised; other scores are reported
     gradients, means = workers.mean([tf.gradients(loss, variables), means])
-    optimizer = tf.train.GradientDescentOptimizer(rate)
+    optimizer = tf.train.GradientDescentOptimizer(rate)  # which the loop feeds
     train_op = optimizer.apply_gradients(zip(gradients, variables), global_step)
 summary, histograms = add_summaries(means, gradients, variables)
 
@@ -168,7 +168,7 @@ with run.session(initialize) as session:
                 summaries.add('train', step, session.run(histograms))
             bar.update(step, result['means'])
 
-        # Score pictures that the network was not trained on.
+        # Score pictures that the network was not trained on, without dropout.
         val_means, val_values = evaluate(val_features.batches(batch_size))
         run.stop_unless_finite(val_means, rate_of(epoch))
         # The best checkpoint has the highest score. For the lowest loss instead, write

@@ -189,6 +189,5 @@ if matrix:
     with input_errors(), open(confusion_file, 'wb') as file:
         file.write(matrix)
     print('Wrote %s' % confusion_file)
-elif os.path.exists(confusion_file):  # it would mislead next to the new table
-    os.remove(confusion_file)
-    print('Removed %s, which belonged to another list' % confusion_file)
+elif os.path.exists(confusion_file):  # not ours to delete
+    print('Warning: %s is of an earlier list' % confusion_file)

@@ -126,8 +126,8 @@ def test_list_with_labels_is_scored(trained, expected):
         assert file.read().startswith(b'\x89PNG')
     assert 'Top-5' not in output
     status, output = predict(CAT, '--checkpoint=' + trained[0], '--confusion_file=c')
-    assert not os.path.exists('c') and 'true_class' not in rows()[0]
-    assert 'Removed c, which belonged to another list\n' in output
+    assert os.path.exists('c') and 'true_class' not in rows()[0]
+    assert 'Warning: c is of an earlier list\n' in output
 
 
 def test_list_of_other_classes_is_noticed(trained):
