@@ -294,7 +294,7 @@ def test_validation_within_an_epoch_and_other_values_for_the_best(edited):
     """Twelve pictures, three steps in an epoch; model_best has weights of 0."""
     scripts = edited()
     text = (scripts.folder / 'finetune.py').read_text(encoding='utf-8')
-    start, end = text.index('        # Pictures that the network'), text.index(
+    start, end = text.index('        # Score pictures that'), text.index(
         '    run.report()')
     (scripts.folder / 'finetune.py').write_text(text[:start] + '\n' + text[end:],
                                                 encoding='utf-8')
