@@ -292,7 +292,8 @@ def guarded(workers, epoch, count, fault=None):
             closed.append(True)
     closed = []
     settings = {'num_epochs': 9, 'filewriter_path': '', 'val_file': '', 'test_file': ''}
-    run = Run('none', False, settings, workers)
+    with tf.Graph().as_default():
+        run = Run('none', False, settings, workers)
     run._signals, run._session = SimpleNamespace(received=[]), None
     run._step = lambda: 0
     found = [(features, run.progress.done)
