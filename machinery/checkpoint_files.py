@@ -95,17 +95,24 @@ def read_all(path):
             reader.get_tensor(name)
 
 
+def check_shapes(found, expected, message):
+    """Raise an InputError, the message and all misfits, unless shapes are as expected.
+
+    Both are {name of a variable: shape}; found may have more of them.
+    """
+    faults = ['%s: expected shape %s, found %s' % (name, shape,
+                                                   found.get(name, 'nothing'))
+              for name, shape in expected.items() if found.get(name) != shape]
+    if faults:
+        raise InputError('\n  '.join([message] + faults))
+
+
 def restore_checkpoint(session, path):
     """Restore the graph's variables; an InputError names those that do not fit."""
     found = open_checkpoint(path).get_variable_to_shape_map()
     expected = {variable.op.name: variable.shape.as_list()
                 for variable in tf.global_variables()}
-    faults = ['%s: expected shape %s, found %s' % (name, shape,
-                                                   found.get(name, 'nothing'))
-              for name, shape in expected.items() if found.get(name) != shape]
-    if faults:
-        raise InputError('%s does not fit this configuration:\n  %s'
-                         % (path, '\n  '.join(faults)))
+    check_shapes(found, expected, '%s does not fit this configuration:' % path)
     surplus = sorted(set(found) - set(expected))
     if surplus:
         print('Warning: %s also holds %s, which this graph does not use'

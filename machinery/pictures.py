@@ -54,7 +54,11 @@ def decode(data, flags, path):
 
 def decode_image(path):
     """Decode a picture to uint8 BGR, transparency to white; raise as load_image."""
-    data = read_file(path)
+    return decode_bytes(read_file(path), path)
+
+
+def decode_bytes(data, path):
+    """Decode the bytes of a picture as decode_image does; path is for messages."""
     image = decode(data, cv2.IMREAD_COLOR, path)
     if not may_be_transparent(data.tobytes()):
         return image
@@ -86,7 +90,7 @@ def examine(path):
             return None, False
         # Decode it as training does, or training might fail at it. If it is dark in
         # 8 bits, look again: it may have 10 bits that are stored as 16.
-        if decode_image(path).max() > 64:
+        if decode_bytes(data, path).max() > 64:
             return None, False
         deep = decode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH, path)
         return None, deep.dtype == np.uint16 and deep.max() < 2 ** 14
@@ -164,6 +168,7 @@ def find_bad_pictures(data, workers):
         state.update(repr([path, file and (file.st_size, file.st_mtime_ns)]).encode())
     states = workers.collect(list(state.digest()), np.int32)
     state = states.astype(np.uint8).tobytes().hex()
+    remembered = None
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         with open(memory) as file:
             remembered = json.load(file)
@@ -186,6 +191,8 @@ def find_bad_pictures(data, workers):
             bar.update(len(chunk))
     verdicts = workers.collect(verdicts, np.int32).max(0)
     again = np.flatnonzero(verdicts).tolist()
+    if remembered == {'state': state, 'again': again}:
+        return verdicts, faults
     with contextlib.suppress(OSError):  # without it, the next run decodes them all
         part = '%s.%s.%d' % (memory, socket.gethostname(), os.getpid())
         with open(part, 'w') as file:

@@ -102,10 +102,10 @@ def setting_of(name, default=None):
     if name in SETTINGS:
         return SETTINGS[name]
     if default is None:
-        return Setting(('anything', lambda value: True), False, False)
+        return Setting(('anything', lambda value: True))
     types = (int, float) if type(default) is float else (type(default),)
     return Setting(('%s, like %r' % (types[-1].__name__, default),
-                    lambda value: type(value) in types), False, False)
+                    lambda value: type(value) in types))
 
 
 def check_value(name, value, default=None):

@@ -187,8 +187,7 @@ class Run:
             raise fault  # there is nothing to save
         if fault:
             sys.stderr.write('\n%s\n' % fault)  # print first, in case saving fails
-        self._write(self._session, 'model_epoch%d_step%d.ckpt' % (
-            self.progress.epoch, self._step()))
+        self._write_in_epoch()
         farewell = ('\nStopped in epoch %d, after step %d; saved %s.\nTo go on from '
                     'there, add --resume=True to the command.' % (
                         min(self.progress.epoch, self._num_epochs), self._step(),
@@ -220,13 +219,18 @@ class Run:
         if is_best:
             self.progress = self.progress._replace(best_score=value, best_epoch=epoch)
         self.progress = self.progress._replace(score=value)
-        file_name = 'model_epoch%d_step%d.ckpt' % (epoch, step or 0)
         if step is None:
             self.progress = self.progress._replace(epoch=epoch + 1, done=0)
             file_name = 'model_epoch%d.ckpt' % epoch
+        else:
+            file_name = 'model_epoch%d_step%d.ckpt' % (epoch, step)
         self._saved_step = None
         self._write(session, file_name, is_best, best_values)
         self.progress = self.progress._replace(score=-np.inf)
+
+    def _write_in_epoch(self):
+        self._write(self._session, 'model_epoch%d_step%d.ckpt' % (
+            self.progress.epoch, self._step()))
 
     def _write(self, session, name, is_best=False, best_values=None):
         """Save a checkpoint, unless it would be the last one again, or exit."""
@@ -278,8 +282,7 @@ class Run:
             self._end()
         # After the last validation there may have been more steps.
         if self._step() not in (self._saved_step, self._first_step):
-            self._write(self._session, 'model_epoch%d_step%d.ckpt' % (
-                self.progress.epoch, self._step()))
+            self._write_in_epoch()
         settings, folder = self._facts['settings'], quote(self.folder)
         print('Best:       %s, of epoch %d, validation %s %.4f' % (
             self.best, self.progress.best_epoch, self._facts.get('best_by') or 'score',

@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 
 from machinery.caffe import read_caffemodel
-from machinery.checkpoint_files import (KINDS, damage_told, find_weights,
+from machinery.checkpoint_files import (KINDS, check_shapes, damage_told, find_weights,
                                         open_checkpoint, read_checkpoint)
 from machinery.errors import InputError, input_errors
 from machinery.tf1 import assign
@@ -57,13 +57,9 @@ def load_weights(session, path, variables, added, skip, scope):
 def read_variables(path, shapes):
     """Return the variables of these names and shapes from a checkpoint, as a list."""
     reader = open_checkpoint(path)
-    found = reader.get_variable_to_shape_map()
-    faults = ['%s: expected shape %s, found %s'
-              % (name, shape, found.get(name, 'nothing'))
-              for name, shape in shapes.items() if found.get(name) != shape]
-    if faults:
-        raise InputError('\n  '.join(['%s does not fit the network:' % path] + faults))
-    with damage_told(path, 'made by finetune.py'):
+    check_shapes(reader.get_variable_to_shape_map(), shapes,
+                 '%s does not fit the network:' % path)
+    with damage_told(path):
         return [reader.get_tensor(name) for name in shapes]
 
 
