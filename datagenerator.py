@@ -143,7 +143,7 @@ class ImageDataGenerator:
         if not np.array_equal(self.mean, IMAGENET_MEAN):
             raise InputError('mean = %s is for next_batch alone: change IMAGENET_MEAN '
                              'in datagenerator.py instead' % (self.mean,))
-        return self._batches(self.plan(epoch)[0][start:], batch_size, epoch, start)
+        return self._batches(batch_size, epoch, start)
 
     def batches_of(self, samples, batch_size, epoch):
         """Return a generator of Batches of these samples, as they are in an epoch.
@@ -151,7 +151,7 @@ class ImageDataGenerator:
         A batch may be empty, if all of its pictures are skipped.
         """
         self._refuse_to_ignore('batches')
-        return self._batches(samples, batch_size, epoch, may_be_empty=True)
+        return self._batches(batch_size, epoch, samples=samples)
 
     def _refuse_to_ignore(self, *names):
         for name in names:
@@ -161,10 +161,11 @@ class ImageDataGenerator:
                     'one_hot, or set cache_features = False' % (
                         type(self).__name__, name))
 
-    def _batches(self, order, batch_size, epoch, end=0, may_be_empty=False):
+    def _batches(self, batch_size, epoch, end=0, samples=None):
         if not batch_size or batch_size < 1:
             raise InputError('batch_size is %r, must be 1 or more' % batch_size)
-        mirrored = self.plan(epoch)[1]
+        order, mirrored, _ = self.plan(epoch)
+        order = order[end:] if samples is None else samples
         for chosen, results in load_ahead(
                 lambda sample: self.load(sample, epoch, mirrored[sample]), order,
                 batch_size, path_of=self.paths.__getitem__):
@@ -177,7 +178,7 @@ class ImageDataGenerator:
                     tqdm.write('Warning: skipped %s' % result, file=sys.stderr)
                 else:
                     raise result
-            if not read and not may_be_empty:
+            if not read and samples is None:
                 raise results[0]
             end += len(chosen)
             yield Batch(np.array(images), self.one_hot(read), np.array(read, int), end)
@@ -249,8 +250,7 @@ class ImageDataGenerator:
                              % (self.epoch, self.class_list))
         size, batches = self._running or (None, None)
         if size != batch_size:
-            batches = self._batches(self.plan(self.epoch)[0][self.pointer:], batch_size,
-                                    self.epoch, self.pointer)
+            batches = self._batches(batch_size, self.epoch, self.pointer)
         # After a picture that cannot be read, the next call goes on behind this batch.
         self._running, self.pointer = None, self.pointer + batch_size
         batch = next(batches)
@@ -262,8 +262,7 @@ class ImageDataGenerator:
         """A tf.data.Dataset of the batches of an epoch, the next one at each start."""
         def batches():
             self.reset_pointer()
-            for batch in self._batches(self.plan(self.epoch)[0], self.batch_size,
-                                       self.epoch):
+            for batch in self._batches(self.batch_size, self.epoch):
                 yield normalize(batch.images, self.mean), batch.labels
 
         width, height = self.scale_size
