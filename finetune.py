@@ -45,17 +45,18 @@ cache_dir = None  # folder for that temporary file; None: the system's
 
 # Output
 display_step = 5  # steps between two summaries
-filewriter_path = '/tmp/finetune_alexnet/tensorboard'  # TensorBoard's folder
-checkpoint_path = '/tmp/finetune_alexnet/checkpoints'  # folder
+filewriter_path = '/tmp/finetune_alexnet/tensorboard'  # a folder 1, 2 ... per run
+checkpoint_path = '/tmp/finetune_alexnet/checkpoints'  # the same
+keep = 2  # checkpoints to keep while it runs; then the newest; the best comes on top
+resume = False  # True: go on with the newest run; or a run's number; or a path
 peer_timeout = 120  # seconds of silence before another machine counts as lost
-resume = False  # True: go on from the newest checkpoint there; or a checkpoint's path
 
 settings = read_settings(globals(), sys.argv[1:])  # overrides and checks the above
 tf.reset_default_graph()
 tf.set_random_seed(seed)
 workers = start_workers(settings)  # just this one, unless TF_CONFIG names more
-run = Run(checkpoint_path, resume, settings, workers)
-summaries = Summaries(filewriter_path, workers.is_chief, run.is_resumed)
+run = Run(checkpoint_path, filewriter_path, resume, keep, settings, workers)
+summaries = Summaries(run)
 
 # Data: each worker reads its own share of the lists. Training pictures come in a new
 # order in every epoch; validation pictures stay in the order of the list.
@@ -187,4 +188,3 @@ with run.session(initialize) as session:
         test_means, _ = evaluate(Features(test_data, forward).batches(batch_size))
         print('Test:       %s, of the best checkpoint' % as_text(test_means))
     run.finish()
-summaries.finish()

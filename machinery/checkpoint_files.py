@@ -4,8 +4,10 @@ import glob
 import os
 import re
 import shutil
+from shlex import quote
 
 from machinery.errors import InputError, open_plain
+from machinery.numbered import list_runs, run_path
 from machinery.rules import PATTERN
 from machinery.tf1 import assign, tf
 
@@ -15,19 +17,17 @@ KINDS = ['weights', 'biases']  # of a layer, in this order
 def find_weights(path, newest=False):
     """Return the checkpoint or weight file that a path means.
 
-    A folder means its best (or newest) checkpoint; any file of a checkpoint means that
-    checkpoint. If there is none, raise an InputError.
+    A folder means the best (or newest) checkpoint of the newest run in it; any file of
+    a checkpoint means that checkpoint. If there is none, raise an InputError.
     """
     start = re.sub(r'\.(index|meta|data-\d{5}-of-\d{5})$', '', path)
     if os.path.exists(start + '.index'):
         return start
     if os.path.isdir(path):
-        best = os.path.join(path, 'model_best.ckpt')
-        found = list_checkpoints(path)
-        if os.path.exists(best + '.index') and not (newest and found):
-            return best
-        if found:
-            return found[-1]
+        for number in reversed(list_runs(path)):
+            found = find_in(run_path(path, number), newest)
+            if found:
+                return found
         raise InputError('%s: no checkpoints there; finetune.py writes them' % path)
     if os.path.isfile(path):
         return path
@@ -35,6 +35,15 @@ def find_weights(path, newest=False):
         '%s: no such checkpoint or weight file; finetune.py writes checkpoints, '
         '"python alexnet.py" fetches the pretrained weights, and with weights_path '
         '= None finetune.py starts from the training images alone' % path)
+
+
+def find_in(folder, newest=False):
+    """Return the best (or newest) checkpoint of the run in a folder, None without."""
+    best = os.path.join(folder, 'model_best.ckpt')
+    found = list_checkpoints(folder)
+    if os.path.exists(best + '.index') and not (newest and found):
+        return best
+    return found[-1] if found else None
 
 
 def list_checkpoints(folder):
@@ -51,12 +60,17 @@ def list_checkpoints(folder):
     return [path for _, _, path in sorted(found)]
 
 
+def remove_checkpoint(path):
+    """Remove the files of a checkpoint, if there is one."""
+    for part in glob.glob(glob.escape(path) + '.*'):
+        os.remove(part)
+
+
 def copy_checkpoint(source, target):
     """Copy a checkpoint; an interrupted copy is incomplete, never a mix of two."""
     if os.path.realpath(source) == os.path.realpath(target):
         return
-    for path in glob.glob(glob.escape(target) + '.*'):
-        os.remove(path)
+    remove_checkpoint(target)
     for path in sorted(glob.glob(glob.escape(source) + '.*')):  # .data, .index, .meta
         # glob leaves out doubled slashes, so lengths of whole paths may differ.
         part = target + os.path.basename(path)[len(os.path.basename(source)):]
@@ -112,6 +126,13 @@ def restore_checkpoint(session, path):
     found = open_checkpoint(path).get_variable_to_shape_map()
     expected = {variable.op.name: variable.shape.as_list()
                 for variable in tf.global_variables()}
+    missing = set(expected) - set(found)
+    known = {variable.op.name for variable in tf.trainable_variables()}
+    if missing and not missing & known.union(['global_step', 'progress']):
+        raise InputError(
+            '%s has no %s. If you have changed the optimizer, the run cannot go on; '
+            'start a new one from its weights:\n  python finetune.py --weights_path %s '
+            '--skip_layers "[]"' % (path, ', '.join(sorted(missing)), quote(path)))
     check_shapes(found, expected, '%s does not fit this configuration:' % path)
     surplus = sorted(set(found) - set(expected))
     if surplus:

@@ -5,32 +5,38 @@ import re
 from machinery.errors import input_errors
 
 
-def list_numbers(folder):
-    """Return the numbers of the numbered folders in a folder, the newest last."""
+def list_runs(folder):
+    """Return the numbers of the runs in a folder, the newest last.
+
+    Number 0 is what may lie in the folder itself, as it did before runs had numbers.
+    """
     names = os.listdir(folder) if os.path.isdir(folder) else []
-    return sorted(int(name) for name in names if re.fullmatch('[1-9][0-9]*', name)
-                  and os.path.isdir(os.path.join(folder, name)))
+    return [0] + sorted(int(name) for name in names if re.fullmatch('[1-9][0-9]*', name)
+                        and os.path.isdir(os.path.join(folder, name)))
+
+
+def run_path(folder, number):
+    """Return the path of the run of this number."""
+    return os.path.join(folder, str(number)) if number else folder
 
 
 @input_errors()
-def make_numbered(*parents):
-    """Make a folder with the same new number in each parent; return their paths.
+def make_run(*folders):
+    """Make a numbered folder in each of these, the same new number; return it.
 
     os.mkdir decides who gets a number, so two processes never share one. Raises an
     InputError if a folder cannot be made.
     """
-    for parent in parents:
-        os.makedirs(parent, exist_ok=True)
-    number = 1 + max([0] + [number for parent in parents
-                            for number in list_numbers(parent)])
+    for folder in folders:
+        os.makedirs(folder, exist_ok=True)
+    number = 1 + max(list_runs(folder)[-1] for folder in folders)
     while True:
-        paths = [os.path.join(parent, str(number)) for parent in parents]
         made = []
         try:
-            for path in paths:
-                os.mkdir(path)
-                made.append(path)
-            return paths
+            for folder in folders:
+                os.mkdir(run_path(folder, number))
+                made.append(run_path(folder, number))
+            return number
         except FileExistsError:  # somebody was faster, or it is a file
             for path in made:
                 os.rmdir(path)

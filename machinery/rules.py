@@ -85,9 +85,11 @@ SETTINGS = {
     'checkpoint_path': Setting(CHECKPOINTS, True, True),
     'peer_timeout': Setting(
         number('of at least 10', lambda value: 10 <= value < 10 ** 9), True),
+    'keep': Setting(integer(1, 10 ** 6), may_change=True),
     'resume': Setting((
-        'True, False or the path of a checkpoint',
-        lambda value: type(value) is bool or PATH[1](value)), True, True),
+        'True, False, the number of a run from 1, or the path of a checkpoint',
+        lambda value: type(value) is bool or PATH[1](value) or
+        type(value) is int and value > 0), True, True),
     'checkpoint': Setting(PATH), 'pictures': Setting(PICTURES, is_sample=True),
     'top_k': Setting(integer(1, 10 ** 6)),
     'layer': Setting(or_none((

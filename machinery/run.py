@@ -1,4 +1,4 @@
-"""One run: its folder, its checkpoints, and the one place where it may end early."""
+"""One run: its folders, its checkpoints, and the one place where it may end early."""
 import contextlib
 import os
 import re
@@ -9,43 +9,46 @@ from shlex import quote
 import numpy as np
 
 from machinery.checkpoint_files import (
-    copy_checkpoint, list_checkpoints, restore_checkpoint, save_checkpoint, save_values)
+    copy_checkpoint, list_checkpoints, remove_checkpoint, restore_checkpoint,
+    save_checkpoint, save_values)
 from machinery.errors import InputError
 from machinery.model_file import (compare_with_earlier, describe, model_path,
                                   read_score_name, write_model)
-from machinery.run_folder import (NEW, Progress, choose_checkpoint, find_best, is_in,
-                                  lock, unlock)
+from machinery.run_folder import NEW, Progress, RunFolder, find_best
 from machinery.signals import StopSignals
 from machinery.tf1 import (REBOUND, assign, find_device, prevent_feeding, reason_of,
                            tf)
 
 
 class Run:
-    """A run's checkpoints in a folder, and how far the run is.
+    """A run's checkpoints in a folder of its own, and how far the run is.
 
     Args:
-        folder: folder for checkpoints; made when training starts.
-        resume: True: go on from the newest checkpoint there; False: start; or the path
-            of a checkpoint. Raises an InputError as choose_checkpoint.
+        checkpoint_path, filewriter_path: folders of all runs; a new run makes a
+            numbered folder in each, of the same number, when its training starts.
+        resume: which run or checkpoint to go on from: see choose_checkpoint, whose
+            errors it raises.
+        keep: how many checkpoints to keep while it runs, besides the best.
         settings: {name: value}; kept in model.json, and compared when resuming.
         workers: only the chief touches files; it tells the others if the run resumes.
 
     Attributes:
-        latest, best: paths of checkpoints; latest is None before the first one.
-        is_resumed: whether this goes on with an earlier run.
+        folder: a RunFolder.
+        latest: path of the newest checkpoint, None before the first one.
+        is_resumed: whether this goes on from a checkpoint.
         progress: a Progress.
         seconds_waited: time spent waiting for training batches.
     """
 
-    def __init__(self, folder, resume, settings, workers):
-        self.folder, self.workers = folder, workers
+    def __init__(self, checkpoint_path, filewriter_path, resume, keep, settings,
+                 workers):
+        self.folder = RunFolder(checkpoint_path, filewriter_path, keep)
+        self.workers, self.latest = workers, None
         self._facts = {'settings': dict(settings, workers=workers.size)}
-        self.best = os.path.join(folder, 'model_best.ckpt')
-        self.latest, self._earlier, self._saved_step = None, [], None
         if workers.is_chief:
-            self.latest, self._earlier = choose_checkpoint(folder, resume)
+            self.latest = self.folder.choose(resume)
         self.is_resumed = workers.any(self.latest)
-        self.progress, self.seconds_waited = NEW, 0.
+        self.progress, self.seconds_waited, self._saved_step = NEW, 0., None
         self._variable = tf.get_variable('progress', trainable=False,
                                          initializer=np.array(NEW))
 
@@ -57,14 +60,14 @@ class Run:
         of a new run. Raises an InputError if the checkpoint does not fit the graph.
         """
         print('Device: %s' % find_device())
-        self._saver = tf.train.Saver()
-        self._saver.recover_last_checkpoints(
-            [path for path in self._earlier if path != self.best])
         with tf.name_scope('is_finite'):
             self._is_finite = tf.reduce_all([tf.reduce_all(tf.is_finite(variable))
                                              for variable in tf.trainable_variables()])
-        with self.workers.session() as session, StopSignals() as self._signals:
+        with self.workers.session() as session, StopSignals() as self._signals, (
+                self.folder.open(self.workers)):
             self._session = session
+            self._saver = tf.train.Saver(max_to_keep=self.folder.keep)
+            self._saver.recover_last_checkpoints(list_checkpoints(self.folder.path))
             if self.is_resumed and self.workers.is_chief:
                 self._restore(session)
             else:
@@ -94,14 +97,16 @@ class Run:
         """Restore the latest checkpoint, and see that its best one is here."""
         restore_checkpoint(session, self.latest)
         found = Progress(*session.run(self._variable))
-        # The earlier run may have had another folder, or may have been killed
-        # before it had copied its best.
-        beside = os.path.join(os.path.dirname(self.latest), 'model_best.ckpt')
-        path, score, epoch = find_best(found, [self.best, beside, self.latest],
-                                       self._earlier)
+        # The best may be in the folder of another run; or the run was killed before it
+        # had copied its best.
+        folder = os.path.dirname(self.latest)
+        others = list_checkpoints(folder)
+        if self.latest in others:
+            others = others[:others.index(self.latest) + 1]
+        path, score, epoch = find_best(
+            found, [os.path.join(folder, 'model_best.ckpt'), self.latest], others)
         if path:
-            os.makedirs(self.folder, exist_ok=True)
-            copy_checkpoint(path, self.best)
+            copy_checkpoint(path, self.folder.best)
         assign(session, self._variable,
                found._replace(best_score=score, best_epoch=epoch))
 
@@ -113,7 +118,7 @@ class Run:
         list others) can be fed, except layers of the model. Otherwise the loop, which
         feeds y, would silently bypass an edit like y = 0.9 * y + 0.05. Raises an
         InputError if the run being resumed trained other layers or prepared its
-        pictures in another way, or if another run has taken the folder.
+        pictures in another way.
         """
         prevent_feeding([pictures] + others, [
             value for name, value in vars(model).items()
@@ -125,14 +130,11 @@ class Run:
         if self.latest:
             compare_with_earlier(self.latest, self._facts)
             self._facts['best_by'] = read_score_name(self.latest)
-            if is_in(self.folder, self.latest):
+            if not self.folder.is_new:
                 self._saved_step = self._step()
-        lock(self.folder)  # another run may have created it meanwhile
-        if not self._earlier and list_checkpoints(self.folder):
-            raise InputError('%s: another run has just used it' % self.folder)
         if self.progress.epoch <= self._num_epochs or not os.path.exists(
-                model_path(self.best)):
-            write_model(model_path(self.best), self._facts)
+                model_path(self.folder.best)):
+            write_model(model_path(self.folder.best), self._facts)
 
     @property
     def epoch(self):
@@ -178,20 +180,23 @@ class Run:
                     self.progress = self.progress._replace(
                         epoch=epoch, done=batch.end * self.workers.size)
                 yield batch.images, batch.labels
+                self.folder.is_used = True
         finally:
             batches.close()
 
     def _end(self, fault=None):
         """Save, and end all workers because of a fault or a signal."""
-        if fault and not self._step():
-            raise fault  # there is nothing to save
+        if not self._step():  # there is nothing to save
+            if fault:
+                raise fault
+            self.workers.leave(self._signals.status, '\nStopped before the first step')
         if fault:
             sys.stderr.write('\n%s\n' % fault)  # print first, in case saving fails
         self._write_in_epoch()
         farewell = ('\nStopped in epoch %d, after step %d; saved %s.\nTo go on from '
-                    'there, add --resume=True to the command.' % (
+                    'there, add --resume=%s to the command.' % (
                         min(self.progress.epoch, self._num_epochs), self._step(),
-                        self.latest))
+                        self.latest, self.folder.number or True))
         if fault:
             self.workers.finish()
             raise InputError(farewell) from fault
@@ -214,7 +219,7 @@ class Run:
             self.progress = self.progress._replace(best_score=-np.inf)
         if self.workers.is_chief and self._facts.get('best_by') != name:
             self._facts['best_by'] = name
-            write_model(model_path(self.best), self._facts)
+            write_model(model_path(self.folder.best), self._facts)
         is_best = value > self.progress.best_score
         if is_best:
             self.progress = self.progress._replace(best_score=value, best_epoch=epoch)
@@ -240,15 +245,15 @@ class Run:
         assign(session, self._variable, self.progress)
         if step == self._saved_step:
             return
-        path = os.path.join(self.folder, name)
+        path = os.path.join(self.folder.path, name)
         if self.workers.is_chief:
             try:
                 if is_best and best_values:  # first: or else, after a kill in between,
                     # the other checkpoint would be taken for the best
-                    save_values(self._saver, session, self.best, best_values)
+                    save_values(self._saver, session, self.folder.best, best_values)
                 save_checkpoint(self._saver, session, path)
                 if is_best and not best_values:
-                    copy_checkpoint(path, self.best)
+                    copy_checkpoint(path, self.folder.best)
             except (tf.errors.OpError, OSError) as error:
                 last = path if os.path.exists(path + '.index') else self.latest
                 sys.exit('The checkpoint of step %d could not be saved: %s\nThe last '
@@ -283,12 +288,12 @@ class Run:
         # After the last validation there may have been more steps.
         if self._step() not in (self._saved_step, self._first_step):
             self._write_in_epoch()
-        settings, folder = self._facts['settings'], quote(self.folder)
+        settings, folder = self._facts['settings'], quote(self.folder.path)
         print('Best:       %s, of epoch %d, validation %s %.4f' % (
-            self.best, self.progress.best_epoch, self._facts.get('best_by') or 'score',
-            self.progress.best_score))
-        print('Checkpoint: %s, the newest, from which --resume True goes on'
-              % self.latest)
+            self.folder.best, self.progress.best_epoch,
+            self._facts.get('best_by') or 'score', self.progress.best_score))
+        print('Checkpoint: %s, the newest, from which --resume=%s goes on'
+              % (self.latest, self.folder.number or True))
         print('Curves:     tensorboard --logdir', quote(settings['filewriter_path']))
         print('Predict:    python predict.py %s --checkpoint %s' % (
             quote(settings['test_file'] or settings['val_file']), folder))
@@ -298,12 +303,13 @@ class Run:
     def restore_best(self, session):
         """Give the variables of the best checkpoint to all workers."""
         if self.workers.is_chief:
-            restore_checkpoint(session, self.best)
+            restore_checkpoint(session, self.folder.best)
         self.workers.broadcast(session)
         self._saved_step = self._step()  # the best is no newest checkpoint to save
 
     def finish(self):
-        """Wait for the other workers, then let other runs use the folder."""
+        """Wait for the other workers; keep only the newest and the best checkpoint."""
         self.workers.finish()
         if self.workers.is_chief:
-            unlock(self.folder)
+            for path in list_checkpoints(self.folder.path)[:-1]:
+                remove_checkpoint(path)

@@ -1,15 +1,19 @@
-"""The folder of a run: one run at a time, and the checkpoint that it resumes from."""
+"""The folder of a run: a new one, or that of the checkpoint it resumes from."""
+import contextlib
 import glob
 import os
+import shutil
 import socket
 import time
 from collections import namedtuple
 
 import numpy as np
 
-from machinery.checkpoint_files import (find_weights, list_checkpoints, open_checkpoint,
-                                        put_aside_if_damaged, read_all)
+from machinery.checkpoint_files import (find_in, find_weights, list_checkpoints,
+                                        open_checkpoint, put_aside_if_damaged, read_all)
 from machinery.errors import InputError, input_errors
+from machinery.numbered import list_runs, make_run, run_path
+from machinery.tf1 import tf
 
 try:
     import fcntl
@@ -25,14 +29,13 @@ NEW = Progress(-np.inf, 0., 1., 0., -np.inf)
 
 @input_errors()
 def lock(folder):
-    """Keep other runs out of a folder until unlock, or until the process ends.
+    """Keep other processes out of a run's folder until unlock, or until this one ends.
 
     The operating system releases its lock however the process ends.
 
     Raises:
         InputError: another process has it; names that and its host.
     """
-    os.makedirs(folder, exist_ok=True)
     path = os.path.join(os.path.realpath(folder), '.lock')
     if path in HELD:
         return
@@ -48,8 +51,8 @@ def lock(folder):
             if holder:  # written just after locking
                 break
             time.sleep(0.1)
-        raise InputError('%s is in use by another run, %s; wait for it, or choose '
-                         'another folder' % (folder, holder or 'just started'))
+        raise InputError('%s is in use by another run, %s; wait for it, or start a new '
+                         'run with resume = False' % (folder, holder or 'just started'))
     except OSError as error:
         print('Warning: %s cannot be locked (%s); make sure that only one run uses it'
               % (folder, error))
@@ -60,58 +63,147 @@ def lock(folder):
 
 
 def unlock(folder):
-    """Let other runs use a folder again."""
+    """Let others use a folder again."""
     file = HELD.pop(os.path.join(os.path.realpath(folder), '.lock'), None)
-    if file:  # unless it was also the other folder
+    if file:
         file.close()
 
 
-def choose_checkpoint(folder, resume):
-    """Return the checkpoint to resume from, or None, and all that are in a folder.
-
-    Removes parts of checkpoints that were cut off while being saved; to resume, puts
-    damaged ones aside. From here on, the folder is locked if it exists.
+class RunFolder:
+    """The folders of a run, for checkpoints and for TensorBoard.
 
     Args:
-        resume: True: the newest one; False: none; or a path.
+        checkpoint_path, filewriter_path: the folders of all runs; a new run makes a
+            folder of the same new number in both.
+        keep: how many checkpoints to keep while it runs, besides the best.
 
-    Raises:
-        InputError: another run uses the folder, or resume is the path of no checkpoint,
-            or of a damaged one, or all are, or newer checkpoints in the folder would
-            be overwritten.
+    Attributes:
+        number: of the run; 0 if it lies in checkpoint_path itself, as it once did.
+        path, log_path: the folders of the run, which a new one gets within open.
+        best: the path of its best checkpoint.
+        is_new: whether no earlier run goes on here.
+        is_used: set it when a step has been made.
     """
-    if os.path.isdir(folder):
-        lock(folder)
-    checkpoints = list_checkpoints(folder)
-    best_path = os.path.join(folder, 'model_best.ckpt')
-    if resume:
-        found = checkpoints + [best_path] * os.path.exists(best_path + '.index')
-        whole = list(filter(put_aside_if_damaged, found))
-        checkpoints = [path for path in whole if path != best_path]
-    if not checkpoints and os.path.exists(best_path + '.index'):
-        checkpoints = [best_path]
-    checkpoint = None
-    if resume is True and checkpoints:
-        checkpoint = checkpoints[-1]
-    elif resume is True and found:
+
+    def __init__(self, checkpoint_path, filewriter_path, keep):
+        self._parents, self.keep = [checkpoint_path, filewriter_path], keep
+        self.number, self.is_new, self.is_used = 0, True, False
+
+    def choose(self, resume):
+        """Return the checkpoint to start from, None for a new start.
+
+        If its run goes on, locks the folder, puts damaged checkpoints aside, and
+        removes parts of those that were cut off while being saved.
+
+        Args:
+            resume: True: the newest run with a checkpoint; False: none; the number of
+                a run; or the path of a checkpoint, whose run goes on if it is the
+                newest one there; otherwise a new run starts with it.
+
+        Raises:
+            InputError: there is no such run or checkpoint, or it is damaged, or
+                another process uses the run.
+        """
+        if resume is False:
+            return None
+        parent = self._parents[0]
+        numbers = [number for number in list_runs(parent)
+                   if has_checkpoints(run_path(parent, number))]
+        if isinstance(resume, str):
+            checkpoint = find_weights(resume, newest=True)
+            read_all(checkpoint)  # report damage now, not after minutes of other checks
+            numbers = [number for number in numbers
+                       if is_newest(checkpoint, run_path(parent, number))]
+            if not numbers:
+                return checkpoint
+        elif resume is not True and resume not in numbers:
+            raise InputError('resume is %d, but %s has no such run with a checkpoint; '
+                             'it has %s' % (resume, parent, ', '.join(
+                                 map(str, filter(None, numbers))) or 'none'))
+        elif not numbers:
+            print('%s holds no checkpoint to resume from: a new run starts' % parent)
+            return None
+        self.number = resume if type(resume) is int else numbers[-1]
+        self.is_new = False
+        return repair(run_path(parent, self.number))
+
+    @contextlib.contextmanager
+    def open(self, workers):
+        """Make the folders of a new run; remove them in the end if it made no step.
+
+        All workers learn its number, which their messages name.
+        """
+        if self.is_new and workers.is_chief:
+            self.number = make_run(*set(map(os.path.realpath, self._parents)))
+        [self.number] = workers.collect([self.number], np.int32)[0]
+        self.path, self.log_path = [run_path(parent, self.number)
+                                    for parent in self._parents]
+        self.best = os.path.join(self.path, 'model_best.ckpt')
+        if not workers.is_chief:
+            yield
+            return
+        lock(self.path)
+        self._tell_of_disk()
+        try:
+            yield
+        finally:
+            if self.is_new and not self.is_used and not list_checkpoints(self.path):
+                for folder in {self.path, self.log_path}:
+                    shutil.rmtree(folder, ignore_errors=True)
+            unlock(self.path)
+
+    def _tell_of_disk(self):
+        """Print what all runs take; warn if this one may find too little room."""
+        parent, files = self._parents[0], {}
+        for number in list_runs(parent):
+            for path in glob.glob(pattern_of(run_path(parent, number))):
+                with contextlib.suppress(FileNotFoundError):  # it may be running
+                    file = os.stat(path)
+                    files[file.st_ino] = file.st_size  # the best is another one's twin
+        if files:
+            print('Disk: the checkpoints of all runs in %s take %.1f GB'
+                  % (parent, sum(files.values()) / 1e9))
+        size = 4 * sum(variable.shape.num_elements()
+                       for variable in tf.global_variables())
+        # The best comes on top, and while one is saved there is one more.
+        needed = size * (self.keep + 2 - len(list_checkpoints(self.path)))
+        free = shutil.disk_usage(self.path).free
+        if free < needed:
+            print('Warning: %s has %.1f GB free, but the checkpoints of this run may '
+                  'take %.1f GB' % (self.path, free / 1e9, needed / 1e9))
+
+
+def pattern_of(folder):
+    """Return a pattern for the files of all checkpoints of a run, damaged ones too."""
+    return os.path.join(glob.escape(folder), '*model_*.ckpt.*')
+
+
+def has_checkpoints(folder):
+    """Tell whether a run has checkpoints, be they whole or not."""
+    return any('.ckpt.index' in path for path in glob.glob(pattern_of(folder)))
+
+
+def is_newest(checkpoint, folder):
+    """Tell whether a path means the newest checkpoint in a folder."""
+    newest = find_in(folder, newest=True)
+    return newest is not None and (
+        os.path.realpath(newest) == os.path.realpath(checkpoint))
+
+
+def repair(folder):
+    """Put damaged checkpoints aside, remove parts; return the newest that is whole."""
+    lock(folder)
+    found = list_checkpoints(folder)
+    best = os.path.join(folder, 'model_best.ckpt')
+    if os.path.exists(best + '.index'):
+        found.append(best)
+    if not [path for path in found if put_aside_if_damaged(path)]:
         raise InputError('%s: none of the checkpoints can be read' % folder)
-    elif resume is True:
-        print('%s holds no checkpoint to resume from: a new run starts' % folder)
-    elif resume:
-        checkpoint = find_weights(resume, newest=True)
-        if is_in(folder, checkpoint):
-            checkpoint = os.path.join(folder, os.path.basename(checkpoint))
-    if checkpoint and checkpoint not in checkpoints:
-        read_all(checkpoint)  # report damage now, not after minutes of other checks
-    if checkpoints and checkpoint != checkpoints[-1]:
-        raise InputError(
-            '%s holds checkpoints of an earlier run. Choose another checkpoint_path '
-            'and filewriter_path, or go on with that run by --resume=True.' % folder)
     for path in glob.glob(os.path.join(glob.escape(folder), 'model_*.ckpt.*')):
         start = path[:path.rindex('.ckpt.')]
         if '.tempstate' in path or not os.path.exists(start + '.ckpt.index'):
             os.remove(path)
-    return checkpoint, checkpoints
+    return find_in(folder, newest=True)
 
 
 def find_best(progress, candidates, checkpoints):
@@ -139,7 +231,3 @@ def find_best(progress, candidates, checkpoints):
     print('Warning: the best checkpoint is gone; %s is the best that is left' % path)
     return path, score, -epoch
 
-
-def is_in(folder, path):
-    """Tell whether a file is in a folder, however that is written."""
-    return os.path.realpath(os.path.dirname(path)) == os.path.realpath(folder)

@@ -1,6 +1,5 @@
 """Progress on the console, and curves and pictures for TensorBoard."""
 import functools
-import glob
 import os
 import platform
 import socket
@@ -13,7 +12,6 @@ from tqdm import tqdm
 from machinery.batches import has_files
 from machinery.drawings import (draw_batch, draw_confusions, draw_filters,
                                 draw_mistakes, write_projector)
-from machinery.run_folder import lock, unlock
 from machinery.tf1 import reason_of, tf
 
 
@@ -99,29 +97,25 @@ def unless_lost(method):
         except (tf.errors.OpError, OSError) as error:
             self._enabled = False
             tqdm.write('Warning: %s cannot be written (%s); training continues without '
-                       'its curves and pictures' % (self._folder, reason_of(error)))
+                       'its curves and pictures' % (
+                           self._run.folder.log_path, reason_of(error)))
     return guarded
 
 
 class Summaries:
-    """TensorBoard's runs "train" and "validation" in a folder, if enabled.
+    """TensorBoard's "train" and "validation" in the folder of a run, by its chief."""
 
-    A run that is_resumed expects the event files of its earlier part there.
-    """
-
-    def __init__(self, folder, enabled, is_resumed):
-        self._folder, self._enabled = folder, enabled
+    def __init__(self, run):
+        self._run, self._enabled = run, run.workers.is_chief
         self._files, self._filters, self._is_projected = {}, None, False
         self._broken = set()  # tags of drawings that have failed
-        if enabled and not is_resumed and glob.glob(glob.escape(folder) + '/*/events*'):
-            print('Warning: %s also holds the curves of an earlier run' % folder)
 
     @unless_lost
     def start(self, step, settings, layers):
         """Open the event files; add settings (a dict) and layers (a table) as TEXT."""
-        lock(self._folder)
+        folder = self._run.folder.log_path
         for run in ('train', 'validation'):
-            file = self._files[run] = EventFile(os.path.join(self._folder, run))
+            file = self._files[run] = EventFile(os.path.join(folder, run))
             # Makes TensorBoard forget later steps, which a killed run may have written.
             file.add(step + 1, session_log=tf.SessionLog(status=tf.SessionLog.START))
         graph = tf.get_default_graph().as_graph_def(add_shapes=True)
@@ -170,14 +164,9 @@ class Summaries:
                               lambda: draw_mistakes(features.data, values, class_names))
         if features.is_stored and not self._is_projected:
             self._is_projected = True
-            folder = os.path.join(self._folder, 'validation')
+            folder = os.path.join(self._run.folder.log_path, 'validation')
             self._add_picture('validation', step, 'projector', lambda: write_projector(
                 folder, features, batch_size, class_names))
-
-    def finish(self):
-        """Let other runs write here."""
-        if self._files:
-            unlock(self._folder)
 
     def _add_picture(self, run, step, tag, draw):
         """Add what draw returns, the bytes of a picture or None.
