@@ -14,8 +14,11 @@ import sys
 import tempfile
 
 import numpy as np
+import pytest
 
+from machinery import run
 from machinery.errors import InputError
+from machinery.numbered import list_runs, run_path
 from machinery.tf1 import tf
 
 os.fsync = lambda number: None  # no test cuts the power, and it takes a minute in all
@@ -105,17 +108,17 @@ def files(folder):
     return [name for _, _, names in os.walk(str(folder)) for name in names]
 
 
-def events(folder, run):
-    """Return the events of a run's only event file."""
-    [path] = glob.glob('%s/log/%s/events*' % (folder, run))
+def events(folder, part):
+    """Return the events of the only event file of "train", say, of the first run."""
+    [path] = glob.glob('%s/log/1/%s/events*' % (folder, part))
     return list(tf.train.summary_iterator(path))
 
 
-def summaries(folder, run):
-    """Return [(step, tag, simple value or None)] of a run's event file."""
+def summaries(folder, part):
+    """Return [(step, tag, simple value or None)] of such an event file."""
     return [(event.step, value.tag,
              value.simple_value if value.HasField('simple_value') else None)
-            for event in events(folder, run) for value in event.summary.value]
+            for event in events(folder, part) for value in event.summary.value]
 
 
 def execute(name, arguments):
@@ -163,6 +166,24 @@ def outputs_in(folder):
     """Return the arguments that put what finetune.py writes into a folder."""
     return ['--filewriter_path=%s/log' % folder,
             '--checkpoint_path=%s/new/checkpoints' % folder]
+
+
+def checkpoint_of(folder, name):
+    """Return the path of a checkpoint of the newest run that finetune made in a folder.
+
+    name is the number of an epoch, or the rest of the name.
+    """
+    name = 'epoch%d' % name if isinstance(name, int) else name
+    folder = '%s/new/checkpoints' % folder
+    return '%s/model_%s.ckpt' % (run_path(folder, list_runs(folder)[-1]), name)
+
+
+@contextlib.contextmanager
+def all_checkpoints_kept():
+    """Let runs with a large keep not remove checkpoints when they are finished."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, 'remove_checkpoint', lambda path: None)
+        yield ['--keep=99']
 
 
 def finetune(folder, *arguments, **kwargs):

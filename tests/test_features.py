@@ -10,7 +10,7 @@ import pytest
 
 import datagenerator
 from datagenerator import ImageDataGenerator, load_image
-from helpers import ROOT, finetune, tensors
+from helpers import ROOT, checkpoint_of, finetune, tensors
 from machinery import store
 from machinery.batches import checked_batches
 from machinery.errors import InputError
@@ -413,7 +413,7 @@ def test_cached_and_uncached_training_end_in_the_same_weights(tmp_path, start_fi
             '--train_file=images/val.txt', '--val_file=images/test.txt',
             '--num_epochs=3', '--batch_size=32', '--weights_path=' + start_file)
         assert status == 0, output
-        found.append(tensors(folder + '/new/checkpoints/model_epoch3.ckpt'))
+        found.append(tensors(checkpoint_of(folder, 3)))
     cached, uncached = found
     assert set(cached) == set(uncached)
     for name in cached:

@@ -8,7 +8,8 @@ from tensorboard.plugins.projector import projector_config_pb2
 
 from alexnet import AlexNet, LAYERS
 from datagenerator import ImageDataGenerator, load_image, normalize
-from helpers import ROOT, events, files, finetune, summaries
+from helpers import (ROOT, all_checkpoints_kept, checkpoint_of, events, files,
+                     finetune, summaries)
 from machinery.lists import read_list
 from machinery.tf1 import tf
 from machinery.weights import read_weights
@@ -18,17 +19,17 @@ from machinery.weights import read_weights
 def run(module_path, golden_file):
     """Three epochs of one step each on fc8, from the golden weights."""
     folder = str(module_path)
-    status, output = finetune(
-        folder, '--weights_path=' + golden_file, '--train_file=images/test.txt',
-        "--train_layers=['fc8']", '--num_epochs=3', '--batch_size=27',
-        '--learning_rate=1e-6', '--display_step=2', '--dropout_rate=0')
+    with all_checkpoints_kept() as keep:
+        status, output = finetune(
+            folder, '--weights_path=' + golden_file, '--train_file=images/test.txt',
+            "--train_layers=['fc8']", '--num_epochs=3', '--batch_size=27',
+            '--learning_rate=1e-6', '--display_step=2', '--dropout_rate=0', *keep)
     assert status == 0, output
     return folder, output
 
 
 def checkpoint(folder, epoch):
-    return tf.train.load_checkpoint('%s/new/checkpoints/model_epoch%d.ckpt'
-                                    % (folder, epoch))
+    return tf.train.load_checkpoint(checkpoint_of(folder, epoch))
 
 
 def test_a_step_changes_the_trained_layers_and_nothing_else(run, golden_file):
@@ -53,8 +54,7 @@ def test_validation_counts_every_sample_once(run):
     x = tf.placeholder(tf.float32, [None, 227, 227, 3])
     model = AlexNet(x, 1., 3, [], None)
     with tf.Session() as session:
-        tf.train.Saver().restore(session,
-                                 folder + '/new/checkpoints/model_epoch3.ckpt')
+        tf.train.Saver().restore(session, checkpoint_of(folder, 3))
         images = normalize([load_image(path) for path in paths])
         logits = session.run(model.fc8, {x: images})
     logits = logits.astype(np.float64) - logits.max(1, keepdims=True)
@@ -119,7 +119,7 @@ def test_a_batch_and_the_settings_are_in_the_event_file(run):
 
 
 def test_projector_page_shows_the_bottlenecks_of_the_validation_list(run, golden_file):
-    folder = run[0] + '/log/validation/'
+    folder = run[0] + '/log/1/validation/'
     paths, labels, _ = read_list(os.path.join(ROOT, 'images', 'val.txt'), 3)
     x = tf.placeholder(tf.float32, [None, 227, 227, 3])
     model = AlexNet(x, 1., 3, ['fc8'], golden_file)
@@ -157,16 +157,16 @@ def test_output_is_clean_and_ends_with_what_to_do_next(run):
     assert lines[8].split() == ['fc8', '4096', 'x', '3', 'fresh', 'trained']
     assert all(line.startswith('Epoch ') or line.startswith('Warning: all predictions')
                for line in lines[9:-5])
-    assert lines[-5].startswith('Best:       %s/new/checkpoints/model_best' % folder)
-    assert '%s/new/checkpoints/model_epoch3.ckpt, the newest' % folder in lines[-4]
+    assert lines[-5].startswith('Best:       ' + checkpoint_of(folder, 'best'))
+    assert checkpoint_of(folder, 3) + ', the newest' in lines[-4]
     assert lines[-3].endswith(' tensorboard --logdir %s/log' % folder)
     assert lines[-2].endswith(' python predict.py images/val.txt --checkpoint '
-                              '%s/new/checkpoints' % folder)
+                              '%s/new/checkpoints/1' % folder)
 
 
 def test_graph_file_holds_no_weights(run):
     folder, _ = run
-    assert os.path.getsize(folder + '/new/checkpoints/model_epoch3.ckpt.meta') < 1e6
+    assert os.path.getsize(checkpoint_of(folder, 3) + '.meta') < 1e6
 
 
 def test_sample_learns_from_its_own_pictures(tmp_path):
@@ -182,8 +182,7 @@ def test_sample_learns_from_its_own_pictures(tmp_path):
     assert len(accuracies) == 10
     assert accuracies[-1] >= 0.9
     assert {name for name in files(tmp_path) if name.endswith('.index')} == set(
-        ['model_epoch%d.ckpt.index' % epoch for epoch in range(6, 11)] +
-        ['model_best.ckpt.index'])
+        ['model_epoch10.ckpt.index', 'model_best.ckpt.index'])
 
 
 @pytest.mark.parametrize('weights_path, complaint', [

@@ -60,7 +60,7 @@ def trained(module_path, start_file):
         '--batch_size=32', '--test_file=images/test.txt',
         '--classes_file=%s/classes.txt' % module_path)
     assert status == 0, output
-    return str(module_path / 'new' / 'checkpoints'), output
+    return str(module_path / 'new' / 'checkpoints' / '1'), output
 
 
 @pytest.fixture(scope='module')
@@ -396,7 +396,7 @@ def test_pictures_are_cropped_as_in_training(tmp_path, start_file):
     assert status == 0 and 'Epoch 2/2' in output, output
     assert output.count('features are not stored') == 1
     [told] = [line for line in output.splitlines() if line.startswith('Test: ')]
-    folder = str(tmp_path / 'new' / 'checkpoints')
+    folder = str(tmp_path / 'new' / 'checkpoints' / '1')
     status, output = predict('--checkpoint=' + folder, TEST)
     assert status == 0, output
     assert 'Accuracy: %s of 27' % told.split()[4].rstrip(',') in output

@@ -9,7 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from helpers import ROOT, outputs_in, run_program, same, summaries, tensors
+from helpers import (ROOT, all_checkpoints_kept, checkpoint_of, outputs_in,
+                     run_program, same, summaries, tensors)
 from machinery.checkpoint_files import list_checkpoints
 from machinery.lists import read_list
 from machinery.tf1 import tf
@@ -63,8 +64,9 @@ class Edited:
     def finetune(self, name, *arguments):
         """Run finetune.py; return the folder of its output, and its output."""
         out = self.folder / name
-        status, output = run_program(str(self.folder / 'finetune.py'), *(
-            JOB + self.lists + outputs_in(out) + list(arguments)))
+        with all_checkpoints_kept() as keep:
+            status, output = run_program(str(self.folder / 'finetune.py'), *(
+                JOB + self.lists + outputs_in(out) + keep + list(arguments)))
         assert status == 0, output
         return str(out), output
 
@@ -90,7 +92,7 @@ def edited(tmp_path, lists, monkeypatch):
 
 
 def variables(out, epoch=2):
-    return tensors('%s/new/checkpoints/model_epoch%d.ckpt' % (out, epoch))
+    return tensors(checkpoint_of(out, epoch))
 
 
 @pytest.fixture(scope='module')
@@ -148,9 +150,9 @@ def has_narrow_layer(out, plain):
 def is_chosen_by_the_loss(out, plain):
     losses = [value for _, tag, value in summaries(out, 'validation')
               if tag == 'cross_entropy']
-    assert same(tensors(out + '/new/checkpoints/model_best.ckpt'),
+    assert same(tensors(checkpoint_of(out, 'best')),
                 variables(out, 1 + np.argmin(losses)))
-    with open(out + '/new/checkpoints/model.json') as file:
+    with open(out + '/new/checkpoints/1/model.json') as file:
         assert json.load(file)['best_by'] == 'negative_loss'
 
 
@@ -184,7 +186,7 @@ def test_recipe(title, edited, plain):
         '--checkpoint=%s/new/checkpoints' % out)
     assert status == 0 and 'Accuracy: %.4f of 12' % best in predicted, predicted
     resumed, output = scripts.finetune(
-        'resumed', '--resume=%s/new/checkpoints/model_epoch1.ckpt' % out)
+        'resumed', '--resume=' + checkpoint_of(out, 1))
     assert 'Warning: ' not in output.split('Epoch')[0]
     assert same(variables(resumed), variables(out))
     shutil.rmtree(str(scripts.folder))
@@ -200,7 +202,7 @@ def test_early_stopping(edited):
 def test_folds(edited):
     out, output = edited('Folds').finetune('out')
     assert 'also in' not in output  # no picture is in both parts
-    with open(out + '/log/validation/pictures.tsv') as file:
+    with open(out + '/log/1/validation/pictures.tsv') as file:
         held_out = [line.split('\t')[1].strip() for line in file][1:]
     paths, _, _ = read_list(edited().lists[0].split('=')[1], 3)
     assert held_out == paths[::5] and len(paths) == 12
@@ -303,7 +305,7 @@ def test_validation_within_an_epoch_and_other_values_for_the_best(edited):
     out, output = scripts.finetune('out', '--num_epochs=3')
     names = ['model_epoch1_step2', 'model_epoch2_step4', 'model_epoch2_step6',
              'model_epoch3_step8', 'model_epoch3_step9']
-    folder = out + '/new/checkpoints/'
+    folder = out + '/new/checkpoints/1/'
     assert [os.path.basename(path) for path in list_checkpoints(folder)] == [
         name + '.ckpt' for name in names]
     assert (tensors(folder + 'model_best.ckpt')['fc8/weights'][0] == 0).all()
@@ -333,13 +335,13 @@ def test_nearest_neighbours(edited, plain):
 
 
 def test_another_optimizer_is_noticed_when_resuming(edited, plain):
-    checkpoint = '--resume=%s/new/checkpoints/model_epoch1.ckpt' % plain
+    checkpoint = '--resume=' + checkpoint_of(plain, 1)
     scripts = edited('Momentum')
     status, output = run_program(str(scripts.folder / 'finetune.py'), *(
         JOB + scripts.lists + outputs_in(scripts.folder / 'a') + [checkpoint]))
-    assert status == 2 and 'Momentum: expected shape' in output
+    assert status == 2 and 'model_epoch1.ckpt has no fc8/biases/Momentum' in output
     out, _ = scripts.finetune('out')
-    checkpoint = '--resume=%s/new/checkpoints/model_epoch1.ckpt' % out
+    checkpoint = '--resume=' + checkpoint_of(out, 1)
     path = scripts.folder / 'finetune.py'
     path.write_text(path.read_text().replace('MomentumOptimizer(rate, 0.9)',
                                              'MomentumOptimizer(rate, 0.5)'))
@@ -356,7 +358,7 @@ def test_another_score_starts_the_search_for_the_best_again(edited, plain):
     warning = ('Warning: the best checkpoint was chosen by accuracy, now it is chosen '
                'by negative_loss')
     _, output = scripts.finetune(
-        'out', '--resume=%s/new/checkpoints/model_epoch1.ckpt' % plain)
+        'out', '--resume=' + checkpoint_of(plain, 1))
     assert warning in output and 'of epoch 2, validation negative_loss -' in output
     _, output = scripts.finetune('out', '--resume=True', '--num_epochs=3')
     assert warning not in output

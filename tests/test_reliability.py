@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import datagenerator
-from helpers import (ROOT, Program, finetune, outputs_in, run_program, same,
-                     summaries, tensors)
+from helpers import (ROOT, Program, all_checkpoints_kept, checkpoint_of, files,
+                     finetune, outputs_in, run_program, same, summaries, tensors)
 from machinery.checkpoint_files import (copy_checkpoint, find_weights,
                                         list_checkpoints, put_aside_if_damaged)
 from machinery.run import Run
@@ -40,13 +40,14 @@ def run(folder, *arguments):
 
 
 def final(folder):
-    return tensors('%s/new/checkpoints/model_epoch3.ckpt' % folder)
+    return tensors(checkpoint_of(folder, 3))
 
 
 @pytest.fixture(scope='module')
 def uninterrupted(module_path):
     folder = str(module_path)
-    run(folder)
+    with all_checkpoints_kept() as keep:
+        run(folder, *keep)
     return folder
 
 
@@ -61,12 +62,12 @@ def test_interrupted_run_resumes_exactly(tmp_path):
             react=lambda text: os.kill(os.getpid(), number) if wanted in text else None)
         assert status == 128 + number, output
         assert re.search('Stopped in epoch %d, after step [0-9]+; saved %s/new/'
-                         'checkpoints/model_epoch%d_step' % (epoch, folder, epoch),
+                         'checkpoints/1/model_epoch%d_step' % (epoch, folder, epoch),
                          output), output
-        assert 'To go on from there, add --resume=True to the command' in output
+        assert 'To go on from there, add --resume=1 to the command' in output
         assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
     output = run(folder, '--batch_size=2', '--resume=True')
-    assert 'Resuming from %s/new/checkpoints/model_epoch2_step' % folder in output
+    assert 'Resuming from %s/new/checkpoints/1/model_epoch2_step' % folder in output
     assert same(final(folder), final(reference))
     epochs = [step for step, tag, _ in event_steps(folder) if tag == 'accuracy']
     assert epochs == [14, 28, 42]
@@ -95,14 +96,14 @@ def test_signal_in_the_test_saves_no_best_weights_as_the_newest(tmp_path, monkey
                               '--learning_rate=1e-30')
     assert status == 143 and 'Stopped in epoch 3' in output and 'Test:' not in output
     assert [os.path.basename(path) for path in list_checkpoints(
-        str(tmp_path / 'new' / 'checkpoints'))] == [
-            'model_epoch%d.ckpt' % epoch for epoch in (1, 2, 3)]
+        os.path.dirname(checkpoint_of(tmp_path, 3)))] == [
+            'model_epoch%d.ckpt' % epoch for epoch in (2, 3)]
 
 
 def event_steps(folder):
     """Return the validation run's values as TensorBoard shows them: no step twice."""
     found = []
-    for path in sorted(glob.glob(folder + '/log/validation/events*'),
+    for path in sorted(glob.glob(folder + '/log/1/validation/events*'),
                        key=os.path.getmtime):
         for event in tf.train.summary_iterator(path):
             if event.session_log.status == tf.SessionLog.START:
@@ -135,27 +136,29 @@ def test_killed_at_any_moment_it_resumes_exactly(tmp_path):
         assert program.wait()[0] == -signal.SIGKILL
     # The epoch to resume in; on a slow machine all kills may come before the first one.
     last = max([2] + [int(tensors(path)['progress'][0][2]) for path in
-                      list_checkpoints('%s/new/checkpoints' % killed)])
+                      list_checkpoints(os.path.dirname(checkpoint_of(killed, 1)))])
     found = []
     for folder in (killed, whole):
         status, output = finetune(folder, *job, '--num_epochs=%d' % last)
         assert status == 0, output
-        assert not glob.glob('%s/new/checkpoints/*tempstate*' % folder)
-        found.append([tensors('%s/new/checkpoints/%s' % (folder, name)) for name in (
-            'model_epoch%d.ckpt' % last, 'model_best.ckpt')])
+        assert not glob.glob('%s/new/checkpoints/*/*tempstate*' % folder)
+        found.append([tensors(checkpoint_of(folder, name)) for name in (last, 'best')])
     assert all(same(*pair) for pair in zip(*found))
 
 
-def test_finished_run_is_left_as_it_is(uninterrupted):
-    before = final(uninterrupted)
-    output = run(uninterrupted, '--resume=True')
+def test_finished_run_is_left_as_it_is(tmp_path, uninterrupted):
+    folder = str(tmp_path)
+    shutil.copytree(uninterrupted + '/new', folder + '/new', copy_function=os.link)
+    before = final(folder)
+    output = run(folder, '--resume=True')
     assert 'Epoch' not in output and 'in the run being resumed' not in output
     for _ in range(2):  # the warnings stay true, since nothing was trained with these
-        output = run(uninterrupted, '--resume=True', '--seed=1',
-                     '--classes_file=None')
+        output = run(folder, '--resume=True', '--seed=1', '--classes_file=None')
         assert 'Warning: seed was 0 in the run being resumed, now it is 1' in output
         assert "Warning: class_names was ['brick', 'grass', 'gravel'] in the" in output
-    assert same(final(uninterrupted), before)
+    assert same(final(folder), before)
+    assert [name for name in files(tmp_path) if name.endswith('.index')] == [
+        'model_epoch3.ckpt.index', 'model_best.ckpt.index']  # all that it needs
 
 
 def best_epoch(folder):
@@ -165,9 +168,8 @@ def best_epoch(folder):
 
 def test_best_checkpoint_is_that_of_the_best_epoch(uninterrupted):
     best = best_epoch(uninterrupted)
-    folder = uninterrupted + '/new/checkpoints/'
-    assert same(tensors(folder + 'model_best.ckpt'),
-                tensors(folder + 'model_epoch%d.ckpt' % best))
+    assert same(tensors(checkpoint_of(uninterrupted, 'best')),
+                tensors(checkpoint_of(uninterrupted, best)))
 
 
 def test_finished_run_may_be_stopped_when_it_starts_again(uninterrupted):
@@ -180,10 +182,24 @@ def test_finished_run_may_be_stopped_when_it_starts_again(uninterrupted):
     assert 'Stopped in epoch 3, after step 12; saved ' in output
 
 
-def test_earlier_checkpoints_are_not_overwritten(uninterrupted):
-    status, output = finetune(uninterrupted, *JOB)
-    assert status == 2
-    assert '--resume=True' in output and 'another checkpoint_path' in output
+def test_each_run_gets_a_folder_of_its_own(tmp_path):
+    """Two start at once; then a third. One that makes no step leaves nothing."""
+    job = JOB + ['--num_epochs=1']
+    programs = [Program('finetune.py', *outputs_in(tmp_path), *job) for _ in range(2)]
+    results = [program.wait() for program in programs]
+    assert [status for status, _ in results] == [0, 0], results
+    first, second = tensors(checkpoint_of(tmp_path, 1)), tmp_path / 'new/checkpoints/1'
+    assert same(first, tensors(str(second / 'model_epoch1.ckpt')))
+    output = run(str(tmp_path), '--num_epochs=1', '--learning_rate=0.02')
+    assert 'Disk: the checkpoints of all runs in %s/new/checkpoints take 0.5 GB' % (
+        tmp_path) in output
+    status, output = finetune(
+        str(tmp_path), *job, '--num_classes=4', '--skip_layers=[]',
+        '--weights_path=%s' % (tmp_path / 'new/checkpoints'))
+    assert status == 2 and 'new/checkpoints/3/model_best.ckpt does not fit' in output
+    for name in ('log', 'new/checkpoints'):
+        assert sorted(os.listdir(str(tmp_path / name))) == ['1', '2', '3']
+    assert same(first, tensors(str(second / 'model_epoch1.ckpt')))
 
 
 @pytest.mark.parametrize('arguments, complaint', [
@@ -206,7 +222,7 @@ def test_other_preparation_of_pictures_is_refused(uninterrupted, monkeypatch):
 
 def test_another_batch_size_goes_on_with_a_warning(tmp_path, uninterrupted):
     """4 steps of 8 in the first epoch; then 3 of 9 in each of the two others."""
-    path = uninterrupted + '/new/checkpoints/model_epoch1.ckpt'
+    path = checkpoint_of(uninterrupted, 1)
     output = run(str(tmp_path), '--resume=' + path, '--batch_size=9')
     assert 'Warning: batch_size was 8 in the run being resumed, now it is 9' in output
     assert final(str(tmp_path))['global_step'] == [4 + 3 + 3]
@@ -214,18 +230,18 @@ def test_another_batch_size_goes_on_with_a_warning(tmp_path, uninterrupted):
 
 def test_longer_list_goes_on_with_whole_epochs_and_a_warning(tmp_path, uninterrupted):
     """27 pictures in the first epoch; then all 54 of another list in each."""
-    path = uninterrupted + '/new/checkpoints/model_epoch1.ckpt'
+    path = checkpoint_of(uninterrupted, 1)
     output = run(str(tmp_path), '--resume=' + path, '--train_file=images/val.txt')
     assert 'Warning: training pictures was 27 in the run being resumed, now' in output
     assert final(str(tmp_path))['global_step'] == [4 + 7 + 7]
 
 
 def test_resume_takes_a_path(tmp_path, uninterrupted):
-    path = uninterrupted + '/new/checkpoints/model_epoch2.ckpt'
+    path = checkpoint_of(uninterrupted, 2)
     run(str(tmp_path), '--resume=' + path)
     assert same(final(str(tmp_path)), final(uninterrupted))
-    assert same(tensors(str(tmp_path) + '/new/checkpoints/model_best.ckpt'),
-                tensors(uninterrupted + '/new/checkpoints/model_best.ckpt'))
+    assert same(tensors(checkpoint_of(tmp_path, 'best')),
+                tensors(checkpoint_of(uninterrupted, 'best')))
     status, output = finetune(str(tmp_path / 'x'), *(JOB + ['--resume=none.ckpt']))
     assert status == 2 and 'none.ckpt: no such checkpoint' in output
 
@@ -236,8 +252,8 @@ def test_checkpoints_of_odd_names_are_found(tmp_path, uninterrupted):
         status, output = finetune(str(tmp_path / name), *JOB)
         assert status == 2 and 'checkpoint_path' in output
         assert 'without [ ] * ? or ' in output and not (tmp_path / name).exists()
-    folder = tmp_path / 'run {lr=0.003} ümlaut' / 'new' / 'checkpoints'
-    shutil.copytree(uninterrupted + '/new/checkpoints', str(folder))
+    folder = tmp_path / 'run {lr=0.003} ümlaut' / 'new' / 'checkpoints' / '1'
+    shutil.copytree(uninterrupted + '/new/checkpoints/1', str(folder))
     before = tensors(str(folder / 'model_epoch3.ckpt'))
     for resume in (folder, folder / 'model_epoch3.ckpt.data-00000-of-00001'):
         output = run(str(tmp_path / 'run {lr=0.003} ümlaut'), '--resume=%s' % resume)
@@ -259,7 +275,7 @@ def test_resume_where_there_is_nothing_starts_and_says_so(tmp_path):
 
 
 def test_class_names_are_kept_without_their_file(tmp_path, uninterrupted):
-    folder = shutil.copytree(uninterrupted + '/new/checkpoints', str(tmp_path / 'a'))
+    folder = shutil.copytree(uninterrupted + '/new/checkpoints/1', str(tmp_path / 'a'))
     shutil.copy(os.path.join(ROOT, 'images', 'classes.txt'), str(tmp_path))
     with open(os.path.join(ROOT, 'images', 'test.txt')) as file:
         (tmp_path / 'test.txt').write_text(''.join(
@@ -272,13 +288,13 @@ def test_class_names_are_kept_without_their_file(tmp_path, uninterrupted):
     output = run(str(tmp_path / 'x'), '--resume=%s/model_epoch3.ckpt' % folder,
                  '--train_file=%s' % (tmp_path / 'test.txt'), '--num_epochs=4')
     assert 'class_names was' not in output
-    with open(str(tmp_path / 'x' / 'new' / 'checkpoints' / 'model.json')) as file:
+    with open(str(tmp_path / 'x' / 'new' / 'checkpoints' / '1' / 'model.json')) as file:
         assert json.load(file)['class_names'] == ['brick', 'grass', 'gravel']
 
 
 def test_weights_that_are_not_finite_are_refused(tmp_path, uninterrupted):
     path = str(tmp_path / 'model_epoch3.ckpt')
-    good = uninterrupted + '/new/checkpoints/model_epoch3.ckpt'
+    good = checkpoint_of(uninterrupted, 3)
     with tf.Session() as session:
         saver = tf.train.import_meta_graph(good + '.meta')
         saver.restore(session, good)
@@ -298,26 +314,18 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, uninterrupted):
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path):
-    """Neither if they start at the same moment, nor if one resumes the other."""
-    programs = [Program('finetune.py', *outputs_in(tmp_path), *JOB) for _ in range(2)]
-    results = sorted(program.wait() for program in programs)
-    assert [status for status, _ in results] == [0, 2], results
-    assert ('checkpoints is in use by another run, process ' in results[1][1] or
-            'checkpoints: another run has just used it' in results[1][1])
-    program = Program('finetune.py', *outputs_in(tmp_path), *JOB, '--resume=True',
-                      '--num_epochs=99')
+    """If one resumes the other. A new one starts all the same."""
+    program = Program('finetune.py', *outputs_in(tmp_path), *JOB, '--num_epochs=99')
     for line in program.stdout:
-        if 'Epoch 4/99' in line:
+        if 'Epoch 2/99' in line:
             break
-    status, output = finetune(str(tmp_path), *JOB, '--resume=True')
-    assert status == 2
-    assert 'in use by another run, process %d on ' % program.process.pid in output
-    status, output = finetune(str(tmp_path / 'x'), *JOB,
-                              '--filewriter_path=%s/log' % tmp_path)
-    assert status == 2 and '/log is in use by another run' in output
+    for resume in ('True', '1', checkpoint_of(tmp_path, 'epoch1')):
+        status, output = finetune(str(tmp_path), *JOB, '--resume=' + resume)
+        assert status == 2
+        assert 'in use by another run, process %d on ' % program.process.pid in output
     program.send_signal(signal.SIGKILL)
     program.wait()
-    run(str(tmp_path), '--resume=True', '--num_epochs=4')
+    run(str(tmp_path), '--resume=True', '--num_epochs=2')
 
 
 def test_every_kind_of_damage_is_seen(tmp_path, uninterrupted):
@@ -340,7 +348,7 @@ def test_every_kind_of_damage_is_seen(tmp_path, uninterrupted):
             file.write(bytes([byte[0] ^ 1]))
     for damage, name in [(halve, data), (zero, data), (flip, data), (halve, index),
                          (zero, index), (flip, index), (os.remove, data)]:
-        for source in glob.glob(uninterrupted + '/new/checkpoints/model_epoch1.*'):
+        for source in glob.glob(checkpoint_of(uninterrupted, 1) + '.*'):
             shutil.copy(source, str(tmp_path / os.path.basename(source).replace(
                 'model_epoch1', 'model')))
         assert put_aside_if_damaged(path)
@@ -351,8 +359,8 @@ def test_every_kind_of_damage_is_seen(tmp_path, uninterrupted):
 
 
 def test_resume_takes_the_newest_checkpoint_that_is_whole(tmp_path, uninterrupted):
-    folder = tmp_path / 'new' / 'checkpoints'
-    shutil.copytree(uninterrupted + '/new/checkpoints', str(folder))
+    folder = tmp_path / 'new' / 'checkpoints' / '1'
+    shutil.copytree(uninterrupted + '/new/checkpoints/1', str(folder))
     path = folder / 'model_epoch3.ckpt.data-00000-of-00001'
     os.truncate(str(path), 10 ** 8)
     (folder / 'model_epoch1.ckpt.index').write_bytes(b'')
@@ -376,7 +384,7 @@ def test_resume_takes_the_newest_checkpoint_that_is_whole(tmp_path, uninterrupte
 
 
 def test_damaged_model_file_is_named(tmp_path, uninterrupted):
-    folder = shutil.copytree(uninterrupted + '/new/checkpoints', str(tmp_path / 'a'))
+    folder = shutil.copytree(uninterrupted + '/new/checkpoints/1', str(tmp_path / 'a'))
     for text in ('', '[]', '{"settings'):
         with open(folder + '/model.json', 'w') as file:
             file.write(text)
@@ -395,7 +403,7 @@ def test_log_that_cannot_be_written_is_one_warning(tmp_path, uninterrupted,
         add(self, step, **content)
     monkeypatch.setattr(EventFile, 'add', full)
     output = run(str(tmp_path))
-    assert output.count('/log cannot be written (') == 1 and 'No space left' in output
+    assert output.count('/log/1 cannot be written (') == 1 and 'No space left' in output
     assert same(final(str(tmp_path)), final(uninterrupted))
 
 
@@ -406,20 +414,25 @@ def test_other_lists_are_noticed_when_resuming(tmp_path, uninterrupted):
     for number, text in enumerate([lines, other, lines[:-1]]):
         (tmp_path / 'test.txt').write_text(''.join(text))
         output = run(str(tmp_path / str(number)), '--num_epochs=4',
-                     '--resume=%s/new/checkpoints/model_epoch3.ckpt' % uninterrupted,
+                     '--resume=' + checkpoint_of(uninterrupted, 3),
                      '--train_file=%s' % (tmp_path / 'test.txt'))
         assert (number > 0) == ('Warning: the pictures or labels of %s/test.txt have '
                                 'changed since' % tmp_path in output)
 
 
 def test_resume_destroys_no_checkpoint(tmp_path, uninterrupted):
-    folder = uninterrupted + '/new/checkpoints/'
-    status, output = finetune(uninterrupted, *(JOB + [
-        '--resume=' + folder + 'model_epoch2.ckpt']))
-    assert status == 2 and 'holds checkpoints of an earlier run' in output
-    copy_checkpoint(folder + 'model_best.ckpt', folder + 'model_best.ckpt')
-    assert same(tensors(folder + 'model_best.ckpt'), tensors(
-        folder + 'model_epoch%d.ckpt' % best_epoch(uninterrupted)))
+    """An older checkpoint is the start of a new run; the earlier one stays as it is."""
+    folder = shutil.copytree(uninterrupted + '/new/checkpoints/1',
+                             str(tmp_path / 'new' / 'checkpoints' / '1'))
+    before = sorted(os.listdir(folder))
+    output = run(str(tmp_path), '--resume=%s/model_epoch2.ckpt' % folder)
+    assert 'Resuming from %s/model_epoch2.ckpt\n' % folder in output
+    assert same(final(str(tmp_path)), final(uninterrupted))
+    assert sorted(os.listdir(folder)) == before
+    assert sorted(os.listdir(str(tmp_path / 'new' / 'checkpoints'))) == ['1', '2']
+    copy_checkpoint(folder + '/model_best.ckpt', folder + '/model_best.ckpt')
+    assert same(tensors(folder + '/model_best.ckpt'), tensors(
+        folder + '/model_epoch%d.ckpt' % best_epoch(uninterrupted)))
 
 
 def test_infinite_loss_stops_the_run_and_poisons_nothing(tmp_path):
@@ -430,7 +443,7 @@ def test_infinite_loss_stops_the_run_and_poisons_nothing(tmp_path):
     assert 'with learning_rate 1e+38' in output
     assert 'The last good checkpoint: none yet' in output
     assert 'Traceback' not in output
-    assert list_checkpoints(str(tmp_path / 'new' / 'checkpoints')) == []
+    assert 'model_' not in ''.join(files(tmp_path))
     assert all(np.isfinite(value) for _, _, value in summaries(str(tmp_path), 'train')
                if value is not None)
 
@@ -443,9 +456,9 @@ def test_full_disk_is_a_clear_error_and_leaves_earlier_checkpoints(tmp_path,
                                                                    uninterrupted):
     """A limit on the size of files stands for the full disk."""
     folder = str(tmp_path)
-    os.makedirs(folder + '/new/checkpoints')
-    earlier = folder + '/new/checkpoints/model_epoch1.ckpt'
-    copy_checkpoint(uninterrupted + '/new/checkpoints/model_epoch1.ckpt', earlier)
+    os.makedirs(folder + '/new/checkpoints/1')
+    earlier = checkpoint_of(folder, 1)
+    copy_checkpoint(checkpoint_of(uninterrupted, 1), earlier)
     program = Program(
         'finetune.py', *outputs_in(folder), *JOB, '--resume=True', setup=limit_files)
     status, output = program.wait()
@@ -453,10 +466,9 @@ def test_full_disk_is_a_clear_error_and_leaves_earlier_checkpoints(tmp_path,
     assert 'The checkpoint of step 8 could not be saved' in output
     assert 'The last checkpoint: %s.' % earlier in output
     assert 'Traceback' not in output
-    assert list_checkpoints(folder + '/new/checkpoints') == [earlier]
-    assert same(tensors(earlier),
-                tensors(uninterrupted + '/new/checkpoints/model_epoch1.ckpt'))
-    assert not glob.glob(folder + '/new/checkpoints/model_epoch2*')
+    assert list_checkpoints(folder + '/new/checkpoints/1') == [earlier]
+    assert same(tensors(earlier), tensors(checkpoint_of(uninterrupted, 1)))
+    assert not glob.glob(folder + '/new/checkpoints/1/model_epoch2*')
 
 
 def test_checkpoint_that_lacks_only_its_graph_is_kept(tmp_path, monkeypatch):
@@ -464,7 +476,7 @@ def test_checkpoint_that_lacks_only_its_graph_is_kept(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, 'No space left on device')
     monkeypatch.setattr(tf.train.Saver, 'export_meta_graph', full)
     status, output = finetune(str(tmp_path), *JOB)
-    path = str(tmp_path / 'new' / 'checkpoints' / 'model_epoch1.ckpt')
+    path = str(tmp_path / 'new' / 'checkpoints' / '1' / 'model_epoch1.ckpt')
     assert status == 1 and 'No space left on device' in output
     assert 'The last checkpoint: %s.' % path in output
     monkeypatch.undo()
@@ -475,29 +487,36 @@ def test_network_that_explodes_in_the_last_step_is_not_saved(tmp_path):
     status, output = finetune(str(tmp_path), *(JOB + [
         '--learning_rate=1e38', '--batch_size=27', '--display_step=9']))
     assert status == 1 and 'is no longer finite in epoch 1, step 1' in output
-    assert list_checkpoints(str(tmp_path / 'new' / 'checkpoints')) == []
+    assert 'model_' not in ''.join(files(tmp_path))
 
 
-def test_best_checkpoint_alone_is_protected_and_can_go_on(tmp_path, uninterrupted):
+def test_best_checkpoint_alone_can_go_on(tmp_path, uninterrupted):
+    """In the folder itself, as before runs had folders of their own."""
     folder = tmp_path / 'new' / 'checkpoints'
     folder.mkdir(parents=True)
     best = str(folder / 'model_best.ckpt')
-    copy_checkpoint(uninterrupted + '/new/checkpoints/model_best.ckpt', best)
-    status, output = finetune(str(tmp_path), *JOB)
-    assert status == 2 and 'holds checkpoints of an earlier run' in output
+    copy_checkpoint(checkpoint_of(uninterrupted, 'best'), best)
     assert 'Resuming from %s' % best in run(str(tmp_path), '--resume=True',
                                             '--num_epochs=4')
     assert tensors(str(folder / 'model_epoch4.ckpt'))['global_step'] == [16]
 
 
 def test_damaged_checkpoint_is_a_clear_error(tmp_path):
-    folder = tmp_path / 'new' / 'checkpoints'
-    folder.mkdir(parents=True)
-    (folder / 'model_epoch1.ckpt.index').write_bytes(b'')
-    status, output = finetune(str(tmp_path), '--resume=True', *JOB)
-    assert status == 2
-    assert output.startswith('Warning: %s/model_epoch1.ckpt: damaged, or' % folder)
-    assert output.endswith('%s: none of the checkpoints can be read\n' % folder)
+    """And never a new start, nor one from an earlier run; neither when put aside."""
+    folder = tmp_path / 'new' / 'checkpoints' / '3'
+    for number in ('1', '3'):
+        (folder.parent / number).mkdir(parents=True)
+        (folder.parent / number / 'model_epoch1.ckpt.index').write_bytes(b'')
+    (folder.parent / '4').mkdir()
+    for warning in ('Warning: %s/model_epoch1.ckpt: damaged, or' % folder, ''):
+        status, output = finetune(str(tmp_path), '--resume=True', *JOB)
+        assert status == 2 and output.startswith(warning)
+        assert output.endswith('%s: none of the checkpoints can be read\n' % folder)
+    for number, complaint in [(2, 'resume is 2, but %s has no such run with a '
+                                  'checkpoint; it has 1, 3\n' % folder.parent),
+                              (0, 'resume is 0, must be True, False, the number')]:
+        status, output = finetune(str(tmp_path), '--resume=%d' % number, *JOB)
+        assert status == 2 and complaint in output
 
 
 def test_unwritable_folder_is_an_error_at_once(tmp_path):

@@ -14,8 +14,8 @@ import pytest
 import datagenerator
 from alexnet import AlexNet
 from datagenerator import ImageDataGenerator, load_image, normalize
-from helpers import (ROOT, Program, files, finetune, outputs_in, same, tensors,
-                     tf_configs)
+from helpers import (ROOT, Program, checkpoint_of, files, finetune, outputs_in, same,
+                     tensors, tf_configs)
 from machinery import workers as workers_module
 from machinery.batches import Batch
 from machinery.cluster import find_tasks
@@ -48,7 +48,7 @@ def tell_digest():
 def start(folder, size, *arguments):
     """Start workers; in arguments, RANK stands for the number of each.
 
-    Only the chief should write, to folder/new/checkpoints and folder/log.
+    Only the chief should write, to folder/new/checkpoints/1 and folder/log/1.
     """
     return [Program(
         'finetune.py', *outputs_in(os.path.join(str(folder), 'worker%d' % rank
@@ -77,7 +77,7 @@ def train(folder, size, *arguments):
 
 
 def final(folder):
-    return tensors('%s/new/checkpoints/model_epoch3.ckpt' % folder)
+    return tensors(checkpoint_of(folder, 3))
 
 
 def wait_for(program, text):
@@ -155,7 +155,7 @@ def test_workers_equal_one_process_with_the_union_of_their_batches(
 def test_workers_drop_different_units(tmp_path, two, module_path):
     """Of fc8's inputs that are not 0, a half would learn in a step, not three quarters,
     if both workers had the same mask for the same picture."""
-    weights = str(module_path / 'new' / 'checkpoints' / 'model_epoch3.ckpt')
+    weights = checkpoint_of(module_path, 3)
     picture = os.path.join(ROOT, 'images', 'textures', 'brick', 'train_01.jpg')
     (tmp_path / 'list.txt').write_text(2 * (picture + ' 1\n'))
     statuses, outputs = finish(start(
@@ -168,7 +168,7 @@ def test_workers_drop_different_units(tmp_path, two, module_path):
         is_alive = session.run(model.fc7, {
                 model.X: [normalize(load_image(picture))]})[0] > 0
     before, after = [tensors(path)['fc8/weights'][0] for path in (
-        weights, str(tmp_path / 'new' / 'checkpoints' / 'model_epoch1.ckpt'))]
+        weights, checkpoint_of(tmp_path, 1))]
     learned = (before != after).any(1)
     assert not learned[~is_alive].any() and is_alive.sum() > 500
     assert 0.7 < learned[is_alive].mean() < 0.8
@@ -293,7 +293,7 @@ def guarded(workers, epoch, count, fault=None):
     closed = []
     settings = {'num_epochs': 9, 'filewriter_path': '', 'val_file': '', 'test_file': ''}
     with tf.Graph().as_default():
-        run = Run('none', False, settings, workers)
+        run = Run('none', 'none', False, 2, settings, workers)
     run._signals, run._session = SimpleNamespace(received=[]), None
     run._step = lambda: 0
     found = [(features, run.progress.done)
