@@ -97,14 +97,7 @@ class Run:
         """Restore the latest checkpoint, and see that its best one is here."""
         restore_checkpoint(session, self.latest)
         found = Progress(*session.run(self._variable))
-        # The best may be in the folder of another run; or the run was killed before it
-        # had copied its best.
-        folder = os.path.dirname(self.latest)
-        others = list_checkpoints(folder)
-        if self.latest in others:
-            others = others[:others.index(self.latest) + 1]
-        path, score, epoch = find_best(
-            found, [os.path.join(folder, 'model_best.ckpt'), self.latest], others)
+        path, score, epoch = find_best(self.latest, found)
         if path:
             copy_checkpoint(path, self.folder.best)
         assign(session, self._variable,

@@ -206,28 +206,30 @@ def repair(folder):
     return find_in(folder, newest=True)
 
 
-def find_best(progress, candidates, checkpoints):
-    """Return (path, score, epoch) of the best checkpoint of a run; or (None, -inf, 0).
+def find_best(checkpoint, progress):
+    """Return (path, score, epoch) of the best checkpoint; or (None, -inf, 0).
 
-    Each checkpoint knows its own score, so file names are never trusted.
+    It is one of the run that wrote this checkpoint, up to this one. The run may have
+    been killed before it had copied its best. Each checkpoint knows its own score, so
+    file names are never trusted.
 
     Args:
-        progress: of the checkpoint that the run resumes from.
-        candidates: paths where the best one should be; some may not exist.
-        checkpoints: paths of others, if it is at none of these.
+        checkpoint: the one that the run resumes from; progress: the Progress in it.
     """
-    found = []
-    for path in candidates + checkpoints:
+    folder, found = os.path.dirname(checkpoint), []
+    earlier = list_checkpoints(folder)
+    if checkpoint in earlier:
+        earlier = earlier[:earlier.index(checkpoint) + 1]
+    for path in [os.path.join(folder, 'model_best.ckpt'), checkpoint] + earlier:
         if os.path.exists(path + '.index'):
             own = Progress(*open_checkpoint(path).get_tensor('progress'))
             epoch = own.epoch if own.done else own.epoch - 1
             if (own.score, epoch) == progress[:2] != NEW[:2]:
                 return path, own.score, epoch
-            if path in checkpoints and own.score > -np.inf:
+            if path in earlier and own.score > -np.inf:
                 found.append((own.score, -epoch, path))
     if not found:
         return (None,) + NEW[:2]
     score, epoch, path = max(found)
     print('Warning: the best checkpoint is gone; %s is the best that is left' % path)
     return path, score, -epoch
-
