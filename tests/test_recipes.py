@@ -324,7 +324,8 @@ def test_nearest_neighbours(edited, plain):
     shutil.copy(picture, again)
     status, output = run_program(
         str(scripts.folder / 'predict.py'), picture, os.path.join(ROOT, 'images'),
-        again, '--layer=fc7', '--checkpoint=%s/new/checkpoints' % plain)
+        again, '--layer=fc7', '--features_file=features.npz',
+        '--checkpoint=%s/new/checkpoints' % plain)
     assert status == 0, output
     lines = []
     exec(code, {'np': np, 'print': lines.append})

@@ -375,7 +375,8 @@ def test_resume_takes_the_newest_checkpoint_that_is_whole(tmp_path, uninterrupte
         assert json.load(file)['num_classes'] == 3
 
 
-def test_damaged_model_file_is_named(tmp_path, uninterrupted):
+def test_damaged_model_file_is_named(tmp_path, uninterrupted, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     folder = shutil.copytree(uninterrupted + '/new/checkpoints', str(tmp_path / 'a'))
     for text in ('', '[]', '{"settings'):
         with open(folder + '/model.json', 'w') as file:
