@@ -74,7 +74,8 @@ def read_settings(script, arguments, positional=None):
 
     Args:
         script: its globals(); --help shows the comments behind the variables.
-        arguments: list of str, without the name of the script.
+        arguments: list of str, without the name of the script. In a notebook, they are
+            the kernel's, so they are ignored.
         positional: the variable that takes the arguments without an option, as a list.
 
     Raises:
@@ -98,7 +99,8 @@ def read_settings(script, arguments, positional=None):
     if positional:
         parser.add_argument('positional', nargs='*', default=argparse.SUPPRESS,
                             help=argparse.SUPPRESS)
-    namespace, unknown = parser.parse_known_intermixed_args(arguments)
+    namespace, unknown = parser.parse_known_intermixed_args(
+        arguments if '__file__' in script else [])
     if unknown:
         name = unknown[0].split('=')[0]
         close = difflib.get_close_matches(name.lstrip('-'), settings, 1, 0.5)
