@@ -73,7 +73,7 @@ SETTINGS = {
     'test_file': Setting(or_none(PATH), True, True),
     'classes_file': Setting(or_none(PATH), True, True),
     'on_bad_image': Setting(one_of('stop', 'skip'), may_change=True),
-    'num_classes': Setting(integer(2, 10 ** 6)),
+    'num_classes': Setting(or_none(integer(2, 10 ** 6))),
     'horizontal_flip': Setting(one_of(True, False)),
     'random_crop': Setting(one_of(True, False)),
     'learning_rate': Setting(number('above 0', lambda value: 0 < value < INFINITY)),
