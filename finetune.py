@@ -12,19 +12,19 @@ from machinery.download import fetch_if_missing
 from machinery.features import Features
 from machinery.pictures import check_pictures
 from machinery.run import Run
-from machinery.settings import read_settings
+from machinery.settings import check_lists, read_settings
 from machinery.summaries import (ProgressBar, Summaries, add_summaries, as_text,
                                  layer_table)
 from machinery.tf1 import tf
 from machinery.workers import start_workers
 
 # Pictures
-train_file = 'images/train.txt'  # one line per picture: "path label"
+train_file = 'images/train.txt'  # one line per picture: "path label", labels from 0
 val_file = 'images/val.txt'  # scored after each epoch
 test_file = None  # scored once, at the end, with the best checkpoint
 classes_file = 'DEFAULT'  # one class name per line; or classes.txt next to train_file
 on_bad_image = 'stop'  # or 'skip' unreadable pictures
-num_classes = 3  # labels in the lists count from 0
+num_classes = None  # None: as many as classes.txt names, or the largest label + 1
 horizontal_flip = True  # mirror training pictures at random
 random_crop = False  # 227 x 227 out of 256 x 256; then no features are stored
 
@@ -58,8 +58,10 @@ workers = start_workers(settings)  # just this one, unless TF_CONFIG names more
 run = Run(checkpoint_path, filewriter_path, resume, keep, settings, workers)
 summaries = Summaries(run)
 
-# Data: each worker reads its own share of the lists. Training pictures come in a new
-# order in every epoch; validation pictures stay in the order of the list.
+# Data: each worker reads its share of the lists, to train in a new order every epoch.
+check_lists(settings)
+class_names = choose_class_names(classes_file, train_file, num_classes, run, LAYERS[-1])
+num_classes = len(class_names)
 shared = {'nb_classes': num_classes, 'shard': workers.shard,
           'margin': CROP_MARGIN if random_crop else 0,
           'check_files': on_bad_image == 'stop'}
@@ -68,7 +70,6 @@ train_data = ImageDataGenerator(
     leave_out_bad=on_bad_image == 'skip', random_crop=random_crop)
 val_data = ImageDataGenerator(val_file, **shared)
 test_data = ImageDataGenerator(test_file, **shared) if test_file else None
-class_names = choose_class_names(classes_file, train_data, num_classes, run.latest)
 
 # Graph: pictures go in as bytes, which is a quarter of the work of feeding floats.
 pictures = tf.placeholder(tf.uint8, [None, 227, 227, 3], 'pictures')
@@ -85,9 +86,8 @@ model = AlexNet(x, keep_prob, num_classes,
                 train_layers if skip_layers is None else skip_layers, weights_path,
                 train_layers, dropout_seed=[seed + workers.rank, global_step])
 variables = [variable for layer in train_layers for variable in model.variables[layer]]
-# The trained layers are fed with the output of the frozen ones, which depends on the
-# picture alone, so it need not be computed in every epoch. If nothing is frozen, the
-# network is fed with pictures.
+# The trained layers are fed with the frozen ones' output, which depends on the picture
+# alone, so it need not be computed in every epoch. If nothing is frozen: with pictures.
 fed = pictures if model.bottleneck is model.X else model.bottleneck
 
 with tf.name_scope('scores'):  # one value per picture; add yours here

@@ -4,7 +4,7 @@ Edit the variables below, or give them and the pictures on the command line:
     python predict.py cat.jpg photos 'more/*.png' --top_k=5
 """
 import csv
-import os
+import io
 import sys
 
 import numpy as np
@@ -15,10 +15,11 @@ from machinery.batches import check_uint8
 from machinery.checkpoint_files import find_weights
 from machinery.class_names import find_class_names, warn_of_other_names
 from machinery.drawings import draw_confusions
-from machinery.errors import InputError, input_errors, printable
+from machinery.errors import InputError, printable
 from machinery.export import export_model, pictures_to_compare
 from machinery.lists import MAX_FAULTS, find_pictures, has_labels, read_list
 from machinery.model_file import check_summary, find_preprocessing, summarize
+from machinery.numbered import NewFiles
 from machinery.pictures import load_ahead
 from machinery.settings import read_settings
 from machinery.tf1 import find_device, session_config, tf
@@ -31,27 +32,29 @@ layer = None  # 'fc7', for example: write this layer's activations instead
 export_path = None  # a new folder: write a SavedModel there instead
 
 # Output
-predictions_file = 'predictions.csv'  # a table of the best classes
-confusion_file = 'confusion_matrix.png'  # for a list with labels
-features_file = 'features.npz'  # for a layer: features, paths, labels if there are any
+predictions_path = 'predictions'  # each call writes to a new numbered folder there
+predictions_file = None  # a table of the best classes; None: predictions.csv there
+confusion_file = None  # for a list with labels; None: confusion_matrix.png there
+features_file = None  # for a layer: features, paths, any labels; None: features.npz
 
 read_settings(globals(), sys.argv[1:], positional='pictures')
 if layer not in [None] + LAYERS:
     raise InputError('layer is %r, must be None or one of %s' % (layer, LAYERS))
 if hasattr(sys.stdout, 'reconfigure'):  # it is something else in a notebook
     sys.stdout.reconfigure(errors='backslashreplace')  # names that are not UTF-8
+files = NewFiles(predictions_path)
 tf.reset_default_graph()  # in a notebook, this may be the second run
 
 
-@input_errors()
 def write_predictions(paths, labels, probabilities, best):
     """Write the best classes of each picture as a table, and the true ones if known."""
     header = ['path'] if labels is None else ['path', 'true_class', 'true_name']
     for rank in range(1, best.shape[1] + 1):
         header += ['class_%d' % rank, 'name_%d' % rank, 'probability_%d' % rank]
-    with open(predictions_file, 'w', newline='', encoding='utf-8',
-              errors='surrogateescape') as file:
-        writer = csv.writer(file)
+    with files.new(predictions_file, 'predictions.csv') as file, io.TextIOWrapper(
+            # The byte order mark (sig) tells Excel that this is UTF-8.
+            file, 'utf-8-sig', 'surrogateescape', newline='') as text:
+        writer = csv.writer(text)
         writer.writerow(header)
         for sample, path in enumerate(paths):
             cells = [cell_of(path)]
@@ -61,7 +64,6 @@ def write_predictions(paths, labels, probabilities, best):
                 cells += [label, cell_of(class_names[label]),
                           '%.6f' % probabilities[sample, label]]
             writer.writerow(cells)
-    print('Wrote %s' % predictions_file)
 
 
 def cell_of(text):
@@ -88,6 +90,13 @@ def print_scores(labels, predicted, probabilities):
         own = probabilities[np.arange(len(labels)), labels]
         ranks = (~(probabilities <= own[:, None])).sum(1)  # NaN counts as last
         print('Top-5 accuracy: %.4f' % (ranks < 5).mean())
+
+
+def print_some(lines, rest):
+    """Print some lines, and where the rest of them is."""
+    print('\n'.join(map(printable, lines[:MAX_FAULTS])))
+    if len(lines) > MAX_FAULTS:
+        print('… and %d more%s' % (len(lines) - MAX_FAULTS, rest))
 
 
 def number_of(samples):
@@ -133,7 +142,25 @@ images = tf.placeholder(tf.uint8, [None, 227, 227, 3])
 model = network(images)
 output = getattr(model, layer or 'probabilities')
 
-values, is_read, faults = [], [], []
+
+def run_network(session):
+    """Return the output for the pictures that can be read, and which these are."""
+    values, is_read, faults = [], [], []
+    # One bad picture among thousands must not cost the results of the others.
+    for _, results in load_ahead(load, paths, batch_size):
+        faults += [str(result) for result in results if isinstance(result, InputError)]
+        batch = [result for result in results if not isinstance(result, InputError)]
+        is_read += [not isinstance(result, InputError) for result in results]
+        if batch:
+            values.append(session.run(output, {images: check_uint8(batch)}))
+    if faults:
+        print('Cannot read %s:' % number_of(faults))
+        print_some(['  ' + fault for fault in faults], '')
+    if not values:
+        raise InputError('No picture could be read.')
+    return np.concatenate(values), np.flatnonzero(is_read)
+
+
 with tf.Session(config=session_config()) as session:
     model.load_initial_weights(session)
     # If load_image or normalize were edited after training, predictions would be wrong
@@ -144,50 +171,29 @@ with tf.Session(config=session_config()) as session:
     if export_path:
         export_model(network, class_names, export_path, size, margin,
                      pictures_to_compare(weights_path, len(class_names), load))
-        print('Wrote %s' % export_path)
-        sys.exit()
-    # One bad picture among thousands must not cost the results of the others.
-    for _, results in load_ahead(load, paths, batch_size):
-        faults += [str(result) for result in results if isinstance(result, InputError)]
-        batch = [result for result in results if not isinstance(result, InputError)]
-        is_read += [not isinstance(result, InputError) for result in results]
-        if batch:
-            values.append(session.run(output, {images: check_uint8(batch)}))
-if faults:
-    print('Cannot read %s:\n  %s' % (number_of(faults),
-                                     '\n  '.join(faults[:MAX_FAULTS])))
-    if len(faults) > MAX_FAULTS:
-        print('  …')
-if not values:
-    raise InputError('No picture could be read.')
-read = np.flatnonzero(is_read)
-paths = [paths[sample] for sample in read]
-labels = labels if labels is None else labels[read]
-values = np.concatenate(values)
+    else:
+        values, read = run_network(session)
+        paths = [paths[sample] for sample in read]
+        labels = labels if labels is None else labels[read]
 
-# Activations are input for other programs, so there is nothing to show or to score.
-if layer:
+if export_path:
+    print('Wrote %s' % export_path)
+elif layer:  # for other programs, so there is nothing to show or to score
     arrays = {'features': values, 'paths': paths}
     if labels is not None:
         arrays['labels'] = labels
-    with input_errors(), open(features_file, 'wb') as file:
+    print('%s of %s, shape %s' % (layer, number_of(paths), values.shape))
+    with files.new(features_file, 'features.npz') as file:
         np.savez(file, **arrays)
-    print('Wrote %s: %s of %s, shape %s'
-          % (features_file, layer, number_of(paths), values.shape))
-    sys.exit()
-
-# Without labels this is all; with labels, scores tell how far to trust the classes.
-best = values.argsort(1)[:, ::-1][:, :top_k]
-for path, row, ranked in zip(paths, values, best):
-    print(printable('%s: %s' % (path, ', '.join(
-        '%s %.4f' % (class_names[label], row[label]) for label in ranked))))
-write_predictions(paths, labels, values, best)
-if labels is not None:
-    print_scores(labels, best[:, 0], values)
-matrix = None if labels is None else draw_confusions(labels, best[:, 0], class_names)
-if matrix:
-    with input_errors(), open(confusion_file, 'wb') as file:
-        file.write(matrix)
-    print('Wrote %s' % confusion_file)
-elif os.path.exists(confusion_file):  # not ours to delete
-    print('Warning: %s is of an earlier list' % confusion_file)
+else:
+    best = values.argsort(1)[:, ::-1][:, :top_k]
+    print_some(['%s: %s' % (path, ', '.join(
+        '%s %.4f' % (class_names[label], row[label]) for label in ranked))
+                for path, row, ranked in zip(paths, values, best)], ' in the table')
+    write_predictions(paths, labels, values, best)
+    if labels is not None:  # scores tell how far to trust the classes
+        print_scores(labels, best[:, 0], values)
+        matrix = draw_confusions(labels, best[:, 0], class_names)
+        if matrix:
+            with files.new(confusion_file, 'confusion_matrix.png') as file:
+                file.write(matrix)

@@ -1,35 +1,70 @@
 """Names of the classes: of a run, of a network, and of classes.txt next to a list."""
 import os
 
+import numpy as np
+
 from machinery import ROOT
-from machinery.batches import has_files
 from machinery.errors import InputError
-from machinery.lists import read_class_names
+from machinery.lists import find_largest_label, read_class_names
 from machinery.model_file import read_model
 from machinery.weights import num_classes_of
 
 
-def choose_class_names(classes_file, data, num_classes, resumed):
-    """Return the names of the classes for a run, or raise as read_class_names.
+def choose_class_names(classes_file, train_file, num_classes, run, layer):
+    """Return the names of the classes for a run, numbers if they have no names.
 
-    'DEFAULT' means those of the run being resumed, or classes.txt next to the training
-    list, or numbers. data is the generator of the training pictures; resumed is the
-    checkpoint that is resumed, or None.
+    Args:
+        classes_file: 'DEFAULT' means the names of the run being resumed, or those in
+            classes.txt next to the training list.
+        train_file: None for batches of your own.
+        num_classes: as many names are needed; None: see find_num_classes.
+        run: the Run; layer: the name of the network's last layer.
+
+    Raises:
+        InputError: as read_class_names or find_num_classes.
     """
+    if num_classes is None:
+        num_classes = find_num_classes(classes_file, train_file, run, layer)
     if classes_file != 'DEFAULT':
         return read_class_names(classes_file, num_classes)
     try:
-        found = resumed and read_model(resumed).get('class_names')
+        found = run.latest and read_model(run.latest).get('class_names')
     except InputError:  # reported later, when the file is written again
         found = None
-    if not found and has_files(data):
-        path, found = names_beside(data.class_list)
+    if not found and train_file:
+        path, found = names_beside(train_file)
         if found and len(found) != num_classes:
             print('Warning: %s names %d classes, but num_classes is %d, so classes are '
                   'shown by number' % (path, len(found), num_classes))
     if found and len(found) == num_classes:
         return found
     return read_class_names(None, num_classes)
+
+
+def find_num_classes(classes_file, train_file, run, layer):
+    """Return how many classes the checkpoint being resumed has, or else the names.
+
+    Without names, it is the largest label of the training list + 1.
+
+    Raises:
+        InputError: there is no list, either; or the workers find different numbers.
+    """
+    if run.is_resumed:  # only the chief knows the checkpoint
+        found = num_classes_of(run.latest, layer) if run.workers.is_chief else 0
+        return int(run.workers.collect(found, np.int64)[0])
+    names = None
+    if classes_file not in ('DEFAULT', None):
+        names = read_class_names(classes_file)
+    elif classes_file and train_file:
+        _, names = names_beside(train_file)
+    if not names and not train_file:
+        raise InputError('num_classes is None, must be an integer if there is neither '
+                         'a list of pictures nor a classes_file')
+    found = len(names) if names else find_largest_label(train_file) + 1
+    # The generators report what is beyond these limits, and name the lines.
+    found = min(max(found, 2), 10 ** 6)
+    run.workers.check_equal({'num_classes': found})
+    return found
 
 
 def names_beside(list_path):

@@ -48,8 +48,17 @@ def tell(kind, error, traceback):
     sys.exit(status)
 
 
+def tell_in_notebook(shell, kind, error, traceback, tb_offset=None):
+    """End a notebook's cell likewise; the kernel stays."""
+    with contextlib.suppress(SystemExit):
+        tell(kind, error, traceback)
+
+
 def act_as_script():
-    """Let mistakes end this process with one message, and keep libraries quiet."""
+    """Let mistakes end this script with one message, and keep libraries quiet."""
     sys.excepthook = tell
+    shell = 'IPython' in sys.modules and sys.modules['IPython'].get_ipython()
+    if shell:
+        shell.set_custom_exc((InputError, KeyboardInterrupt), tell_in_notebook)
     cv2.utils.logging.setLogLevel(0)  # its messages name no file; ours do
     logging.getLogger('tensorflow').setLevel(logging.ERROR)

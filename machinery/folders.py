@@ -129,9 +129,9 @@ def report(folder, found, lists, written):
     options = ' '.join('--%s_file %s' % (name, shlex.quote(written[name]))
                        for name in labelled + ['classes'])
     job = '/tmp/' + re.sub(r'[^\w-]+', '_', os.path.basename(os.path.abspath(folder)))
-    print('python finetune.py %s --num_classes %d --learning_rate 0.001 --batch_size '
-          '128 --checkpoint_path %s/checkpoints --filewriter_path %s/tensorboard'
-          % (options, len(found.class_names), job, job))
+    print('python finetune.py %s --learning_rate 0.001 --batch_size 128 '
+          '--checkpoint_path %s/checkpoints --filewriter_path %s/tensorboard'
+          % (options, job, job))
 
 
 def report_ignored(folder, found, lists):

@@ -82,6 +82,15 @@ def read_list(list_path, num_classes, check_files=True):
     return paths, np.array(labels, np.int32), np.array(line_numbers, np.int32)
 
 
+def find_largest_label(list_path):
+    """Return the largest label of a list, -1 if it has none."""
+    largest = -1
+    for _, line in read_lines(list_path):
+        with contextlib.suppress(InputError):  # read_list names all faults
+            largest = max(largest, split_line(line)[1])
+    return largest
+
+
 def split_line(line):
     """Return (path, label) of "path label" or "path,label", or raise an InputError."""
     *path, label = line.rsplit(None, 1)

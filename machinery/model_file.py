@@ -68,6 +68,7 @@ def describe(facts, session, model, pictures, load_image, data, val_data, class_
         preprocessing = {'size': list(data.scale_size), 'margin': data.margin}
         preprocessing['test'] = summarize(session, model, pictures, load_image,
                                           **preprocessing)
+    settings['num_classes'] = len(class_names)
     settings['training pictures'] = count
     settings['optimizer'] = dict(
         {name.lstrip('_'): value for name, value in vars(optimizer).items()

@@ -1,4 +1,5 @@
 """Numbered folders: 1, 2, 3 and so on, a new one for each run of a script."""
+import contextlib
 import os
 import re
 
@@ -41,3 +42,26 @@ def make_run(*folders):
             for path in made:
                 os.rmdir(path)
             number += 1
+
+
+class NewFiles:
+    """New files, in a numbered folder that is made along with the first of them.
+
+    parent: the folder that holds the numbered ones.
+    """
+
+    def __init__(self, parent):
+        self._parent, self._folder = parent, None
+
+    @contextlib.contextmanager
+    def new(self, path, name):
+        """Open a path to write bytes; without one, a file of this name in the folder.
+
+        Raises an InputError if the file exists already, or cannot be written.
+        """
+        if not path:
+            self._folder = self._folder or run_path(self._parent, make_run(self._parent))
+            path = os.path.join(self._folder, name)
+        with input_errors(), open(path, 'xb') as file:
+            yield file
+        print('Wrote %s' % path)

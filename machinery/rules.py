@@ -38,6 +38,12 @@ def is_writable(folder):
     return os.path.isdir(folder) and os.access(folder, os.W_OK)
 
 
+def is_new_file(path):
+    """Tell whether there is no file here yet, in a folder that can be written to."""
+    folder = os.path.dirname(path) or '.'
+    return not os.path.lexists(path) and os.path.isdir(folder) and is_writable(folder)
+
+
 PATH = 'a path', lambda value: type(value) is str and value != ''
 PICTURES = 'a path or a list of paths', lambda value: PATH[1](value) or is_names(value)
 FOLDER = 'a folder to write to, or one that can be made', lambda value: (
@@ -48,6 +54,8 @@ CHECKPOINTS = FOLDER[0] + r', without [ ] * ? or \ in its path', lambda value: (
     FOLDER[1](value) and not re.search(PATTERN, value))
 NEW_FOLDER = 'a folder that does not exist yet and can be made', lambda value: (
     FOLDER[1](value) and not os.path.lexists(value))
+NEW_FILE = 'a file that does not exist yet, in a folder to write to', lambda value: (
+    PATH[1](value) and is_new_file(value))
 OLD_FOLDER = 'a folder', lambda value: PATH[1](value) and os.path.isdir(value)
 LAYERS = 'a list of at least one layer', lambda value: (
     is_names(value) and len(value) > 0)
@@ -65,7 +73,7 @@ SETTINGS = {
     'test_file': Setting(or_none(PATH), True, True),
     'classes_file': Setting(or_none(PATH), True, True),
     'on_bad_image': Setting(one_of('stop', 'skip'), may_change=True),
-    'num_classes': Setting(integer(2, 10 ** 6)),
+    'num_classes': Setting(or_none(integer(2, 10 ** 6))),
     'horizontal_flip': Setting(one_of(True, False)),
     'random_crop': Setting(one_of(True, False)),
     'learning_rate': Setting(number('above 0', lambda value: 0 < value < INFINITY)),
@@ -95,8 +103,9 @@ SETTINGS = {
     'layer': Setting(or_none((
         'the name of a layer', lambda value: type(value) is str))),
     'export_path': Setting(or_none(NEW_FOLDER)),
-    'predictions_file': Setting(PATH), 'confusion_file': Setting(PATH),
-    'features_file': Setting(PATH)}
+    'predictions_path': Setting(FOLDER), 'predictions_file': Setting(or_none(NEW_FILE)),
+    'confusion_file': Setting(or_none(NEW_FILE)),
+    'features_file': Setting(or_none(NEW_FILE))}
 
 
 def setting_of(name, default=None):

@@ -6,6 +6,7 @@ import difflib
 import os
 import re
 
+from machinery import ROOT
 from machinery.errors import InputError, act_as_script
 from machinery.rules import SETTINGS, check_value, setting_of
 
@@ -66,6 +67,20 @@ def find_settings(script):
     return found
 
 
+def check_lists(settings):
+    """Raise an InputError that names the first setting whose list does not exist."""
+    for name in ('train_file', 'val_file', 'test_file'):
+        path = settings[name]
+        if path and not os.path.exists(path):
+            raise InputError('%s = %s: No such file or directory' % (name, path))
+
+
+def is_in_sample(list_path):
+    """Tell whether a list is one of the sample's."""
+    folder = os.path.dirname(os.path.realpath(list_path))
+    return folder == os.path.realpath(os.path.join(ROOT, 'images'))
+
+
 def read_settings(script, arguments, positional=None):
     """Change a script's variables as its command line says, check and return them.
 
@@ -74,7 +89,8 @@ def read_settings(script, arguments, positional=None):
 
     Args:
         script: its globals(); --help shows the comments behind the variables.
-        arguments: list of str, without the name of the script.
+        arguments: list of str, without the name of the script. In a notebook, they are
+            the kernel's, so they are ignored.
         positional: the variable that takes the arguments without an option, as a list.
 
     Raises:
@@ -98,7 +114,8 @@ def read_settings(script, arguments, positional=None):
     if positional:
         parser.add_argument('positional', nargs='*', default=argparse.SUPPRESS,
                             help=argparse.SUPPRESS)
-    namespace, unknown = parser.parse_known_intermixed_args(arguments)
+    namespace, unknown = parser.parse_known_intermixed_args(
+        arguments if '__file__' in script else [])
     if unknown:
         name = unknown[0].split('=')[0]
         close = difflib.get_close_matches(name.lstrip('-'), settings, 1, 0.5)
@@ -117,5 +134,10 @@ def read_settings(script, arguments, positional=None):
 
     for name, value in settings.items():
         check_value(name, value, script[name])
+    train_file, val_file = settings.get('train_file', ''), settings.get('val_file', '')
+    if ('val_file' not in changed and is_in_sample(val_file) and
+            os.path.exists(train_file) and not is_in_sample(train_file)):
+        raise InputError('val_file is still the sample\'s, %s, but train_file is %s: '
+                         'give a val_file of your own' % (val_file, train_file))
     script.update(settings)
     return settings

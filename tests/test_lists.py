@@ -7,9 +7,11 @@ from types import SimpleNamespace
 import pytest
 
 from helpers import ROOT, run_program
+from machinery.class_names import choose_class_names
 from machinery.errors import InputError
 from machinery.lists import (find_pictures, has_labels, list_warnings,
                              read_class_names, read_list)
+from machinery.workers import Workers
 
 
 def make(folder, names):
@@ -71,7 +73,7 @@ def test_folder_of_folders_is_split_by_class(tmp_path):
             ('train.txt', ','), ('val.txt', ','), ('test.txt', ','),
             ('classes.txt', '')]],
         ('python finetune.py --train_file {0}/train.txt --val_file {0}/val.txt '
-         '--test_file {0}/test.txt --classes_file {0}/classes.txt --num_classes 2 '
+         '--test_file {0}/test.txt --classes_file {0}/classes.txt '
          '--learning_rate 0.001 --batch_size 128 --checkpoint_path '
          '/tmp/my_photos/checkpoints --filewriter_path /tmp/my_photos/tensorboard'
          .format(out)).split()]
@@ -362,6 +364,26 @@ def test_class_names_are_one_to_a_line(tmp_path):
         read_class_names(write(tmp_path, 'café\nchat\n', encoding='latin-1'), 2)
     with pytest.raises(InputError, match='none.txt: No such file or directory'):
         read_class_names(str(tmp_path / 'none.txt'), 2)
+
+
+def find(run=None, classes_file='DEFAULT', train_file=None, num_classes=None):
+    run = run or SimpleNamespace(latest=None, is_resumed=False, workers=Workers())
+    return choose_class_names(classes_file, train_file, num_classes, run, 'fc8')
+
+
+def test_number_of_classes_is_that_of_the_names_or_labels(tmp_path):
+    path = write(tmp_path, '# none\npath,label\na.jpg,0\nb 4.jpg 3\nno label\n')
+    names = write(tmp_path, 'cat\ndog\n', 'names')
+    assert find(train_file=path) == ['0', '1', '2', '3']
+    assert find(train_file=write(tmp_path, 'a.jpg 9999999')) == find(num_classes=10 ** 6)
+    assert find(train_file=write(tmp_path, 'a.jpg 0')) == ['0', '1']  # and a warning
+    assert find(train_file=path, classes_file=names) == ['cat', 'dog']
+    assert find(train_file=path, classes_file=None, num_classes=3) == ['0', '1', '2']
+    os.rename(names, str(tmp_path / 'classes.txt'))
+    assert find(train_file=path) == ['cat', 'dog']
+    assert find(train_file=path, classes_file=None) == ['0', '1']
+    with pytest.raises(InputError, match='num_classes is None, must be'):
+        find()
 
 
 def test_shared_pictures_and_missing_classes_are_warned_about(tmp_path):

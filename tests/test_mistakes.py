@@ -84,7 +84,8 @@ def test_a_wrong_value_at_the_top_of_a_script_is_named(tmp_path, line, words):
 
 
 @pytest.mark.parametrize('argument, message', [
-    ('--train_file=gone.txt', 'gone.txt: No such file or directory'),
+    ('--train_file=gone.txt', 'train_file = gone.txt: No such file or directory'),
+    ('--test_file=gone.txt', 'test_file = gone.txt: No such file or directory'),
     ('--train_file=', "--train_file: '' is not a path"),
     ('--val_file=.', "'.': is not a regular file"),
     ('--train_file=/dev/zero', "'/dev/zero': is not a regular file"),
@@ -120,7 +121,8 @@ def test_finetune_names_what_is_wrong(tmp_path, folder, argument, message):
     if (folder / value).is_file() or (folder / (value + '.index')).is_file():
         argument = '%s=%s' % (name, folder / value)
         message = message.replace('./', '%s/' % folder)
-    status, output = finetune(str(tmp_path), '--weights_path=None', argument)
+    status, output = finetune(str(tmp_path), '--weights_path=None', '--num_classes=3',
+                              '--val_file=images/val.txt', argument)
     assert_one_message(status, output, message)
     assert 'Epoch' not in output and not os.listdir(str(tmp_path))
 

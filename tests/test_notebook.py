@@ -1,4 +1,5 @@
 import os
+import re
 
 import nbclient
 import nbformat
@@ -38,6 +39,42 @@ def test_notebook_runs_from_top_to_bottom():
 def test_notebook_is_committed_as_run():
     assert os.path.getsize(NOTEBOOK) < 500000
     check(nbformat.read(NOTEBOOK, 4))
+
+
+def cell_of(name, **variables):
+    """Return a cell with the text of a script, with other values at its top."""
+    with open(os.path.join(ROOT, name), encoding='utf-8') as file:
+        text = file.read()
+    for variable, value in variables.items():
+        text, count = re.subn(r'(?m)^%s = .*?(?=  #|$)' % variable,
+                              '%s = %r' % (variable, value), text)
+        assert count == 1, variable
+    return nbformat.v4.new_code_cell(text)
+
+
+def test_scripts_run_in_cells_one_after_another(tmp_path, start_file):
+    """A mistake is one message, and the kernel's own arguments are ignored."""
+    first, second, log, predictions = [
+        str(tmp_path / name) for name in ('first', 'second', 'log', 'predictions')]
+    job = dict(train_file='images/test.txt', weights_path=start_file, num_epochs=1,
+               filewriter_path=log)
+    cells = [
+        cell_of('finetune.py', checkpoint_path=first, **job),
+        cell_of('finetune.py', checkpoint_path=first, **dict(job, batch_size=0)),
+        cell_of('finetune.py', checkpoint_path=second, **job),
+        cell_of('predict.py', checkpoint=first, predictions_path=predictions),
+        cell_of('predict.py', checkpoint=second, predictions_path=predictions,
+                layer='fc7')]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    nbclient.NotebookClient(notebook, timeout=300, allow_errors=True, resources={
+        'metadata': {'path': ROOT}}).execute()
+    assert {output.output_type for output in outputs(notebook)} == {'stream'}
+    texts = [''.join(output.text for output in cell.outputs) for cell in cells]
+    for text, expected in zip(texts, ['Epoch 1/1: validation', None,
+                                      'Epoch 1/1: validation', 'of 27 pictures',
+                                      'Wrote %s/2/features.npz' % predictions]):
+        assert not expected or expected in text, text
+    assert texts[1] == 'batch_size is 0, must be an integer in 1..100000\n'
 
 
 def test_class_names_are_in_the_order_of_caffe():

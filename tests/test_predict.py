@@ -17,6 +17,7 @@ from machinery import export
 from machinery.class_names import find_class_names
 from machinery.export import preprocess, resize
 from machinery.lists import read_list
+from machinery.numbered import list_runs
 from machinery.pictures import decode_image
 from machinery.tf1 import tf
 
@@ -41,7 +42,9 @@ def images_of(paths):
 
 
 def rows():
-    with open('predictions.csv', newline='', encoding='utf-8',
+    """Return the rows of the newest table."""
+    path = 'predictions/%d/predictions.csv' % list_runs('predictions')[-1]
+    with open(path, newline='', encoding='utf-8-sig',
               errors='surrogateescape') as file:
         return list(csv.DictReader(file))
 
@@ -104,7 +107,8 @@ def test_list_is_classified(trained, expected):
 def test_sample_is_found_from_any_folder(trained):
     status, output = predict('--checkpoint=' + trained[0])
     assert status == 0 and 'of 27 pictures' in output
-    assert {'predictions.csv', 'confusion_matrix.png'} <= set(os.listdir('.'))
+    assert set(os.listdir('predictions/1')) == {'predictions.csv',
+                                                'confusion_matrix.png'}
 
 
 def test_list_with_labels_is_scored(trained, expected):
@@ -125,9 +129,21 @@ def test_list_with_labels_is_scored(trained, expected):
     with open('c', 'rb') as file:
         assert file.read().startswith(b'\x89PNG')
     assert 'Top-5' not in output
-    status, output = predict(CAT, '--checkpoint=' + trained[0], '--confusion_file=c')
-    assert os.path.exists('c') and 'true_class' not in rows()[0]
-    assert 'Warning: c is of an earlier list\n' in output
+    status, output = predict(CAT, '--checkpoint=' + trained[0])
+    assert status == 0 and 'true_class' not in rows()[0]
+    assert os.listdir('predictions/2') == ['predictions.csv']
+
+
+def test_each_call_writes_all_to_a_new_folder_and_prints_some(trained):
+    for number in (1, 2):
+        status, output = predict(TEST, '--checkpoint=' + trained[0])
+        path = 'predictions/%d/predictions.csv' % number
+        assert status == 0 and 'Wrote %s\n' % path in output
+        assert len(rows()) == 27 and output.count('test_') == 20
+        assert '\n… and 7 more in the table\n' in output
+        with open(path, 'rb') as file:  # which Excel takes for UTF-8
+            assert file.read().startswith(b'\xef\xbb\xbfpath,')
+    assert os.listdir('.') == ['predictions']
 
 
 def test_list_of_other_classes_is_noticed(trained):
@@ -195,7 +211,7 @@ def test_pictures_must_be_prepared_as_in_training(trained, monkeypatch, kind, ex
     assert ('prepared in another way' in output) == bool(kind)
     assert not kind or 'Traceback' not in output
     assert set(os.listdir('.')) == (set() if kind else {
-        'served' if export else 'predictions.csv'})
+        'served' if export else 'predictions'})
 
 
 @pytest.mark.parametrize('mean, complaint', [
@@ -211,7 +227,7 @@ def test_model_file_of_an_earlier_version_tells_the_mean(trained, mean, complain
         json.dump(model, file)
     status, output = predict(CAT, '--checkpoint=copy')
     assert status == (2 if complaint else 0), output
-    assert (complaint or 'Wrote predictions.csv') in output
+    assert (complaint or 'Wrote predictions/1/predictions.csv') in output
     assert ('copy/model_best.ckpt was trained' in output) == bool(complaint)
 
 
@@ -434,17 +450,22 @@ def test_export_writes_a_new_folder_and_nothing_else(trained, served):
     assert os.listdir(os.path.dirname(served)) == ['1']
     assert 'saved_model.pb' in files(served)
     status, output = predict('--export_path=' + served, '--checkpoint=' + trained[0])
-    assert not os.path.exists('predictions.csv')
+    assert not os.path.exists('predictions')
     assert status == 2 and 'export_path' in output
     assert 'None or a folder that does not exist yet' in output
 
 
 @pytest.mark.parametrize('arguments, complaint', [
     ([os.path.join(IMAGES, 'SOURCES.md')], 'No picture could be read'),
-    ([CAT, '--predictions_file=none/p.csv'], 'none/p.csv: No such file'),
-    ([TEST, '--confusion_file=none/c.png'], 'none/c.png: No such file'),
-    ([CAT, '--layer=fc8', '--features_file=none/f'], 'none/f: No such file')])
+    ([CAT, '--predictions_path=taken'], "'taken' is not a folder to write to"),
+    ([CAT, '--predictions_file=none/p'], "'none/p' is not None or a file that does"),
+    ([CAT, '--predictions_file=taken'], "'taken' is not None or a file that does not"),
+    ([TEST, '--confusion_file=taken'], "'taken' is not None or a file that does not"),
+    ([CAT, '--layer=fc8', '--features_file=taken'], "'taken' is not None or a file")])
 def test_mistakes_are_told_without_a_traceback(trained, arguments, complaint):
+    with open('taken', 'w') as file:
+        file.write('mine')
     status, output = predict('--checkpoint=' + trained[0], *arguments)
     assert status == 2 and complaint in output and 'Traceback' not in output
-    assert not {'p.csv', 'c.png', 'f'} & set(files('.'))
+    assert ('Network' in output) == ('No picture' in complaint)  # or told at once
+    assert os.listdir('.') == ['taken'] and open('taken').read() == 'mine'

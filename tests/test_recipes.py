@@ -238,6 +238,10 @@ def test_batches_of_your_own(edited):
     train_file, val_file = [path.split('=')[1] for path in scripts.lists[:2]]
     (scripts.folder / 'mine.py').write_text(MINE % (train_file, val_file))
     scripts.lists = ['--train_file=gone', '--val_file=gone', scripts.lists[2]]
+    status, output = run_program(str(scripts.folder / 'finetune.py'), *(
+        JOB + scripts.lists + outputs_in(scripts.folder / 'x')))
+    assert status == 2 and 'num_classes is None, must be an integer if' in output
+    scripts.lists.append('--num_classes=3')
     out, output = scripts.finetune('out', same_start)
     assert output.count('With your own batches there is no picture check') == 1
     assert same(variables(out), expected)
@@ -264,7 +268,7 @@ def test_batches_of_your_own_as_the_recipe_says(edited, arguments):
     scripts = edited('Batches of your own')
     (scripts.folder / 'mine.py').write_text(block('Batches of your own', 'python'))
     (scripts.folder / 'images').symlink_to(os.path.join(ROOT, 'images'))
-    _, output = scripts.finetune('out', '--batch_size=2', *arguments)
+    _, output = scripts.finetune('out', '--batch_size=2', '--num_classes=3', *arguments)
     assert 'Epoch 2/2: validation' in output
     sys.modules.pop('mine')
 
@@ -326,7 +330,8 @@ def test_nearest_neighbours(edited, plain):
     shutil.copy(picture, again)
     status, output = run_program(
         str(scripts.folder / 'predict.py'), picture, os.path.join(ROOT, 'images'),
-        again, '--layer=fc7', '--checkpoint=%s/new/checkpoints' % plain)
+        again, '--layer=fc7', '--features_file=features.npz',
+        '--checkpoint=%s/new/checkpoints' % plain)
     assert status == 0, output
     lines = []
     exec(code, {'np': np, 'print': lines.append})

@@ -281,8 +281,8 @@ def test_class_names_are_kept_without_their_file(tmp_path, uninterrupted):
         (tmp_path / 'test.txt').write_text(''.join(
             os.path.join(ROOT, 'images', line) for line in file))
     (tmp_path / 'classes.txt').write_text('x\ny\n')
-    status, output = finetune(str(tmp_path), *JOB, '--num_epochs=1', (
-        '--train_file=%s' % (tmp_path / 'test.txt')))
+    status, output = finetune(str(tmp_path), *JOB, '--num_epochs=1', '--num_classes=3',
+                              '--train_file=%s' % (tmp_path / 'test.txt'))
     assert 'classes.txt names 2 classes, but num_classes is 3, so' in output
     (tmp_path / 'classes.txt').unlink()
     output = run(str(tmp_path / 'x'), '--resume=%s/model_epoch3.ckpt' % folder,
@@ -290,6 +290,18 @@ def test_class_names_are_kept_without_their_file(tmp_path, uninterrupted):
     assert 'class_names was' not in output
     with open(str(tmp_path / 'x' / 'new' / 'checkpoints' / '1' / 'model.json')) as file:
         assert json.load(file)['class_names'] == ['brick', 'grass', 'gravel']
+
+
+def test_number_of_classes_is_found_and_kept(tmp_path, uninterrupted):
+    """classes.txt names three; the list of bricks, without it, has labels of 0 alone."""
+    bricks = os.path.join(ROOT, 'images', 'textures', 'brick', 'test_01.jpg')
+    (tmp_path / 'bricks.txt').write_text(bricks + ' 0\n')
+    output = run(str(tmp_path), '--train_file=%s' % (tmp_path / 'bricks.txt'),
+                 '--resume=' + checkpoint_of(uninterrupted, 3), '--num_epochs=4')
+    assert 'num_classes' not in output and 'Epoch 4/4' in output
+    for folder in (uninterrupted, str(tmp_path)):
+        with open(folder + '/new/checkpoints/1/model.json') as file:
+            assert json.load(file)['settings']['num_classes'] == 3
 
 
 def test_weights_that_are_not_finite_are_refused(tmp_path, uninterrupted):
@@ -383,7 +395,8 @@ def test_resume_takes_the_newest_checkpoint_that_is_whole(tmp_path, uninterrupte
         assert json.load(file)['num_classes'] == 3
 
 
-def test_damaged_model_file_is_named(tmp_path, uninterrupted):
+def test_damaged_model_file_is_named(tmp_path, uninterrupted, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     folder = shutil.copytree(uninterrupted + '/new/checkpoints/1', str(tmp_path / 'a'))
     for text in ('', '[]', '{"settings'):
         with open(folder + '/model.json', 'w') as file:
@@ -545,7 +558,8 @@ def lists(tmp_path):
         (tmp_path / (name + '.txt')).write_text(
             ''.join('%s %d\n' % (path, i % 2) for i, path in enumerate(part)))
     return ['--train_file=%s' % (tmp_path / 'train.txt'),
-            '--val_file=%s' % (tmp_path / 'val.txt'), '--num_epochs=1']
+            '--val_file=%s' % (tmp_path / 'val.txt'), '--num_epochs=1',
+            '--num_classes=3']
 
 
 def test_all_bad_pictures_are_told_before_the_first_step(tmp_path, lists):
@@ -636,5 +650,5 @@ def test_constant_predictions_are_pointed_out(tmp_path):
     bricks = ['%s/test_%02d.jpg' % (folder, number) for number in range(1, 10)]
     (tmp_path / 'bricks.txt').write_text(''.join(path + ' 0\n' for path in bricks))
     output = run(str(tmp_path), '--train_file=%s' % (tmp_path / 'bricks.txt'),
-                 '--num_epochs=1', '--learning_rate=1')
+                 '--num_classes=3', '--num_epochs=1', '--learning_rate=1')
     assert 'Warning: all predictions are class 0\n' in output

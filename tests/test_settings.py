@@ -148,6 +148,25 @@ batch_size = 5
             'sizes', 'num_classes', 'val_file', 'top_k']
 
 
+def test_validation_list_of_the_sample_with_ones_own_training_list(tmp_path,
+                                                                   monkeypatch):
+    """It is a mistake, unless one asks for it, or the training list is gone, too."""
+    script = dict(__file__=os.path.join(ROOT, 'finetune.py'), __doc__='')
+    with open(script['__file__']) as file:
+        exec(file.read().split('settings = ')[0], script)
+    own = str(tmp_path / 'images' / 'train.txt')
+    (tmp_path / 'images').mkdir()
+    (tmp_path / 'images' / 'train.txt').write_text('')
+    message = "val_file is still the sample's, .*images/val.txt, but train_file is "
+    for folder, arguments in [(ROOT, ['--train_file=' + own]), (str(tmp_path), [])]:
+        monkeypatch.chdir(folder)
+        with pytest.raises(InputError, match=message):
+            read_settings(dict(script), arguments)
+        read_settings(dict(script), arguments + ['--val_file=images/val.txt'])
+        read_settings(dict(script), ['--train_file=gone.txt'])
+        read_settings(dict(script), ['--train_file=%s/images/test.txt' % ROOT])
+
+
 @pytest.mark.parametrize('name', ['finetune.py', 'predict.py'])
 def test_every_setting_has_a_comment_and_a_row_in_the_table(name):
     comments = find_settings({'__file__': os.path.join(ROOT, name)})

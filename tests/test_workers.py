@@ -16,7 +16,7 @@ from alexnet import AlexNet
 from datagenerator import ImageDataGenerator, load_image, normalize
 from helpers import (ROOT, Program, checkpoint_of, files, finetune, outputs_in, same,
                      tensors, tf_configs)
-from machinery import workers as workers_module
+from machinery import class_names, workers as workers_module
 from machinery.batches import Batch
 from machinery.cluster import find_tasks
 from machinery.errors import InputError
@@ -160,7 +160,7 @@ def test_workers_drop_different_units(tmp_path, two, module_path):
     (tmp_path / 'list.txt').write_text(2 * (picture + ' 1\n'))
     statuses, outputs = finish(start(
         tmp_path, 2, '--dropout_rate=0.5', '--train_file=%s' % (tmp_path / 'list.txt'),
-        '--num_epochs=1', '--weights_path=' + weights))
+        '--num_epochs=1', '--num_classes=3', '--weights_path=' + weights))
     assert statuses == (0, 0), outputs
     model = AlexNet(tf.placeholder(tf.float32, [None, 227, 227, 3]), 1., 3, [], weights)
     with tf.Session() as session:
@@ -300,6 +300,26 @@ def guarded(workers, epoch, count, fault=None):
              for features, _ in run.guard(batches(), epoch)]
     assert closed == [True]
     return run, found
+
+
+def test_number_of_classes_is_the_same_for_all(pair, tmp_path, monkeypatch):
+    """They compare what they find; a resumed run has that of the chief's checkpoint."""
+    monkeypatch.setattr(class_names, 'num_classes_of', lambda path, layer: 5)
+
+    def find(workers, session):
+        workers.finish = lambda: None  # not yet
+        run = SimpleNamespace(latest=None, is_resumed=False, workers=workers)
+        path = str(tmp_path / ('%d.txt' % workers.rank))
+        with open(path, 'w') as file:
+            file.write('a.jpg %d\n' % (3 + workers.rank))
+        with pytest.raises(InputError) as error:
+            class_names.find_num_classes(None, path, run, 'fc8')
+        assert re.match('num_classes differs between chief 0 .* and worker 0 .*; here '
+                        'it is %d$' % (4 + workers.rank), str(error.value))
+        run.is_resumed, run.latest = True, None if workers.rank else 'latest'
+        del workers.finish
+        return class_names.find_num_classes(None, path, run, 'fc8')
+    assert pair(find) == [5, 5]
 
 
 def test_guard_waits_for_the_worker_with_more_batches_to_evaluate(pair):
