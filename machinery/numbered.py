@@ -51,7 +51,7 @@ class NewFiles:
     """
 
     def __init__(self, parent):
-        self._parent, self._folder = parent, None
+        self._parent, self._number = parent, None
 
     @contextlib.contextmanager
     def new(self, path, name):
@@ -60,8 +60,8 @@ class NewFiles:
         Raises an InputError if the file exists already, or cannot be written.
         """
         if not path:
-            self._folder = self._folder or run_path(self._parent, make_run(self._parent))
-            path = os.path.join(self._folder, name)
+            self._number = self._number or make_run(self._parent)
+            path = os.path.join(run_path(self._parent, self._number), name)
         with input_errors(), open(path, 'xb') as file:
             yield file
         print('Wrote %s' % path)
