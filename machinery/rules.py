@@ -96,8 +96,8 @@ SETTINGS = {
     'keep': Setting(integer(1, 10 ** 6), may_change=True),
     'resume': Setting((
         'True, False, the number of a run from 1, or the path of a checkpoint',
-        lambda value: type(value) is bool or PATH[1](value) or
-        type(value) is int and value > 0), True, True),
+        lambda value: type(value) is bool or type(value) is int and value > 0 or
+        PATH[1](value) and not value.isdigit()), True, True),
     'checkpoint': Setting(PATH), 'pictures': Setting(PICTURES, is_sample=True),
     'top_k': Setting(integer(1, 10 ** 6)),
     'layer': Setting(or_none((

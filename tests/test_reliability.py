@@ -379,7 +379,8 @@ def test_resume_takes_the_newest_checkpoint_that_is_whole(tmp_path, uninterrupte
     best = folder / 'model_best.ckpt.index'
     best.write_bytes(bytes(100))
     (folder / 'model.json').write_text('')
-    output = run(str(tmp_path), '--resume=True')
+    with all_checkpoints_kept() as keep:
+        output = run(str(tmp_path), '--resume=True', *keep)
     for name in ('model_epoch3.ckpt', 'model_best.ckpt'):
         assert 'Renamed to %s/damaged_%s\n' % (folder, name) in output
     assert 'Resuming from %s/model_epoch2.ckpt\n' % folder in output
@@ -618,7 +619,7 @@ def test_picture_that_vanishes_loses_nothing(tmp_path, uninterrupted, vanishing,
                               react=vanishing(range(0, 27, 2), word))
     assert status == 2 and 'jpg: No such file or directory' in output, output
     assert 'list.txt, line ' in output and 'Traceback' not in output
-    assert 'saved %s/out/new/checkpoints/%s.' % (tmp_path, saved) in output
+    assert 'saved %s/out/new/checkpoints/1/%s.' % (tmp_path, saved) in output
     for path in glob.glob(str(tmp_path / 'gone_*')):
         os.replace(path, path.replace('gone_', ''))
     output = run(tmp_path / 'out', *arguments)
