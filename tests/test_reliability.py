@@ -528,7 +528,7 @@ def test_damaged_checkpoint_is_a_clear_error(tmp_path):
         assert output.endswith('%s: none of the checkpoints can be read\n' % folder)
     for number, complaint in [(2, 'resume is 2, but %s has no such run with a '
                                   'checkpoint; it has 1, 3\n' % folder.parent),
-                              (0, 'resume is 0, must be True, False, the number')]:
+                              (0, 'resume: \'0\' is not True, False, the number of a run from 1')]:
         status, output = finetune(str(tmp_path), '--resume=%d' % number, *JOB)
         assert status == 2 and complaint in output
 
@@ -624,8 +624,8 @@ def test_picture_that_vanishes_loses_nothing(tmp_path, uninterrupted, vanishing,
         os.replace(path, path.replace('gone_', ''))
     output = run(tmp_path / 'out', *arguments)
     assert 'Resuming from' in output
-    for name in ('model_epoch1', 'model_epoch3', 'model_best'):
-        assert same(*[tensors('%s/new/checkpoints/%s.ckpt' % (folder, name))
+    for name in (3, 'best'):
+        assert same(*[tensors(checkpoint_of(folder, name))
                       for folder in (uninterrupted, tmp_path / 'out')])
 
 
