@@ -48,7 +48,7 @@ def checked_batches(data, batch_size, epoch, start):
     end, name = start, type(data).__name__
     for images, labels in data.batches(batch_size, epoch, start):
         images, labels = np.asarray(images), np.asarray(labels)
-        is_batch = images.ndim == 4 and labels.ndim == 2
+        is_batch = images.shape[1:] == (227, 227, 3) and labels.ndim == 2
         if not is_batch or not 0 < len(images) == len(labels):
             raise InputError(
                 'After %d of %d samples, batches() of %s yields images %s and labels '

@@ -252,12 +252,15 @@ def test_next_batch_goes_on_after_a_bad_one(tmp_path):
     assert data.next_batch(1)[1].tolist() == [[1, 0]]
 
 
+IMAGES = np.zeros((2, 227, 227, 3), np.uint8)
+
+
 class Mine:
     """Batches of one's own."""
     paths = ['mine']  # an attribute of its own, which means nothing to us
     data_size = 5
 
-    def __init__(self, image=np.zeros((2, 8, 8, 3), np.uint8), label=np.eye(2)):
+    def __init__(self, image=IMAGES, label=np.eye(2)):
         self.batch = image, label
 
     def batches(self, batch_size, epoch=0, start=0):
@@ -267,10 +270,11 @@ class Mine:
 
 @pytest.mark.parametrize('data, complaint', [
     (Mine(), 'Mine ends after 4 of data_size = 5 samples'),
-    (Mine(np.zeros((2, 8, 8, 3))), 'images are float64, must be uint8'),
+    (Mine(np.float64(IMAGES)), 'images are float64, must be uint8'),
     (Mine(label=np.array([0, 1])), r'After 0 of 5 samples, batches\(\) of Mine yields'),
+    (Mine(IMAGES[:, :100]), r'images \(2, 100, 227, 3\) and labels \(2, 2\); expected'),
     (Mine(label=np.eye(3)), r'labels \(3, 3\); expected \(n, 227, 227, 3\) and'),
-    (Mine(np.zeros((3, 8, 8, 3), np.uint8), np.eye(3)), 'yields more than data_size')])
+    (Mine(IMAGES[[0, 0, 0]], np.eye(3)), 'yields more than data_size')])
 def test_wrong_batches_of_ones_own_are_named(data, complaint):
     with pytest.raises(InputError, match=complaint):
         list(Features(data, lambda images: images).batches(2))

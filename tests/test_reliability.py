@@ -293,7 +293,7 @@ def test_class_names_are_kept_without_their_file(tmp_path, uninterrupted):
 
 
 def test_number_of_classes_is_found_and_kept(tmp_path, uninterrupted):
-    """classes.txt names three; the list of bricks, without it, has 0 alone."""
+    """classes.txt names three; the list to resume with has one label and no names."""
     bricks = os.path.join(ROOT, 'images', 'textures', 'brick', 'test_01.jpg')
     (tmp_path / 'bricks.txt').write_text(bricks + ' 0\n')
     output = run(str(tmp_path), '--train_file=%s' % (tmp_path / 'bricks.txt'),
