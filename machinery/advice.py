@@ -36,8 +36,8 @@ def find_overfitting(history, count):
     if trained - validated < max(0.05, 2 * error):
         return None
     line = ('Overfitting: accuracy %.2f on training pictures, %.2f in validation. Try '
-            'more pictures, random_crop, a higher dropout_rate or fewer train_layers'
-            % (trained, validated))
+            'more pictures, random_crop = True, a higher dropout_rate, fewer '
+            'train_layers' % (trained, validated))
     losses = losses_of(history, 1)
     best = min(losses, key=losses.get, default=last)
     if best != last and losses[last] > 1.05 * losses[best]:
@@ -85,8 +85,8 @@ def compare_with_common(true, predicted, class_names):
     if is_common.all() or won - lost > 2 * math.sqrt(won + lost):
         return None
     return ('Accuracy %.2f in validation is not clearly above %.2f, which always '
-            'predicting %s gives. Try another learning_rate, more epochs or more '
-            'pictures' % (is_hit.mean(), is_common.mean(), class_names[common]))
+            'predicting %s gives. Try another learning_rate, or more pictures'
+            % (is_hit.mean(), is_common.mean(), class_names[common]))
 
 
 def find_missed(true, predicted, class_names):
@@ -95,16 +95,15 @@ def find_missed(true, predicted, class_names):
     counts = Counter(true.tolist())
     for label in true[is_hit].tolist():
         counts.pop(label, None)
-    missed = ['%s (%d)' % (class_names[label], count)
+    missed = ['%s (of %d)' % (class_names[label], count)
               for label, count in counts.most_common()
               if (1 - is_hit.mean()) ** count < 0.05]
     if not missed:
         return None
     if len(missed) > 3:
         missed[3:] = ['%d more' % (len(missed) - 3)]
-    return ('Validation pictures without a hit: all of %s. Check their labels, add '
-            'pictures of them, or give them a weight (docs/recipes.md)'
-            % ', '.join(missed))
+    return ('Not one hit in validation: %s. Check their labels, add pictures of them, '
+            'or give them a weight (docs/recipes.md)' % ', '.join(missed))
 
 
 def find_confused(true, predicted, class_names):
@@ -113,6 +112,6 @@ def find_confused(true, predicted, class_names):
     pairs = Counter(zip(true[is_wrong].tolist(), predicted[is_wrong].tolist()))
     if not pairs:
         return None
-    return 'Most frequent mistakes: %s. worst_mistakes in TensorBoard shows some' % (
+    return 'Most frequent mistakes: %s. Check their labels, or add pictures' % (
         ', '.join('%s as %s (%d)' % (class_names[label], class_names[other], count)
                   for (label, other), count in pairs.most_common(5)))

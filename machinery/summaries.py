@@ -108,11 +108,10 @@ def unless_lost(method):
 
 
 class Summaries:
-    """Curves of a run of the script, in subfolders, which TensorBoard also calls runs.
+    """TensorBoard's files of a run, if enabled: curves in subfolders, settings above.
 
-    These are "train", "validation" and "train without dropout". The folder itself has
-    the settings, by which the page HParams compares runs. A run that is_resumed expects
-    the event files of its earlier part there.
+    The settings are for the page HParams, which finds the scores in the subfolders. A
+    run that is_resumed expects the event files of its earlier part there.
     """
 
     def __init__(self, folder, enabled, is_resumed):
@@ -124,15 +123,11 @@ class Summaries:
 
     @unless_lost
     def start(self, step, settings, model, features, class_names):
-        """Add settings (a dict), the graph, a table of the layers and a training batch.
-
-        features are those of the training list.
-        """
+        """Add settings (a dict), graph, layers, and a batch of the training list."""
         lock(self._folder)
         self._start, self._class_names = step + 1, class_names
-        self._first_layer, *_ = model.variables.values()
-        # TensorBoard believes the first settings that it reads, so a resumed run must
-        # not have two such files.
+        self._weights = next(iter(model.variables.values()))[0]
+        # TensorBoard believes the first settings that it reads.
         self._session = EventFile(self._folder, 'settings')
         self._session.add(summary=hparams.session_start_pb(as_hparams(settings)))
         graph = tf.get_default_graph().as_graph_def(add_shapes=True)
@@ -143,12 +138,8 @@ class Summaries:
                              metadata=tf.SummaryMetadata(plugin_data=is_text))
             for tag, text in [('settings', as_table(settings)),
                               ('layers', '```\n%s\n```' % layer_table(model))]])
-
-        def draw():
-            """Draw the first training batch, as the network gets it."""
-            batch = next(features.images(16))
-            return draw_batch(batch.images[:16], batch.labels[:16], class_names)
-        self._add_picture('train', step, 'batch', draw)
+        self._add_picture('train', step, 'batch',
+                          lambda: draw_batch(features, class_names))
 
     @unless_lost
     def add(self, run, step, *summaries, **scalars):
@@ -164,15 +155,15 @@ class Summaries:
 
         features and values (see draw_mistakes) are those of the validation list.
         """
-        names, (variable, *_) = self._class_names, self._first_layer
+        names = self._class_names
         self._add_picture('validation', step, 'confusion_matrix',
                           lambda: draw_confusions(values['true'], values['predicted'],
                                                   names))
-        filters = tf.get_default_session().run(variable)
+        layer = self._weights.op.name.split('/')[-2]
+        filters = tf.get_default_session().run(self._weights)
         if not np.array_equal(filters, self._filters):
             self._filters = filters
-            self._add_picture('validation', step,
-                              variable.op.name.split('/')[-2] + '_filters',
+            self._add_picture('validation', step, layer + '_filters',
                               lambda: draw_filters(filters))
         if has_files(features.data):
             self._add_picture('validation', step, 'worst_mistakes',
@@ -186,8 +177,8 @@ class Summaries:
     @unless_lost
     def finish(self):
         """Mark the run as finished, and let other runs write here."""
-        self._session.add(summary=hparams.session_end_pb(api_pb2.STATUS_SUCCESS))
         unlock(self._folder)
+        self._session.add(summary=hparams.session_end_pb(api_pb2.STATUS_SUCCESS))
 
     def _file(self, run):
         """Return the event file of a run, made when it is first needed."""

@@ -71,8 +71,8 @@ def test_trouble_with_drawings_is_one_warning(tmp_path, capsys):
     """As without predictions; the others are drawn."""
     summaries = Summaries(str(tmp_path), True, False)
     filters = tf.get_variable('a/weights', [3, 3, 1, 5])
-    model = SimpleNamespace(variables={'a': [filters]}, WEIGHTS_PATH=None, SKIP_LAYER=[],
-                            train_layers=[])
+    model = SimpleNamespace(variables={'a': [filters]}, WEIGHTS_PATH=None,
+                            SKIP_LAYER=[], train_layers=[])
     summaries.start(0, {}, model, None, [])
     with tf.Session() as session:
         for _ in range(2):
