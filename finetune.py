@@ -7,14 +7,15 @@ import sys
 
 from alexnet import AlexNet, LAYERS
 from datagenerator import CROP_MARGIN, ImageDataGenerator, load_image, normalize
+from machinery.batches import select_unchanged
 from machinery.class_names import choose_class_names
 from machinery.download import fetch_if_missing
 from machinery.features import Features
 from machinery.pictures import check_pictures
+from machinery.progress import ProgressBar, as_text
 from machinery.run import Run
 from machinery.settings import check_lists, read_settings
-from machinery.summaries import (ProgressBar, Summaries, add_summaries, as_text,
-                                 layer_table)
+from machinery.summaries import Summaries, add_summaries, layer_table
 from machinery.tf1 import tf
 from machinery.workers import start_workers
 
@@ -58,7 +59,7 @@ workers = start_workers(settings)  # just this one, unless TF_CONFIG names more
 run = Run(checkpoint_path, filewriter_path, resume, keep, settings, workers)
 summaries = Summaries(run)
 
-# Data: each worker reads its share of the lists, to train in a new order every epoch.
+# Data: each worker reads its share of the lists; only training pictures are shuffled.
 check_lists(settings)
 class_names = choose_class_names(classes_file, train_file, num_classes, run, LAYERS[-1])
 num_classes = len(class_names)
@@ -86,8 +87,8 @@ model = AlexNet(x, keep_prob, num_classes,
                 train_layers if skip_layers is None else skip_layers, weights_path,
                 train_layers, dropout_seed=[seed + workers.rank, global_step])
 variables = [variable for layer in train_layers for variable in model.variables[layer]]
-# The trained layers are fed with the frozen ones' output, which depends on the picture
-# alone, so it need not be computed in every epoch. If nothing is frozen: with pictures.
+# The trained layers are fed with the output of the frozen ones, which is computed once
+# per picture. If nothing is frozen, the network is fed with pictures.
 fed = pictures if model.bottleneck is model.X else model.bottleneck
 
 with tf.name_scope('scores'):  # one value per picture; add yours here
@@ -129,10 +130,9 @@ def forward(images):
 
 def evaluate(batches):
     """Return the mean of each score of a list, and {name: a value per picture}."""
-    results = []
-    for features, labels in run.guard(batches):
-        feed = {fed: features, y: labels, keep_prob: 1.}
-        results.append(session.run({**scores, **predictions}, feed))
+    results = [session.run({**scores, **predictions},
+                           {fed: features, y: labels, keep_prob: 1.})
+               for features, labels in run.guard(batches)]
     values = {name: workers.gather([result[name] for result in results])
               for name in results[0]}
     return {name: values[name].mean(dtype='float64') for name in scores}, values
@@ -143,16 +143,17 @@ check_pictures([train_data, val_data, test_data], on_bad_image, workers)
 limit = cache_limit / 2 if cache_features and fed is not pictures else None
 train_features, val_features = [Features(data, forward, limit, cache_dir)
                                 for data in (train_data, val_data)]
+seen = select_unchanged(train_features)  # None for batches of your own
 
 with run.session(initialize) as session:
     run.record(model, pictures, [y, rate, keep_prob], load_image, train_data, val_data,
                class_names, optimizer)
     step = int(session.run(global_step))
-    summaries.start(step, settings, layer_table(model))
-    summaries.draw_batch(step, train_features, class_names)
+    summaries.start(step, settings, model, train_features, class_names)
+    bar = ProgressBar(run, num_epochs, train_data.data_size, display_step, class_names)
 
     for epoch in range(run.epoch, num_epochs + 1):
-        bar = ProgressBar(run, epoch, num_epochs, train_data.data_size, display_step)
+        bar.start(epoch)
         # guard() saves a checkpoint and ends the run on Ctrl-C or if a picture is gone.
         batches = train_features.batches(batch_size, epoch, run.start_of(epoch))
         for features, labels in run.guard(batches, epoch):
@@ -165,26 +166,28 @@ with run.session(initialize) as session:
                                            keep_prob: 1. - dropout_rate})
             run.stop_unless_finite(result['means'], rate_of(epoch))
             if 'summary' in result:
-                summaries.add('train', step, result['summary'])
-                summaries.add('train', step, session.run(histograms))
+                summaries.add('train', step, result['summary'], session.run(histograms))
             bar.update(step, result['means'])
 
-        # Score pictures that the network was not trained on, without dropout.
+        # Score pictures that it was not trained on, and some that it was; no dropout.
         val_means, val_values = evaluate(val_features.batches(batch_size))
+        seen_means = evaluate(seen.batches(batch_size))[0] if seen else {}
         run.stop_unless_finite(val_means, rate_of(epoch))
         # The best checkpoint has the highest score. For the lowest loss instead, write
         # negative_loss=-val_means['cross_entropy'].
         run.save(session, epoch, accuracy=val_means['accuracy'])
-        bar.report(val_means, val_values, class_names)
+        bar.report(seen_means, val_means, val_values)
+        summaries.add('train without dropout', step, **seen_means)
         summaries.add('validation', step, **val_means)
         summaries.add('train', step, learning_rate=rate_of(epoch),
                       images_per_second=bar.images_per_second)
-        summaries.draw(step, val_features, batch_size, val_values, class_names,
-                       model.variables[LAYERS[0]][0])
+        summaries.draw(step, val_features, batch_size, val_values)
 
     run.report()
     if test_file:
         run.restore_best(session)
         test_means, _ = evaluate(Features(test_data, forward).batches(batch_size))
         print('Test:       %s, of the best checkpoint' % as_text(test_means))
+    bar.advise()
     run.finish()
+    summaries.finish()

@@ -70,9 +70,11 @@ def load_all(data, samples):
             yield WHITE if isinstance(image, InputError) else image
 
 
-def draw_batch(images, labels, class_names):
-    """Return uint8 images (n, 227, 227, 3) with their one-hot labels as a JPEG."""
-    return draw_tiles(images, [cut(class_names[label]) for label in labels.argmax(1)])
+def draw_batch(features, class_names):
+    """Return the first images of an epoch, as the network gets them, as a JPEG."""
+    batch = next(features.images(16))
+    labels = batch.labels[:16].argmax(1)  # your own batches have a size of their own
+    return draw_tiles(batch.images[:16], [cut(class_names[label]) for label in labels])
 
 
 def draw_tiles(images, texts):

@@ -287,7 +287,8 @@ class Run:
             self._facts.get('best_by') or 'score', self.progress.best_score))
         print('Checkpoint: %s, the newest, from which --resume=%s goes on'
               % (self.latest, self.folder.number or True))
-        print('Curves:     tensorboard --logdir', quote(settings['filewriter_path']))
+        print('Curves:     tensorboard --logdir %s --samples_per_plugin images=100'
+              % quote(os.path.abspath(settings['filewriter_path'])))
         print('Predict:    python predict.py %s --checkpoint %s' % (
             quote(settings['test_file'] or settings['val_file']), folder))
         print('Export:     python predict.py --export_path served/1 --checkpoint',

@@ -1,4 +1,4 @@
-"""Progress on the console, and curves and pictures for TensorBoard."""
+"""Curves, pictures and settings for TensorBoard."""
 import functools
 import os
 import platform
@@ -7,6 +7,8 @@ import time
 
 import cv2
 import numpy as np
+from tensorboard.plugins.hparams import api_pb2
+from tensorboard.plugins.hparams import summary as hparams
 from tqdm import tqdm
 
 from machinery.batches import has_files
@@ -15,17 +17,18 @@ from machinery.drawings import (draw_batch, draw_confusions, draw_filters,
 from machinery.tf1 import reason_of, tf
 
 
-def as_text(scores):
-    """Return {score: value} as 'cross_entropy 0.5000, accuracy 0.8000'."""
-    return ', '.join('%s %.4f' % score for score in scores.items())
-
-
 def as_table(settings):
     """Return settings and versions as a Markdown table."""
     rows = dict(settings, Python=platform.python_version(), TensorFlow=tf.__version__,
                 numpy=np.__version__, OpenCV=cv2.__version__)
     return '| name | value |\n| --- | --- |\n' + ''.join(
         '| %s | `%s` |\n' % row for row in rows.items())
+
+
+def as_hparams(settings):
+    """Return settings with text for whatever the page HParams cannot show."""
+    return {name: value if type(value) in (int, float, str) else str(value)
+            for name, value in settings.items()}
 
 
 def layer_table(model):
@@ -68,16 +71,17 @@ def add_histogram(tag, tensor):
 
 
 class EventFile:
-    """A TensorBoard file in a folder.
+    """A TensorBoard file in a folder; a name makes it take the place of an earlier one.
 
     tf.summary.FileWriter writes in a thread, so it notices a full disk too late, or
     with TensorFlow 1.15 never.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder, name=None):
         os.makedirs(folder, exist_ok=True)
-        name = 'events.out.tfevents.%017.6f.%s' % (time.time(), socket.gethostname())
-        self._writer = tf.python_io.TFRecordWriter(os.path.join(folder, name))
+        name = name or '%017.6f.%s' % (time.time(), socket.gethostname())
+        self._writer = tf.python_io.TFRecordWriter(
+            os.path.join(folder, 'events.out.tfevents.' + name))
         self.add(file_version='brain.Event:2')
 
     def add(self, step=0, **content):
@@ -103,7 +107,10 @@ def unless_lost(method):
 
 
 class Summaries:
-    """TensorBoard's "train" and "validation" in the folder of a run, by its chief."""
+    """TensorBoard's files of a run, by its chief: curves in subfolders, settings above.
+
+    The settings are for the page HParams, which finds the scores in the subfolders.
+    """
 
     def __init__(self, run):
         self._run, self._enabled = run, run.workers.is_chief
@@ -111,62 +118,70 @@ class Summaries:
         self._broken = set()  # tags of drawings that have failed
 
     @unless_lost
-    def start(self, step, settings, layers):
-        """Open the event files; add settings (a dict) and layers (a table) as TEXT."""
-        folder = self._run.folder.log_path
-        for run in ('train', 'validation'):
-            file = self._files[run] = EventFile(os.path.join(folder, run))
-            # Makes TensorBoard forget later steps, which a killed run may have written.
-            file.add(step + 1, session_log=tf.SessionLog(status=tf.SessionLog.START))
+    def start(self, step, settings, model, features, class_names):
+        """Add settings (a dict), graph, layers, and a batch of the training list."""
+        self._start, self._class_names = step + 1, class_names
+        self._weights = next(iter(model.variables.values()))[0]
+        # TensorBoard believes the first settings that it reads.
+        self._session = EventFile(self._run.folder.log_path, 'settings')
+        self._session.add(summary=hparams.session_start_pb(as_hparams(settings)))
         graph = tf.get_default_graph().as_graph_def(add_shapes=True)
-        self._files['train'].add(graph_def=graph.SerializeToString())
+        self._file('train').add(graph_def=graph.SerializeToString())
         is_text = tf.SummaryMetadata.PluginData(plugin_name='text')
         self._add_values('train', step, [
             tf.Summary.Value(tag=tag, tensor=tf.make_tensor_proto(text.encode()),
                              metadata=tf.SummaryMetadata(plugin_data=is_text))
             for tag, text in [('settings', as_table(settings)),
-                              ('layers', '```\n%s\n```' % layers)]])
+                              ('layers', '```\n%s\n```' % layer_table(model))]])
+        self._add_picture('train', step, 'batch',
+                          lambda: draw_batch(features, class_names))
 
     @unless_lost
-    def add(self, run, step, summary=None, **scalars):
-        """Add a summary, if there is one, and scalars to a run."""
-        if summary:
-            self._files[run].add(step, summary=tf.Summary.FromString(summary))
+    def add(self, run, step, *summaries, **scalars):
+        """Add summaries and scalars to a run, which may be a new one."""
+        for summary in summaries:
+            self._file(run).add(step, summary=tf.Summary.FromString(summary))
         self._add_values(run, step, [tf.Summary.Value(tag=tag, simple_value=value)
                                      for tag, value in scalars.items()])
 
     @unless_lost
-    def draw_batch(self, step, features, class_names):
-        """Add a drawing of the first training batch, as the network gets it."""
-        def draw():
-            batch = next(features.images(16))
-            return draw_batch(batch.images[:16], batch.labels[:16], class_names)
-        self._add_picture('train', step, 'batch', draw)
-
-    @unless_lost
-    def draw(self, step, features, batch_size, values, class_names, filters):
+    def draw(self, step, features, batch_size, values):
         """Add drawings: confusions, mistakes, filters if they are new, projector.
 
-        features and values (see draw_mistakes) are those of the validation list;
-        filters is the variable with the weights of the first layer.
+        features and values (see draw_mistakes) are those of the validation list.
         """
+        names = self._class_names
         self._add_picture('validation', step, 'confusion_matrix',
                           lambda: draw_confusions(values['true'], values['predicted'],
-                                                  class_names))
-        layer = filters.op.name.split('/')[-2]
-        filters = tf.get_default_session().run(filters)
+                                                  names))
+        layer = self._weights.op.name.split('/')[-2]
+        filters = tf.get_default_session().run(self._weights)
         if not np.array_equal(filters, self._filters):
             self._filters = filters
             self._add_picture('validation', step, layer + '_filters',
                               lambda: draw_filters(filters))
         if has_files(features.data):
             self._add_picture('validation', step, 'worst_mistakes',
-                              lambda: draw_mistakes(features.data, values, class_names))
+                              lambda: draw_mistakes(features.data, values, names))
         if features.is_stored and not self._is_projected:
             self._is_projected = True
             folder = os.path.join(self._run.folder.log_path, 'validation')
             self._add_picture('validation', step, 'projector', lambda: write_projector(
-                folder, features, batch_size, class_names))
+                folder, features, batch_size, names))
+
+    @unless_lost
+    def finish(self):
+        """Mark the run as finished."""
+        self._session.add(summary=hparams.session_end_pb(api_pb2.STATUS_SUCCESS))
+
+    def _file(self, part):
+        """Return the event file in a subfolder, made when it is first needed."""
+        if part not in self._files:
+            file = EventFile(os.path.join(self._run.folder.log_path, part))
+            # Makes TensorBoard forget later steps, which a killed run may have written.
+            file.add(self._start, session_log=tf.SessionLog(status=tf.SessionLog.START))
+            self._files[part] = file
+        return self._files[part]
 
     def _add_picture(self, run, step, tag, draw):
         """Add what draw returns, the bytes of a picture or None.
@@ -189,51 +204,4 @@ class Summaries:
 
     def _add_values(self, run, step, values):
         if values:
-            self._files[run].add(step, summary=tf.Summary(value=values))
-
-
-class ProgressBar:
-    """Progress of an epoch: a bar on a terminal, otherwise a line every display_step.
-
-    data_size is this worker's number of samples; images_per_second is the speed of all.
-    """
-
-    def __init__(self, run, epoch, num_epochs, data_size, display_step):
-        self._run, self._is_first = run, epoch == 1
-        self._title = 'Epoch %d/%d' % (epoch, num_epochs)
-        self._display_step = display_step
-        self._start, self._waited = time.time(), run.seconds_waited
-        self._seconds = self.images_per_second = 0.  # if a resumed epoch has no step
-        self._first = run.start_of(epoch) * run.workers.size
-        self._bar = tqdm(
-            total=data_size * run.workers.size, desc=self._title, unit=' images',
-            initial=self._first, disable=None if run.workers.is_chief else True)
-
-    def update(self, step, means):
-        """Show how many samples are done, and the scores of the step."""
-        done = self._run.progress.done
-        self._seconds = time.time() - self._start
-        self.images_per_second = (done - self._first) / max(self._seconds, 1e-9)
-        if not self._bar.disable:
-            self._bar.set_postfix_str(as_text(means), refresh=False)
-            self._bar.update(done - self._bar.n)
-        elif step % self._display_step == 0:
-            print('%s, step %d: %s' % (self._title, step, as_text(means)))
-
-    def report(self, means, values, class_names):
-        """Print the line that ends an epoch; warn if all predictions are one class."""
-        self._bar.close()
-        classes = values['true']
-        line = '%s: validation %s' % (self._title, as_text(means))
-        if self._is_first:
-            line += ' (always predicting the most common class: %.4f)' % (
-                np.bincount(classes).max() / len(classes))
-        if self._seconds:
-            waited = self._run.seconds_waited - self._waited
-            line += '; trained at %.0f images/s, %.0f %% of the time for features' % (
-                self.images_per_second, 100 * waited / self._seconds)
-        print(line)
-        predicted = set(values['predicted'])
-        if len(predicted) == 1 < len(set(classes)):
-            print('Warning: all predictions are class %s'
-                  % class_names[predicted.pop()])
+            self._file(run).add(step, summary=tf.Summary(value=values))

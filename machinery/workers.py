@@ -135,8 +135,12 @@ class Workers:
         parts: list of arrays, the values of this worker's samples.
         """
         share = np.concatenate(parts)
-        whole = np.zeros(self.collect(len(share), np.int32).sum(), share.dtype)
-        whole[self.rank::self.size] = share
+        counts = self.collect(len(share), np.int32)
+        # Skipped pictures may have made some shares shorter than others.
+        turns = np.concatenate([np.arange(count) for count in counts])
+        owners = np.repeat(np.arange(self.size), counts)[turns.argsort(kind='stable')]
+        whole = np.zeros(len(owners), share.dtype)
+        whole[owners == self.rank] = share
         return self.merge(whole)
 
     def check_equal(self, values):

@@ -70,15 +70,16 @@ def test_filters_of_any_first_layer_are_drawn_or_left_out(shape, width):
 def test_trouble_with_drawings_is_one_warning(tmp_path, capsys):
     """As without predictions; the others are drawn."""
     summaries = Summaries(str(tmp_path), True, False)
-    summaries.start(0, {}, '')
     filters = tf.get_variable('a/weights', [3, 3, 1, 5])
+    model = SimpleNamespace(variables={'a': [filters]}, WEIGHTS_PATH=None,
+                            SKIP_LAYER=[], train_layers=[])
+    summaries.start(0, {}, model, None, [])
     with tf.Session() as session:
         for _ in range(2):
             session.run(tf.global_variables_initializer())
-            summaries.draw(1, SimpleNamespace(data=None, is_stored=False), 1, {}, [],
-                           filters)
+            summaries.draw(1, SimpleNamespace(data=None, is_stored=False), 1, {})
     told = capsys.readouterr().out
-    assert told.count('Warning: ') == 1
+    assert told.count('Warning: ') == 2 and 'without the picture batch: ' in told
     assert 'continues without the picture confusion_matrix: KeyError' in told
     [path] = glob.glob('%s/validation/events*' % tmp_path)
     tags = [value.tag for event in tf.train.summary_iterator(path)

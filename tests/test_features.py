@@ -11,8 +11,8 @@ import pytest
 import datagenerator
 from datagenerator import ImageDataGenerator, load_image
 from helpers import ROOT, checkpoint_of, finetune, tensors
-from machinery import store
-from machinery.batches import checked_batches
+from machinery import batches, store
+from machinery.batches import checked_batches, select_unchanged
 from machinery.errors import InputError
 from machinery.features import Features
 from machinery.tf1 import tf
@@ -201,6 +201,46 @@ def test_order_of_a_subclass_is_used(augment):
                                         for source in (features, data)]
         assert labels.sum(0).tolist() == [135, 45, 45]
         assert (found == np.float32(images) * 2).all()
+
+
+def test_the_same_unchanged_pictures_are_scored_in_every_run(monkeypatch):
+    """Whatever changes the training pictures; shared among the workers."""
+    class Own(ImageDataGenerator):
+        def plan(self, epoch):
+            order, mirrored, is_random = super().plan(epoch)
+            return np.repeat(order, 2), ~mirrored, is_random
+
+        data_size = 270
+
+        def load(self, *args):
+            return super().load(*args) // 2
+
+    def scored(data, memory=2 * DATA):
+        features = stored(data, Forward(), memory) if memory else Features(
+            data, Forward())
+        subset = select_unchanged(features)
+        for _ in range(2):
+            found, labels = run_epoch(subset, 0)
+            order = subset.data.samples
+            assert subset.data_size == len(found) == len(order)
+            assert (labels.argmax(1) == data.labels[order]).all()
+            plain = [load_image(data.paths[sample], (8, 8)) for sample in order]
+            yield order.tolist(), (found / 2 == np.stack(plain)).mean()
+
+    everything, share = next(scored(pictures()))
+    assert sorted(everything) == list(range(135)) and share == 1
+    monkeypatch.setattr(batches, 'SAMPLE_SIZE', 101)
+    chosen = everything[:101]
+    assert list(scored(pictures(seed=7, augment=changed))) == 2 * [(chosen, 1)]
+    assert list(scored(pictures(seed=7), None)) == 2 * [(chosen, 1)]
+    shares = [next(scored(pictures(shard=(rank, 2))))[0] for rank in range(2)]
+    assert shares == [chosen[::2], chosen[1::2]]
+    own = Own(TRAIN, True, True, nb_classes=3, scale_size=(8, 8))
+    (order, _), _ = scored(own)
+    assert order == chosen
+    crop = select_unchanged(Features(pictures(margin=4, random_crop=True), Forward()))
+    expected = load_image(crop.data.paths[chosen[5]], (8, 8), margin=4)
+    assert (run_epoch(crop, 0)[0][5] == np.float32(expected) * 2).all()
 
 
 @pytest.mark.parametrize('name', ['next_batch', 'reset_pointer'])

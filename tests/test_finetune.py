@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 from google.protobuf import text_format
+from tensorboard.plugins.hparams import api_pb2, metadata
 from tensorboard.plugins.projector import projector_config_pb2
 
 from alexnet import AlexNet, LAYERS
@@ -47,10 +48,12 @@ def test_a_step_changes_the_trained_layers_and_nothing_else(run, golden_file):
         assert (first != second).any()
 
 
-def test_validation_counts_every_sample_once(run):
-    """54 pictures in batches of 27 and, as a reference, in one of our own making."""
+@pytest.mark.parametrize('curve, name', [('validation', 'val.txt'),
+                                         ('train without dropout', 'test.txt')])
+def test_a_curve_counts_every_sample_once(run, curve, name):
+    """Pictures in batches of 27 and, as a reference, in one of our own making."""
     folder, _ = run
-    paths, labels, _ = read_list(os.path.join(ROOT, 'images', 'val.txt'), 3)
+    paths, labels, _ = read_list(os.path.join(ROOT, 'images', name), 3)
     x = tf.placeholder(tf.float32, [None, 227, 227, 3])
     model = AlexNet(x, 1., 3, [], None)
     with tf.Session() as session:
@@ -58,10 +61,10 @@ def test_validation_counts_every_sample_once(run):
         images = normalize([load_image(path) for path in paths])
         logits = session.run(model.fc8, {x: images})
     logits = logits.astype(np.float64) - logits.max(1, keepdims=True)
-    losses = np.log(np.exp(logits).sum(1)) - logits[np.arange(54), labels]
+    losses = np.log(np.exp(logits).sum(1)) - logits[np.arange(len(paths)), labels]
     expected = {'accuracy': (logits.argmax(1) == labels).mean(),
                 'cross_entropy': losses.mean()}
-    found = {tag: value for step, tag, value in summaries(folder, 'validation')
+    found = {tag: value for step, tag, value in summaries(folder, curve)
              if step == 3}
     assert {tag for tag in found if found[tag] is not None} == set(expected)
     for tag in expected:
@@ -118,6 +121,23 @@ def test_a_batch_and_the_settings_are_in_the_event_file(run):
     assert found['layers'].metadata.plugin_data.plugin_name == 'text'
 
 
+def test_hparams_page_has_the_settings_and_the_subfolders_the_scores(run):
+    """Where TensorBoard looks for them: it was asked over HTTP, once."""
+    [start, end] = [value for event in events(run[0], '.')
+                    for value in event.summary.value]
+    assert [value.metadata.plugin_data.plugin_name for value in (start, end)] == [
+        'hparams'] * 2
+    info = metadata.parse_session_start_info_plugin_data(
+        start.metadata.plugin_data.content)
+    assert info.hparams['learning_rate'].number_value == 1e-6
+    assert {name: info.hparams[name].string_value for name in [
+        'train_layers', 'skip_layers', 'random_crop', 'train_file']} == {
+            'train_layers': "['fc8']", 'skip_layers': 'None', 'random_crop': 'False',
+            'train_file': 'images/test.txt'}
+    end = metadata.parse_session_end_info_plugin_data(end.metadata.plugin_data.content)
+    assert end.status == api_pb2.STATUS_SUCCESS
+
+
 def test_projector_page_shows_the_bottlenecks_of_the_validation_list(run, golden_file):
     folder = run[0] + '/log/1/validation/'
     paths, labels, _ = read_list(os.path.join(ROOT, 'images', 'val.txt'), 3)
@@ -155,13 +175,18 @@ def test_output_is_clean_and_ends_with_what_to_do_next(run):
     assert lines[0].split() == ['layer', 'weights', 'initially', 'then']
     assert lines[7].split()[-2:] == ['loaded', 'frozen']
     assert lines[8].split() == ['fc8', '4096', 'x', '3', 'fresh', 'trained']
+    while lines[-1].startswith('Next:       '):
+        lines.pop()
     assert all(line.startswith('Epoch ') or line.startswith('Warning: all predictions')
                for line in lines[9:-5])
     assert lines[-5].startswith('Best:       ' + checkpoint_of(folder, 'best'))
     assert checkpoint_of(folder, 3) + ', the newest' in lines[-4]
-    assert lines[-3].endswith(' tensorboard --logdir %s/log' % folder)
+    assert lines[-3].endswith(' tensorboard --logdir %s/log --samples_per_plugin '
+                              'images=100' % folder)
     assert lines[-2].endswith(' python predict.py images/val.txt --checkpoint '
                               '%s/new/checkpoints/1' % folder)
+    advice = output.splitlines()[len(lines) + 1:]
+    assert 2 <= len(advice) <= 5 and 'Most frequent mistakes: ' in advice[-1]
 
 
 def test_graph_file_holds_no_weights(run):

@@ -15,7 +15,7 @@ import datagenerator
 from alexnet import AlexNet
 from datagenerator import ImageDataGenerator, load_image, normalize
 from helpers import (ROOT, Program, checkpoint_of, files, finetune, outputs_in, same,
-                     tensors, tf_configs)
+                     summaries, tensors, tf_configs)
 from machinery import class_names, workers as workers_module
 from machinery.batches import Batch
 from machinery.cluster import find_tasks
@@ -147,6 +147,11 @@ def test_workers_equal_one_process_with_the_union_of_their_batches(
         [a], [b] = found[name], expected[name]
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-6 * max(1, np.abs(b).max()),
                                    err_msg=name)
+    folders = [module_path if size == 2 else tmp_path / 'workers', tmp_path]
+    curves = [[value for _, _, value in summaries(folder, 'train without dropout')]
+              for folder in folders]
+    assert len(curves[0]) == 3 * 2
+    np.testing.assert_allclose(*curves, rtol=1e-4)
     epochs = [[line.split(';')[0] for line in text.splitlines()
                if ': validation' in line] for text in (output, single_output)]
     assert len(epochs[0]) == 3 and epochs[0] == epochs[1]
@@ -271,8 +276,12 @@ def test_merge_interleave_and_broadcast_keep_every_bit(pair):
         session.run(tf.global_variables_initializer())
         workers.broadcast(session)
         return session.run(variables)
-    for function in [merge, lambda workers, session: workers.gather(
-            np.split(values[workers.rank::2], [1]))]:
+    def gather(workers, session):
+        unequal = workers.gather([values[:1] if workers.rank else values[[0, 4, 1]]])
+        assert unequal.tobytes() == values[[0, 0, 4, 1]].tobytes()
+        return workers.gather(np.split(values[workers.rank::2], [1]))
+
+    for function in [merge, gather]:
         assert [found.tobytes() for found in pair(function)] == [values.tobytes()] * 2
     for a, b in pair(broadcast):
         assert a.tobytes() == values.tobytes() and b == 2 ** 40

@@ -1,0 +1,117 @@
+"""What to try next, as far as the numbers of a run support it."""
+import math
+from collections import Counter
+
+import numpy as np
+
+from machinery.batches import SAMPLE_SIZE
+
+
+def advise(history, true, predicted, class_names):
+    """Return at most five lines, each with the numbers that it follows from.
+
+    Args:
+        history: {epoch: (training means, validation means)}, both {score: mean}; the
+            training means are without dropout, and {} if they are not known.
+        true, predicted: int arrays, the classes of the validation list at the end.
+        class_names: list of text.
+    """
+    true, predicted = np.asarray(true), np.asarray(predicted)
+    lines = [find_overfitting(history, len(true)),
+             follow_loss(history, len(class_names)),
+             compare_with_common(true, predicted, class_names),
+             find_missed(true, predicted, class_names),
+             find_confused(true, predicted, class_names)]
+    return [line for line in lines if line]
+
+
+def find_overfitting(history, count):
+    """Compare the accuracies on training pictures and on count validation pictures."""
+    last = max(history)
+    trained, validated = [means.get('accuracy') for means in history[last]]
+    if trained is None or validated is None:
+        return None
+    error = math.hypot(standard_error(trained, SAMPLE_SIZE),
+                       standard_error(validated, count))
+    if trained - validated < max(0.05, 2 * error):
+        return None
+    line = ('Overfitting: accuracy %.2f on training pictures, %.2f in validation. Try '
+            'more pictures, random_crop = True, a higher dropout_rate, fewer '
+            'train_layers' % (trained, validated))
+    losses = losses_of(history, 1)
+    best = min(losses, key=losses.get, default=last)
+    if best != last and losses[last] > 1.05 * losses[best]:
+        line += ', or num_epochs = %d, where the validation loss was lowest' % best
+    return line
+
+
+def standard_error(share, count):
+    """Return the standard error of a share of count pictures.
+
+    Two hits and two misses are added (Agresti and Coull, 1998): otherwise it would be 0
+    if all were hits.
+    """
+    share = (share * count + 2) / (count + 4)
+    return math.sqrt(share * (1 - share) / (count + 4))
+
+
+def losses_of(history, place):
+    """Return {epoch: loss} of the training (0) or the validation (1) means."""
+    return {epoch: means[place]['cross_entropy'] for epoch, means in history.items()
+            if 'cross_entropy' in means[place]}
+
+
+def follow_loss(history, num_classes):
+    """Tell whether the loss has hardly fallen, or was still falling at the end."""
+    losses = losses_of(history, 0)
+    guessing = math.log(num_classes)
+    if losses and min(losses.values()) > 0.95 * guessing > 0:
+        return ('The training loss hardly fell: it was %.2f at best, guessing gives '
+                '%.2f. Try another learning_rate, first a tenth of it'
+                % (min(losses.values()), guessing))
+    recent = list(losses_of(history, 1).values())[-3:]
+    if len(recent) < 3 or not recent[0] > recent[1] > recent[2] < 0.95 * recent[0]:
+        return None
+    return ('The validation loss was still falling, from %.2f to %.2f in the last two '
+            'epochs. Try num_epochs = %d' % (recent[0], recent[2], 2 * max(history)))
+
+
+def compare_with_common(true, predicted, class_names):
+    """Compare the accuracy with that of always predicting the most common class."""
+    common = np.bincount(true).argmax()
+    is_hit, is_common = predicted == true, true == common
+    won, lost = (is_hit & ~is_common).sum(), (~is_hit & is_common).sum()
+    # Both are judged by the same pictures, so only those count where they differ.
+    if is_common.all() or won - lost > 2 * math.sqrt(won + lost):
+        return None
+    return ('Accuracy %.2f in validation is not clearly above %.2f, which always '
+            'predicting %s gives. Try another learning_rate, or more pictures'
+            % (is_hit.mean(), is_common.mean(), class_names[common]))
+
+
+def find_missed(true, predicted, class_names):
+    """Name classes without a hit, unless they are so small that it may be chance."""
+    is_hit = predicted == true
+    counts = Counter(true.tolist())
+    for label in true[is_hit].tolist():
+        counts.pop(label, None)
+    missed = ['%s (of %d)' % (class_names[label], count)
+              for label, count in counts.most_common()
+              if (1 - is_hit.mean()) ** count < 0.05]
+    if not missed:
+        return None
+    if len(missed) > 3:
+        missed[3:] = ['%d more' % (len(missed) - 3)]
+    return ('Not one hit in validation: %s. Check their labels, add pictures of them, '
+            'or give them a weight (docs/recipes.md)' % ', '.join(missed))
+
+
+def find_confused(true, predicted, class_names):
+    """Name the five most frequent confusions."""
+    is_wrong = predicted != true
+    pairs = Counter(zip(true[is_wrong].tolist(), predicted[is_wrong].tolist()))
+    if not pairs:
+        return None
+    return 'Most frequent mistakes: %s. Check their labels, or add pictures' % (
+        ', '.join('%s as %s (%d)' % (class_names[label], class_names[other], count)
+                  for (label, other), count in pairs.most_common(5)))

@@ -1,0 +1,72 @@
+"""Progress on the console, and what to try next."""
+import time
+
+import numpy as np
+from tqdm import tqdm
+
+from machinery.advice import advise
+
+
+def as_text(scores):
+    """Return {score: value} as 'cross_entropy 0.5000, accuracy 0.8000'."""
+    return ', '.join('%s %.4f' % score for score in scores.items())
+
+
+class ProgressBar:
+    """Progress of epochs: a bar on a terminal, otherwise a line every display_step.
+
+    data_size is this worker's number of samples; images_per_second is the speed of all.
+    """
+
+    def __init__(self, run, num_epochs, data_size, display_step, class_names):
+        self._run, self._num_epochs, self._display_step = run, num_epochs, display_step
+        self._total, self._class_names = data_size * run.workers.size, class_names
+        self._history, self._values = {}, None
+
+    def start(self, epoch):
+        """Begin an epoch."""
+        self._epoch, self._title = epoch, 'Epoch %d/%d' % (epoch, self._num_epochs)
+        self._start, self._waited = time.time(), self._run.seconds_waited
+        self._seconds = self.images_per_second = 0.  # if a resumed epoch has no step
+        self._first = self._run.start_of(epoch) * self._run.workers.size
+        self._bar = tqdm(total=self._total, desc=self._title, unit=' images',
+                         initial=self._first,
+                         disable=None if self._run.workers.is_chief else True)
+
+    def update(self, step, means):
+        """Show how many samples are done, and the scores of the step."""
+        done = self._run.progress.done
+        self._seconds = time.time() - self._start
+        self.images_per_second = (done - self._first) / max(self._seconds, 1e-9)
+        if not self._bar.disable:
+            self._bar.set_postfix_str(as_text(means), refresh=False)
+            self._bar.update(done - self._bar.n)
+        elif step % self._display_step == 0:
+            print('%s, step %d: %s' % (self._title, step, as_text(means)))
+
+    def report(self, train_means, val_means, val_values):
+        """Print the line that ends an epoch; warn if all predictions are one class."""
+        self._bar.close()
+        self._history[self._epoch] = train_means, val_means
+        self._values = val_values
+        classes = val_values['true']
+        line = '%s: validation %s' % (self._title, as_text(val_means))
+        if self._epoch == 1:
+            line += ' (always predicting the most common class: %.4f)' % (
+                np.bincount(classes).max() / len(classes))
+        if self._seconds:
+            waited = self._run.seconds_waited - self._waited
+            line += '; trained at %.0f images/s, %.0f %% of the time for features' % (
+                self.images_per_second, 100 * waited / self._seconds)
+        print(line)
+        predicted = set(val_values['predicted'])
+        if len(predicted) == 1 < len(set(classes)):
+            print('Warning: all predictions are class %s'
+                  % self._class_names[predicted.pop()])
+
+    def advise(self):
+        """Print what to try next, if an epoch has been trained."""
+        if self._history:
+            for line in advise(self._history, self._values['true'],
+                               self._values['predicted'], self._class_names):
+                print('Next:       %s' % line)
