@@ -31,8 +31,8 @@ def load_image(path, size=IMAGE_SIZE, mean=None, margin=0, corner=None):
     Args:
         size: (width, height) in pixels.
         mean: if given, the result is normalize(image, mean).
-        margin: extra pixels per side length: resize to size + margin, then crop.
-        corner: (left, top) of the crop; None: its centre is the picture's.
+        margin, corner: resize to size + margin pixels, then crop to size at (left,
+            top) = corner; None: at the centre.
 
     Raises:
         InputError: not a file, or not a whole picture that OpenCV decodes; names it.
