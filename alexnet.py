@@ -22,14 +22,13 @@ NO_WEIGHTS = ['norm1', 'pool1', 'norm2', 'pool2', 'pool5']
 
 
 class AlexNet:
-    """The graph of AlexNet; every layer's output is an attribute of its name.
+    """The graph of AlexNet; the output of every layer in create is an attribute.
 
     Args:
         x: float32 tensor (n, 227, 227, 3), as normalize in datagenerator.py makes it.
         keep_prob: scalar tensor or float, the probability that dropout keeps a value.
         num_classes: width of fc8.
-        skip_layer: layers that load_initial_weights does not touch; layers without
-            weights are ignored.
+        skip_layer: layers, with weights or not, that load_initial_weights leaves alone.
         weights_path: a file for read_weights; 'DEFAULT': bvlc_alexnet.npy next to this
             file; None: no file, initialize_from_data will be called.
         train_layers: layers that will be trained; None: as skip_layer.
@@ -37,8 +36,6 @@ class AlexNet:
             that alone determine the dropout masks; None: new masks in every run.
 
     Attributes:
-        conv1, norm1, pool1, conv2, norm2, pool2, conv3, conv4, conv5, pool5, flat5,
-        fc6, dropout6, fc7, dropout7, fc8: the outputs.
         logits, probabilities: the output of the last layer, and its softmax.
         variables: {layer name: [weights, biases]}.
         bottleneck: the tensor that enters the first trained layer, before its dropout.
@@ -52,13 +49,12 @@ class AlexNet:
                  train_layers=None, dropout_seed=None):
         if skip_layer is None or isinstance(skip_layer, str) and skip_layer == '':
             skip_layer = []  # as the tutorial's scripts say it
-        if train_layers is not None:
-            check_layers(train_layers, 'train_layers', LAYERS)
         check_layers(skip_layer, 'skip_layer', LAYERS + NO_WEIGHTS)
         self.SKIP_LAYER = [name for name in skip_layer if name in LAYERS]
+        self.train_layers = self.SKIP_LAYER if train_layers is None else train_layers
+        check_layers(self.train_layers, 'train_layers', LAYERS)
         self.WEIGHTS_PATH = (download.DEFAULT_WEIGHTS if weights_path == 'DEFAULT'
                              else weights_path)
-        self.train_layers = self.SKIP_LAYER if train_layers is None else train_layers
         self.X = tf.convert_to_tensor(x)
         if self.X.dtype == tf.float64:  # as numpy has it
             self.X = tf.cast(self.X, tf.float32)
@@ -67,12 +63,11 @@ class AlexNet:
                              'AlexNet(normalize(x), ...)' % self.X.dtype.name)
         self.KEEP_PROB = tf.convert_to_tensor(keep_prob, tf.float32)
         self.NUM_CLASSES = num_classes
-        earlier = {variable.name for variable in tf.global_variables()}
+        earlier = set(tf.global_variables())
         self.create(*dropout_seeds(dropout_seed))
         # Those that you may have added, like the statistics of batch normalisation.
         own = sum(self.variables.values(), [])
-        self.added = [variable for variable in tf.global_variables() if variable.name
-                      not in earlier.union(one.name for one in own)]
+        self.added = list(set(tf.global_variables()) - earlier.union(own))
 
     def create(self, seed6=None, seed7=None):
         """Build the layers; the seeds are those of dropout."""
@@ -99,8 +94,7 @@ class AlexNet:
         self.probabilities = tf.nn.softmax(self.logits, name='probabilities')
         trained = [name for name in LAYERS if name in self.train_layers]
         self.bottleneck = getattr(self, INPUT_OF[trained[0]] if trained else LAYERS[-1])
-        scope = tf.get_variable_scope().name
-        self.scope = scope + '/' if scope else ''
+        self.scope = (tf.get_variable_scope().name + '/').lstrip('/')
         self.variables = {name: tf.trainable_variables('%s%s/' % (self.scope, name))[:2]
                           for name in LAYERS}
 
@@ -117,10 +111,9 @@ class AlexNet:
     def initialize_from_data(self, session, feed):
         """Scale each layer so that its channels have mean 0 and variance 1 on images.
 
-        From the first layer to the last, before the ReLU. Krähenbühl et al., "Data-
-        dependent Initializations of Convolutional Neural Networks", ICLR 2016, 3.1.
-        feed is {placeholder: some dozens of images}; raises an InputError if a channel
-        does not vary over them.
+        From first to last, before the ReLU: Krähenbühl et al., "Data-dependent
+        Initializations of Convolutional Neural Networks", ICLR 2016, 3.1. feed is
+        {placeholder: some dozens of images}; InputError if a channel is constant.
         """
         for name in LAYERS:
             output = getattr(self, name)
@@ -179,10 +172,7 @@ def max_pool(x, filter_height, filter_width, stride_y, stride_x, name, padding='
 
 
 def lrn(x, radius, alpha, beta, name, bias=1.0):
-    """Local response normalisation, Krizhevsky et al. 2012, section 3.3.
-
-    alpha is Caffe's, divided by the 2 * radius + 1 channels.
-    """
+    """Local response normalisation, section 3.3; alpha: Caffe's / (2 * radius + 1)."""
     return tf.nn.local_response_normalization(x, radius, bias, alpha, beta, name=name)
 
 

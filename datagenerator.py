@@ -9,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from machinery import folders
-from machinery.batches import Batch
+from machinery.batches import Batch, refuse_to_ignore
 from machinery.errors import InputError
 from machinery.lists import read_list
 from machinery.pictures import decode_image, load_ahead
@@ -21,7 +21,7 @@ IMAGE_SIZE = (227, 227)  # width, height
 CROP_MARGIN = 29  # the paper and Caffe cut 227 x 227 from 256 x 256
 
 
-def load_image(path, size=IMAGE_SIZE, mean=None, margin=0):
+def load_image(path, size=IMAGE_SIZE, mean=None, margin=0, corner=None):
     """Read a picture file of any format as a uint8 image, blue first.
 
     Grey pictures get three equal channels, 16 bits are reduced to 8, transparency
@@ -31,15 +31,16 @@ def load_image(path, size=IMAGE_SIZE, mean=None, margin=0):
     Args:
         size: (width, height) in pixels.
         mean: if given, the result is normalize(image, mean).
-        margin: extra pixels per side length: resize to size + margin, then crop the
-            centre.
+        margin, corner: resize to size + margin pixels, then crop to size at (left,
+            top) = corner; None: at the centre.
 
     Raises:
         InputError: not a file, or not a whole picture that OpenCV decodes; names it.
     """
     width, height = size
     image = cv2.resize(decode_image(path), (width + margin, height + margin))
-    image = crop(image, size, margin // 2, margin // 2)
+    left, top = (margin // 2, margin // 2) if corner is None else corner
+    image = image[top:top + height, left:left + width]
     return image if mean is None else normalize(image, mean)
 
 
@@ -49,16 +50,8 @@ def normalize(images, mean=IMAGENET_MEAN):
     images is an array or a tensor (..., 3). Training, prediction, the export and the
     notebook all call this, so change it here to have RGB, or values from 0 to 1.
     """
-    if tf.is_tensor(images):
-        images = tf.cast(images, tf.float32)
-    else:
-        images = np.asarray(images, np.float32)
+    images = tf.cast(images, tf.float32) if tf.is_tensor(images) else np.float32(images)
     return images - np.float32(mean)
-
-
-def crop(image, size, left, top):
-    """Crop an image to size (width, height) at (left, top)."""
-    return image[top:top + size[1], left:left + size[0]]
 
 
 class ImageDataGenerator:
@@ -78,12 +71,10 @@ class ImageDataGenerator:
         shard: (rank, size): this worker's samples are rank, rank + size, ... With
             shuffle, all shares have the same length: a short one borrows a sample.
         random_crop: crop at a random place within the margin, not at its centre.
-        augment: function (image, rng) that changes a float32 image, BGR, 0..255, for
-            training; its result is rounded and clipped. It must draw all random
-            numbers from rng, a numpy RandomState.
+        augment: function (image, rng) that changes a float32 image, BGR, 0..255; its
+            result is rounded and clipped. Draw from rng, a RandomState, alone.
         check_files: a picture that does not exist is an error now, not when it is used.
-        leave_out_bad: skip unreadable pictures with a warning; a batch with none left
-            is an error.
+        leave_out_bad: skip bad pictures with a warning; a batch of them is an error.
         mode, batch_size, buffer_size: of the tutorial's second version; the modes do
             not differ, and the whole list is shuffled, not a buffer.
 
@@ -114,7 +105,7 @@ class ImageDataGenerator:
         self.paths, self.labels, self.line_numbers = read_list(
             class_list, self.n_classes, check_files)
         self.drop([])
-        self.epoch, self.pointer, self._running = 0, 0, None
+        self.epoch, self.pointer, self._ahead = 0, 0, {}
 
     def plan(self, epoch):
         """Return (order, mirrored, is_random) of an epoch.
@@ -133,33 +124,19 @@ class ImageDataGenerator:
     def batches(self, batch_size, epoch=0, start=0):
         """Return a generator of the Batches of an epoch; it decodes one batch ahead.
 
-        start is the place in the epoch to begin at, as the end of a Batch tells it.
-
-        Raises:
-            InputError: this generator was made or changed for next_batch; or, from the
-                generator: a picture cannot be read; names list, line and path.
+        start is the end of an earlier Batch. Raises an InputError if this was changed
+        for next_batch; and later, with list, line and path, if a picture is unreadable.
         """
-        self._refuse_to_ignore('next_batch', 'reset_pointer')
+        refuse_to_ignore(self, ImageDataGenerator, 'next_batch', 'reset_pointer')
         if not np.array_equal(self.mean, IMAGENET_MEAN):
             raise InputError('mean = %s is for next_batch alone: change IMAGENET_MEAN '
                              'in datagenerator.py instead' % (self.mean,))
         return self._batches(batch_size, epoch, start)
 
     def batches_of(self, samples, batch_size, epoch):
-        """Return a generator of Batches of these samples, as they are in an epoch.
-
-        A batch may be empty, if all of its pictures are skipped.
-        """
-        self._refuse_to_ignore('batches')
+        """Like batches, but of these samples; a batch of skipped pictures is empty."""
+        refuse_to_ignore(self, ImageDataGenerator, 'batches')
         return self._batches(batch_size, epoch, samples=samples)
-
-    def _refuse_to_ignore(self, *names):
-        for name in names:
-            if getattr(type(self), name) is not getattr(ImageDataGenerator, name):
-                raise InputError(
-                    '%s overrides %s, which is not called here: override plan, load or '
-                    'one_hot, or set cache_features = False' % (
-                        type(self).__name__, name))
 
     def _batches(self, batch_size, epoch, end=0, samples=None):
         if not batch_size or batch_size < 1:
@@ -185,19 +162,15 @@ class ImageDataGenerator:
 
     def load(self, sample, epoch=0, is_mirrored=False):
         """Return a sample's uint8 image in an epoch, or raise an InputError."""
-        width, height = self.scale_size
-        left = top = self.margin // 2
+        if self.random_crop or self.augment:  # making a RandomState is slow
+            rng = np.random.RandomState([self.seed, epoch, sample])
+        corner = rng.randint(0, self.margin + 1, 2) if self.random_crop else None
         try:
-            image = load_image(self.paths[sample],
-                               (width + self.margin, height + self.margin))
+            image = load_image(self.paths[sample], self.scale_size, None, self.margin,
+                               corner)
         except InputError as error:
             raise InputError('%s, line %d: %s' % (
                 self.class_list, self.line_numbers[sample], error)) from error
-        if self.random_crop or self.augment:  # making a RandomState is slow
-            rng = np.random.RandomState([self.seed, epoch, sample])
-        if self.random_crop:
-            left, top = rng.randint(0, self.margin + 1, 2)
-        image = crop(image, self.scale_size, left, top)
         if self.augment:
             changed = np.asarray(self.augment(np.float32(image), rng))
             if changed.shape != image.shape or not np.isfinite(changed).all():
@@ -208,15 +181,12 @@ class ImageDataGenerator:
 
     def one_hot(self, samples):
         """Return the labels of these samples as a float32 array (n, n_classes)."""
-        labels = np.zeros((len(samples), self.n_classes), np.float32)
-        labels[np.arange(len(samples)), self.labels[samples]] = 1
-        return labels
+        return np.float32(self.labels[samples, None] == np.arange(self.n_classes))
 
     def drop(self, samples):
         """Leave out these samples, given by their numbers, from now on."""
         samples, everything = np.asarray(samples), np.arange(len(self.paths))
-        if samples.size and (samples.dtype.kind not in 'iu' or
-                             not np.isin(samples, everything).all()):
+        if samples.dtype == bool or not np.isin(samples, everything).all():
             raise InputError('drop takes numbers of samples, from 0 to %d'
                              % everything[-1])
         kept = np.setdiff1d(everything, samples)
@@ -233,28 +203,25 @@ class ImageDataGenerator:
 
     data_size = property(lambda self: len(self.samples))
 
-    # The rest is for scripts like the tutorial's: the same batches, one per call, as
-    # float32 minus the mean.
+    # The rest is for the tutorial's scripts: the same batches, as float32 minus mean.
     images = property(lambda self: self.paths)
 
     def reset_pointer(self, epoch=None):
         """Go to the start of an epoch, by default the next one."""
         self.epoch = self.epoch + 1 if epoch is None else epoch
         self.pointer = 0
-        self._running = None
 
     def next_batch(self, batch_size):
         """Return (images, labels) of the next samples; IndexError at the end."""
         if self.pointer >= self.data_size:
             raise IndexError('epoch %d of %s is over: call reset_pointer()'
                              % (self.epoch, self.class_list))
-        size, batches = self._running or (None, None)
-        if size != batch_size:
-            batches = self._batches(batch_size, self.epoch, self.pointer)
+        place = batch_size, self.epoch, self.pointer
+        batches = self._ahead.get(place) or self._batches(*place)
         # After a picture that cannot be read, the next call goes on behind this batch.
-        self._running, self.pointer = None, self.pointer + batch_size
+        self.pointer += batch_size
         batch = next(batches)
-        self._running, self.pointer = (batch_size, batches), batch.end
+        self._ahead = {(batch_size, self.epoch, self.pointer): batches}
         return normalize(batch.images, self.mean), batch.labels
 
     @property
@@ -265,9 +232,8 @@ class ImageDataGenerator:
             for batch in self._batches(self.batch_size, self.epoch):
                 yield normalize(batch.images, self.mean), batch.labels
 
-        width, height = self.scale_size
         return tf.data.Dataset.from_generator(batches, (tf.float32, tf.float32), (
-            [None, height, width, 3], [None, self.n_classes]))
+            [None, *self.scale_size[::-1], 3], [None, self.n_classes]))
 
 
 if __name__ == '__main__':

@@ -60,6 +60,15 @@ def check_uint8(images):
     return images
 
 
+def refuse_to_ignore(data, base, *names):
+    """Raise an InputError if data overrides methods of its class base."""
+    for name in names:
+        if getattr(type(data), name) is not getattr(base, name):
+            raise InputError(
+                '%s overrides %s, which is not called here: override plan, load or '
+                'one_hot, or set cache_features = False' % (type(data).__name__, name))
+
+
 def checked_batches(data, batch_size, epoch, start):
     """Yield Batches from batches of your own.
 

@@ -30,6 +30,19 @@ def open_plain(path):
     return open(path, 'rb')
 
 
+@contextlib.contextmanager
+def stderr_to(number):
+    """Send what C libraries write to standard error to another file descriptor."""
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    os.dup2(number, 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+
+
 def printable(text):
     """Return text with its control characters escaped: file names may have some."""
     return re.sub('[\0-\x1f\x7f-\x9f]', lambda match: repr(match.group())[1:-1], text)

@@ -11,7 +11,6 @@ from machinery.lists import read_list
 from machinery.model_file import read_model
 from machinery.tf1 import session_config, tf
 
-
 FORMATS = b'\xff\xd8', b'\x89PNG', b'BM', b'GIF8'  # first bytes of those that it takes
 # The frame header of a JPEG with four components.
 IS_CMYK = re.compile(b'\xff[\xc0-\xc2]\0.\x08....\x04', re.S).search

@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from machinery.batches import has_files
-from machinery.errors import InputError, input_errors, open_plain
+from machinery.errors import InputError, input_errors, open_plain, stderr_to
 from machinery.lists import list_warnings
 
 SLOW = 30  # seconds for a picture
@@ -101,15 +101,9 @@ def examine(path):
 def examine_all(paths, pool):
     """Return what examine gives for each path; damage inside a JPEG is a fault."""
     # libjpeg reports such damage only on standard error, and without a file name.
-    sys.stderr.flush()
-    stderr = os.dup(2)
     with tempfile.TemporaryFile() as file:
-        os.dup2(file.fileno(), 2)
-        try:
+        with stderr_to(file.fileno()):
             results = list(pool.map(examine, paths))
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
         file.seek(0)
         complaints = [line for line in file if b'JPEG' in line]
     if complaints and len(paths) > 1:  # look again, one by one, to see whose they are

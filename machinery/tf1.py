@@ -3,18 +3,12 @@ import logging
 import os
 import re
 
+from machinery.errors import stderr_to
+
 # Keep TensorFlow's start-up messages off the screen, unless the user set a level. Some
 # are written straight to file descriptor 2 during the import, whatever the level is.
-if os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3') == '3':
-    stderr, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 2)
-    try:
-        import tensorflow.compat.v1 as tf
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        os.close(null)
-else:
+is_quiet = os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3') == '3'
+with open(os.devnull, 'w') as null, stderr_to(null.fileno() if is_quiet else 2):
     import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 from tensorflow.python.client import device_lib

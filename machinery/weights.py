@@ -45,22 +45,17 @@ def load_weights(session, path, variables, added, skip, scope):
     added = {name: variable for name, variable in sorted(added.items())
              if name.split('/')[0] not in skip}
     if os.path.exists(path + '.index'):
-        pairs += zip(added.values(), read_variables(path, {
-            name: variable.shape.as_list() for name, variable in added.items()}))
+        reader = open_checkpoint(path)
+        check_shapes(reader.get_variable_to_shape_map(), {
+            name: variable.shape.as_list() for name, variable in added.items()},
+            '%s does not fit the network:' % path)
+        with damage_told(path):
+            pairs += [(added[name], reader.get_tensor(name)) for name in added]
     elif added:
         print('Warning: %s has no %s; these keep their initial values'
               % (path, ', '.join(added)))
     for variable, value in pairs:
         assign(session, variable, value)
-
-
-def read_variables(path, shapes):
-    """Return the variables of these names and shapes from a checkpoint, as a list."""
-    reader = open_checkpoint(path)
-    check_shapes(reader.get_variable_to_shape_map(), shapes,
-                 '%s does not fit the network:' % path)
-    with damage_told(path):
-        return [reader.get_tensor(name) for name in shapes]
 
 
 def num_classes_of(path, last_layer):
