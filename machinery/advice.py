@@ -1,10 +1,22 @@
-"""What to try next, as far as the numbers of a run support it."""
+"""What to do after a run: commands, and what to try, as far as its numbers tell."""
 import math
+import os
 from collections import Counter
+from shlex import quote
 
 import numpy as np
 
 from machinery.batches import SAMPLE_SIZE
+
+
+def list_commands(settings, folder):
+    """Return lines with the commands for what a run has left in its folder."""
+    return ['Curves:     tensorboard --logdir %s --samples_per_plugin images=100'
+            % quote(os.path.abspath(settings['filewriter_path'])),
+            'Predict:    python predict.py %s --checkpoint %s' % (
+                quote(settings['test_file'] or settings['val_file']), quote(folder)),
+            'Export:     python predict.py --export_path served/1 --checkpoint %s'
+            % quote(folder)]
 
 
 def advise(history, true, predicted, class_names):

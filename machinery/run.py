@@ -1,13 +1,12 @@
 """One run: its folders, its checkpoints, and the one place where it may end early."""
 import contextlib
 import os
-import re
 import sys
 import time
-from shlex import quote
 
 import numpy as np
 
+from machinery.advice import list_commands
 from machinery.checkpoint_files import (
     copy_checkpoint, list_checkpoints, remove_checkpoint, restore_checkpoint,
     save_checkpoint, save_values)
@@ -16,8 +15,8 @@ from machinery.model_file import (compare_with_earlier, describe, model_path,
                                   read_score_name, write_model)
 from machinery.run_folder import NEW, Progress, RunFolder, find_best
 from machinery.signals import StopSignals
-from machinery.tf1 import (REBOUND, assign, find_device, prevent_feeding, reason_of,
-                           tf)
+from machinery.tf1 import (assign, find_device, prevent_feeding, reason_of,
+                           rebound_told, tf)
 
 
 class Run:
@@ -85,13 +84,8 @@ class Run:
             if self.progress.epoch > self._num_epochs:
                 print('All %d epochs are done; for more, set a larger num_epochs.'
                       % self._num_epochs)
-            try:
+            with rebound_told():
                 yield session
-            except ValueError as error:
-                if 'may not be fed' not in str(error):
-                    raise
-                name = re.search(r'[\w/.-]+:\d+', str(error)).group()
-                raise InputError('%s %s' % (name, REBOUND)) from error
 
     def _restore(self, session):
         """Restore the latest checkpoint, and see that its best one is here."""
@@ -281,18 +275,13 @@ class Run:
         # After the last validation there may have been more steps.
         if self._step() not in (self._saved_step, self._first_step):
             self._write_in_epoch()
-        settings, folder = self._facts['settings'], quote(self.folder.path)
         print('Best:       %s, of epoch %d, validation %s %.4f' % (
             self.folder.best, self.progress.best_epoch,
             self._facts.get('best_by') or 'score', self.progress.best_score))
         print('Checkpoint: %s, the newest, from which --resume=%s goes on'
               % (self.latest, self.folder.number or True))
-        print('Curves:     tensorboard --logdir %s --samples_per_plugin images=100'
-              % quote(os.path.abspath(settings['filewriter_path'])))
-        print('Predict:    python predict.py %s --checkpoint %s' % (
-            quote(settings['test_file'] or settings['val_file']), folder))
-        print('Export:     python predict.py --export_path served/1 --checkpoint',
-              folder)
+        for line in list_commands(self._facts['settings'], self.folder.path):
+            print(line)
 
     def restore_best(self, session):
         """Give the variables of the best checkpoint to all workers."""

@@ -1,9 +1,10 @@
 """TensorFlow as TensorFlow 1: from machinery.tf1 import tf."""
+import contextlib
 import logging
 import os
 import re
 
-from machinery.errors import stderr_to
+from machinery.errors import InputError, stderr_to
 
 # Keep TensorFlow's start-up messages off the screen, unless the user set a level. Some
 # are written straight to file descriptor 2 during the import, whatever the level is.
@@ -13,8 +14,6 @@ with open(os.devnull, 'w') as null, stderr_to(null.fileno() if is_quiet else 2):
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 from tensorflow.python.client import device_lib
 
-REBOUND = ('is computed from a placeholder, so feeding it would skip that computation. '
-           'Give the new tensor its own name, as in y_smooth = 0.9 * y + 0.05')
 GPU_FILE = '/dev/nvidia0'  # where Linux has an NVIDIA GPU
 
 logger = logging.getLogger('tensorflow')
@@ -58,6 +57,21 @@ def prevent_feeding(sources, allowed):
     graph = sources[0].graph
     for name in seen - {tensor.name for tensor in allowed}:
         graph.prevent_feeding(graph.get_tensor_by_name(name))
+
+
+@contextlib.contextmanager
+def rebound_told():
+    """Turn what session.run says to a tensor that may not be fed into an InputError."""
+    try:
+        yield
+    except ValueError as error:
+        if 'may not be fed' not in str(error):
+            raise
+        name = re.search(r'[\w/.-]+:\d+', str(error)).group()
+        raise InputError(
+            '%s is computed from a placeholder, so feeding it would skip that '
+            'computation. Give the new tensor its own name, as in y_smooth = 0.9 * y + '
+            '0.05' % name) from error
 
 
 def find_device():
