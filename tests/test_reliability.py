@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import datagenerator
-from helpers import (ROOT, Program, all_checkpoints_kept, checkpoint_of, files,
+from helpers import (ROOT, Program, all_checkpoints_kept, checkpoint_of, events, files,
                      finetune, outputs_in, run_program, same, summaries, tensors)
 from machinery.checkpoint_files import (copy_checkpoint, find_weights,
                                         list_checkpoints, put_aside_if_damaged)
@@ -69,6 +69,9 @@ def test_interrupted_run_resumes_exactly(tmp_path):
     output = run(folder, '--batch_size=2', '--resume=True')
     assert 'Resuming from %s/new/checkpoints/1/model_epoch2_step' % folder in output
     assert same(final(folder), final(reference))
+    assert len(events(folder, '.')) == 3  # version, start and end: not one per start
+    output = run(folder, '--batch_size=2', '--resume=True')
+    assert 'All 3 epochs are done' in output and 'Next: ' not in output
     epochs = [step for step, tag, _ in event_steps(folder) if tag == 'accuracy']
     assert epochs == [14, 28, 42]
 
