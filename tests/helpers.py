@@ -173,7 +173,7 @@ def checkpoint_of(folder, name):
 
     name is the number of an epoch, or the rest of the name.
     """
-    name = 'epoch%d' % name if isinstance(name, int) else name
+    name = 'epoch%s' % name if str(name).isdigit() else name
     folder = '%s/new/checkpoints' % folder
     return '%s/model_%s.ckpt' % (run_path(folder, list_runs(folder)[-1]), name)
 
