@@ -2,6 +2,7 @@
 Caffe made of them, and ways to run the scripts."""
 import atexit
 import contextlib
+import functools
 import glob
 import io
 import json
@@ -30,6 +31,7 @@ CAFFE_SHAPES = {
     'fc7': (4096, 4096), 'fc8': (1000, 4096)}
 
 
+@functools.lru_cache(1)
 def golden():
     """Return (activations, {layer: [weights, biases]}, images), all as Caffe's."""
     activations = np.load(os.path.join(HERE, 'data', 'golden.npz'))

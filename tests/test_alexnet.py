@@ -259,10 +259,10 @@ def test_data_initialisation_gives_mean_0_and_variance_1():
     with tf.Session() as session:
         session.run(tf.global_variables_initializer())
         model.initialize_from_data(session, {model.X: images})
-        for name in LAYERS:
-            output = getattr(model, name)
-            output = output.op.inputs[0] if output.op.type == 'Relu' else output
-            values = session.run(output, {model.X: images, model.KEEP_PROB: 1.})
+        outputs = [getattr(model, name) for name in LAYERS]
+        outputs = [output.op.inputs[0] if output.op.type == 'Relu' else output
+                   for output in outputs]
+        for values in session.run(outputs, {model.X: images, model.KEEP_PROB: 1.}):
             values = values.reshape(-1, values.shape[-1]).astype(np.float64)
             np.testing.assert_allclose(values.mean(0), 0, atol=1e-3)
             np.testing.assert_allclose(values.var(0), 1, atol=1e-3)
