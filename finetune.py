@@ -9,6 +9,7 @@ from alexnet import AlexNet, LAYERS
 from datagenerator import CROP_MARGIN, ImageDataGenerator, load_image, normalize
 from machinery.class_names import choose_class_names
 from machinery.download import fetch_if_missing
+from machinery.feature_key import open_store
 from machinery.features import Features
 from machinery.pictures import check_pictures
 from machinery.run import Run
@@ -40,8 +41,8 @@ seed = 0  # the same seed repeats a run
 
 # Speed
 cache_features = True  # run the frozen layers only once per picture
-cache_limit = 4.0  # GB of memory, 16 KB per picture for fc7; the rest goes to a file
-cache_dir = None  # folder for that temporary file; None: the system's
+features_path = '/tmp/finetune_alexnet/features'  # for all runs; None: for this one
+features_limit = 20.  # GB there; the frozen layers not used for longest go first
 
 # Output
 display_step = 5  # steps between two summaries
@@ -88,6 +89,7 @@ variables = [variable for layer in train_layers for variable in model.variables[
 # picture alone, so it need not be computed in every epoch. If nothing is frozen, the
 # network is fed with pictures.
 fed = pictures if model.bottleneck is model.X else model.bottleneck
+without_dropout = {model.dropout6: model.fc6, model.dropout7: model.fc7}
 
 with tf.name_scope('scores'):  # one value per picture; add yours here
     predictions = {'true': tf.argmax(y, 1), 'predicted': tf.argmax(model.logits, 1),
@@ -116,14 +118,9 @@ def initialize(session):
     if weights_path:
         model.load_initial_weights(session)
     else:  # random filters, scaled to some of the training pictures
-        batch = next(train_features.images(64))
-        model.initialize_from_data(session, {pictures: batch.images})
+        images, *_ = next(train_data.batches(64))
+        model.initialize_from_data(session, {pictures: images})
     print(layer_table(model))
-
-
-def forward(images):
-    """Run the frozen layers."""
-    return session.run(fed, {pictures: images, keep_prob: 1.})
 
 
 def evaluate(batches):
@@ -138,17 +135,20 @@ def evaluate(batches):
 
 
 check_pictures([train_data, val_data, test_data], on_bad_image, workers)
-# Store the features of pictures that come again in every epoch: not of a test list.
-limit = cache_limit / 2 if cache_features and fed is not pictures else None
-train_features, val_features = [Features(data, forward, limit, cache_dir)
-                                for data in (train_data, val_data)]
 
 with run.session(initialize) as session:
     run.record(model, pictures, [y, rate, keep_prob], load_image, train_data, val_data,
                class_names, optimizer)
+    # Features outlive the run: the next one with the same frozen layers finds them.
+    forward = None if fed is pictures else (
+        lambda images: session.run(fed, {pictures: images, keep_prob: 1.}))
+    store = open_store(features_path, features_limit, session, fed, without_dropout,
+                       load_image) if cache_features and forward else None
+    train_features, val_features = [Features(data, forward, store)
+                                    for data in (train_data, val_data)]
     step = int(session.run(global_step))
     summaries.start(step, settings, layer_table(model))
-    summaries.draw_batch(step, train_features, class_names)
+    summaries.draw_batch(step, train_data, class_names)
 
     for epoch in range(run.epoch, num_epochs + 1):
         bar = ProgressBar(run, epoch, num_epochs, train_data.data_size, display_step)
@@ -184,7 +184,7 @@ with run.session(initialize) as session:
     run.report()
     if test_file:
         run.restore_best(session)
-        test_means, _ = evaluate(Features(test_data, forward).batches(batch_size))
+        test_means, _ = evaluate(Features(test_data, forward, store).batches(batch_size))
         print('Test:       %s, of the best checkpoint' % as_text(test_means))
     run.finish()
 summaries.finish()

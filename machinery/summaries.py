@@ -142,11 +142,11 @@ class Summaries:
                                      for tag, value in scalars.items()])
 
     @unless_lost
-    def draw_batch(self, step, features, class_names):
+    def draw_batch(self, step, data, class_names):
         """Add a drawing of the first training batch, as the network gets it."""
         def draw():
-            batch = next(features.images(16))
-            return draw_batch(batch.images[:16], batch.labels[:16], class_names)
+            images, labels = next(data.batches(16))[:2]
+            return draw_batch(images[:16], labels[:16], class_names)
         self._add_picture('train', step, 'batch', draw)
 
     @unless_lost
