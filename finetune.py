@@ -118,7 +118,7 @@ def initialize(session):
     if weights_path:
         model.load_initial_weights(session)
     else:  # random filters, scaled to some of the training pictures
-        images, *_ = next(train_data.batches(64))
+        images, *_ = next(iter(train_data.batches(64)))
         model.initialize_from_data(session, {pictures: images})
     print(layer_table(model))
 

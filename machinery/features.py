@@ -1,6 +1,4 @@
 """Features: the output of the frozen layers, computed once per picture."""
-import functools
-
 import numpy as np
 from tqdm import tqdm
 
@@ -18,8 +16,7 @@ class Features:
         data: an ImageDataGenerator, or batches of your own (see machinery.batches).
         forward: function from uint8 images (n, height, width, 3) to features (n, ...),
             called in passes (see machinery.passes); None: features are the images.
-        store: a Store; without one, or with batches of your own, features are computed
-            in every epoch.
+        store: a Store; without one, or with batches of your own, features are not kept.
         pass_size: number of images in a pass; by default, what suits the device.
 
     Attributes:
@@ -60,10 +57,10 @@ class Features:
         if self.is_stored:
             yield from self._stored_batches(batch_size, epoch, start)
             return
-        batches = (self.data.batches if has_files(self.data) else
-                   functools.partial(checked_batches, self.data))
-        yield from compute_batches(
-            self._forward, batches(batch_size, epoch, start), self._pass_size)
+        place = batch_size, epoch, start
+        batches = (self.data.batches(*place) if has_files(self.data) else
+                   checked_batches(self.data, *place))
+        yield from compute_batches(self._forward, batches, self._pass_size)
 
     def _stored_batches(self, batch_size, epoch, start):
         order, mirrored, is_random = self.data.plan(epoch)
@@ -124,15 +121,13 @@ class Features:
                 % self.data.paths[samples[0]])
 
     def _is_outdated(self):
-        """Tell if of eight rows of earlier runs, any differs by more than rounding.
-
-        A GPU may round to 10 bits (TF32), and differently each time.
-        """
+        """Tell if of eight rows of earlier runs, any differs by more than rounding."""
+        # A GPU may round to 10 bits (TF32), and differently each time.
         samples, mirrored = np.tile(self.data.samples, 2), np.repeat(
             [False, True], len(self.data.samples))
-        _, _, is_random = self.data.plan(0)
-        known = np.flatnonzero(self._store.has(self._places(samples, mirrored))
-                               & ~is_random[samples])
+        is_lasting = ~self.data.plan(0)[2][samples]
+        known = np.flatnonzero(
+            self._store.has(self._places(samples, mirrored)) & is_lasting)
         known = known[np.linspace(0, len(known) - 1, min(8, len(known))).astype(int)]
         return self._have_changed(samples[known], mirrored[known], 0, self._pass_size,
                                   tolerance=1e-3 if list_gpus() else 1e-5)

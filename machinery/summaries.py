@@ -145,8 +145,9 @@ class Summaries:
     def draw_batch(self, step, data, class_names):
         """Add a drawing of the first training batch, as the network gets it."""
         def draw():
-            images, labels = next(data.batches(16))[:2]
-            return draw_batch(images[:16], labels[:16], class_names)
+            images, labels, *_ = next(iter(data.batches(16)))
+            return draw_batch(np.asarray(images[:16]), np.asarray(labels[:16]),
+                              class_names)
         self._add_picture('train', step, 'batch', draw)
 
     @unless_lost

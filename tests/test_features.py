@@ -9,7 +9,8 @@ import pytest
 
 import datagenerator
 from datagenerator import ImageDataGenerator, load_image
-from helpers import KEY, ROOT, finetune, tensors
+from helpers import KEY, ROOT, finetune, same, tensors
+from machinery import features, passes
 from machinery.batches import checked_batches
 from machinery.errors import InputError
 from machinery.features import Features
@@ -344,18 +345,29 @@ def test_pictures_that_vanish_are_left_out_on_demand(tmp_path, capsys):
 
 
 @pytest.mark.parametrize('layers', ["['fc8','fc7']"])
-def test_cached_and_uncached_training_end_in_the_same_weights(tmp_path, start_file,
-                                                              layers):
-    found = []
-    for cached in (True, False):
-        folder = str(tmp_path / str(cached))
+def test_a_second_run_computes_nothing_and_ends_as_one_that_stores_nothing(
+        tmp_path, start_file, layers, monkeypatch):
+    counts, found = [], []
+
+    def counting(forward, images, size):
+        counts[-1] += len(images)
+        return passes.compute(forward, images, size)
+    monkeypatch.setattr(features, 'compute', counting)
+    for name, cached, rate in [('first', True, 0.001), ('second', True, 0.003),
+                               ('uncached', False, 0.003)]:
+        folder = str(tmp_path / name)
+        counts.append(0)
         status, output = finetune(
             folder, '--cache_features=%s' % cached, '--train_layers=' + layers,
             '--train_file=images/val.txt', '--val_file=images/test.txt',
-            '--num_epochs=3', '--batch_size=32', '--weights_path=' + start_file)
+            '--num_epochs=3', '--batch_size=32', '--weights_path=' + start_file,
+            '--learning_rate=%s' % rate, '--features_path=%s' % (tmp_path / 'features'))
         assert status == 0, output
         found.append(tensors(folder + '/new/checkpoints/model_epoch3.ckpt'))
-    cached, uncached = found
+    first, cached, uncached = found
+    # Eight at the start, and one of each list in each epoch and for the projector.
+    assert counts[0] > 100 and counts[1] == 8 + 3 + 3 + 1
+    assert not same(first, cached)
     assert set(cached) == set(uncached)
     for name in cached:
         [one], [other] = cached[name], uncached[name]

@@ -276,10 +276,10 @@ import numpy as np
 from machinery.store import Store
 folder, key, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
 paths = ['photos/a_picture_%d.jpg' % number for number in range(count)]
-start = time.time()
+start = time.process_time()
 store = Store([100], folder, key)
 first = store.register(paths, '')
-print(time.time() - start)
+print(time.process_time() - start)
 rows = np.empty((100, 100), np.float32)
 for start in range(0, count, 100):
     assert store.read(first + 2 * np.arange(start, start + 100), rows).all()
@@ -305,8 +305,7 @@ def test_many_rows_are_opened_soon_and_take_no_memory(tmp_path):
         output, _ = run(OPENER, tmp_path, key, count).communicate()
         found.append(list(map(float, output.split())))
     (_, few), (seconds, many) = found
-    print(found)
-    assert seconds < 8
+    assert seconds < 5  # of the processor, if others use it, too
     assert many - few < 100
 
 
