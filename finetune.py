@@ -140,11 +140,11 @@ with run.session(initialize) as session:
     run.record(model, pictures, [y, rate, keep_prob], load_image, train_data, val_data,
                class_names, optimizer)
     # Features outlive the run: the next one with the same frozen layers finds them.
-    forward = None if fed is pictures else (
+    frozen = None if fed is pictures else (
         lambda images: session.run(fed, {pictures: images, keep_prob: 1.}))
     store = open_store(features_path, features_limit, session, fed, without_dropout,
-                       load_image) if cache_features and forward else None
-    train_features, val_features = [Features(data, forward, store)
+                       load_image) if cache_features and frozen else None
+    train_features, val_features = [Features(data, frozen, store)
                                     for data in (train_data, val_data)]
     step = int(session.run(global_step))
     summaries.start(step, settings, layer_table(model))
@@ -184,7 +184,7 @@ with run.session(initialize) as session:
     run.report()
     if test_file:
         run.restore_best(session)
-        test_means, _ = evaluate(Features(test_data, forward, store).batches(batch_size))
+        test_means, _ = evaluate(Features(test_data, frozen, store).batches(batch_size))
         print('Test:       %s, of the best checkpoint' % as_text(test_means))
     run.finish()
 summaries.finish()

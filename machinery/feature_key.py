@@ -13,10 +13,11 @@ from machinery.store import Store
 from machinery.tf1 import find_pass_size, list_gpus, tf
 
 FORMAT = 1  # of the store; another number makes earlier ones invisible
-NAMES = {'_class', 'container', 'debug_name', 'shared_name'}  # attributes that are names
+# Attributes that are names.
+NAMES = {'_class', 'container', 'debug_name', 'shared_name'}
 # Environment variables that may change arithmetic. Of unknown ones we assume that.
 ARITHMETIC = 'NVIDIA_TF32|(TF|XLA|ONEDNN|DNNL|MKL|CUDNN|CUBLAS|OPENCV)_'
-HARMLESS = 'TF_(CONFIG|CPP|FORCE_GPU_ALLOW_GROWTH|GPU_ALLOCATOR|NUM)|.*(VERBOSE|LOG|THREAD)'
+HARMLESS = 'TF_(CONFIG|CPP|FORCE_GPU_ALLOW|GPU_ALLOC|NUM)|.*(VERBOSE|LOG|THREAD)'
 
 
 def feature_key(session, layer, same_as, load_image):

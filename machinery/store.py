@@ -147,7 +147,8 @@ class Store:
             if usage.free < FREE * usage.total:
                 raise OSError('less than %d %% of the disk is free' % (100 * FREE))
             for place, row in zip(places, rows):
-                self._write(self._table[place:place + 1], np.ascontiguousarray(row, np.float32))
+                self._write(self._table[place:place + 1],
+                            np.ascontiguousarray(row, np.float32))
         except OSError as error:
             self._is_full = True
             tqdm.write('Warning: no more features are stored (%s), so the others are '
@@ -270,7 +271,7 @@ def delete(key):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             for path in sorted(list_ours(key), reverse=True):  # the lock is the last
                 os.remove(path)
-    except (OSError, AttributeError):  # it is in use, or not ours, or there are no locks
+    except (OSError, AttributeError):  # it is in use, not ours, or nothing has locks
         return False
     with contextlib.suppress(OSError):  # it holds something that is not ours
         os.rmdir(key)

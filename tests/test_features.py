@@ -182,7 +182,8 @@ def test_labels_of_a_subclass_are_used_or_refused():
                 yield batch._replace(labels=0.9 * batch.labels + 0.05)
 
     data = Smooth(TRAIN, nb_classes=3, scale_size=(8, 8))
-    assert run_epoch(Features(data, Forward(), None, PASS), 0)[1].max() == np.float32(0.95)
+    features = Features(data, Forward(), None, PASS)
+    assert run_epoch(features, 0)[1].max() == np.float32(0.95)
     with pytest.raises(InputError, match='Smooth overrides batches, which is not call'):
         run_epoch(stored(data, Forward()), 0)
 

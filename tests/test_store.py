@@ -1,4 +1,4 @@
-"""Features outlive a run, and whatever happens to their files, wrong ones are not used."""
+"""Features outlive a run; whatever happens to their files, wrong ones are not used."""
 import glob
 import os
 import shutil
