@@ -7,15 +7,15 @@ import sys
 
 from alexnet import AlexNet, LAYERS
 from datagenerator import CROP_MARGIN, ImageDataGenerator, load_image, normalize
-from machinery.batches import select_unchanged
+from machinery.batches import read_batches
 from machinery.class_names import choose_class_names
 from machinery.download import fetch_if_missing
-from machinery.features import Features
+from machinery.features import open_features, open_store
 from machinery.pictures import check_pictures
-from machinery.progress import ProgressBar, as_text
+from machinery.progress import ProgressBar
 from machinery.run import Run
 from machinery.settings import check_lists, read_settings
-from machinery.summaries import Summaries, add_summaries, layer_table
+from machinery.summaries import Summaries, add_summaries
 from machinery.tf1 import tf
 from machinery.workers import start_workers
 
@@ -41,8 +41,8 @@ seed = 0  # the same seed repeats a run
 
 # Speed
 cache_features = True  # run the frozen layers only once per picture
-cache_limit = 4.0  # GB of memory, 16 KB per picture for fc7; the rest goes to a file
-cache_dir = None  # folder for that temporary file; None: the system's
+features_path = '/tmp/finetune_alexnet/features'  # for all runs; None: for this one
+features_limit = 20.  # GB there; the frozen layers not used for longest go first
 
 # Output
 display_step = 5  # steps between two summaries
@@ -118,9 +118,8 @@ def initialize(session):
     if weights_path:
         model.load_initial_weights(session)
     else:  # random filters, scaled to some of the training pictures
-        batch = next(train_features.images(64))
+        batch = next(read_batches(train_data, 64))
         model.initialize_from_data(session, {pictures: batch.images})
-    print(layer_table(model))
 
 
 def forward(images):
@@ -139,17 +138,18 @@ def evaluate(batches):
 
 
 check_pictures([train_data, val_data, test_data], on_bad_image, workers)
-# Store the features of pictures that come again in every epoch: not of a test list.
-limit = cache_limit / 2 if cache_features and fed is not pictures else None
-train_features, val_features = [Features(data, forward, limit, cache_dir)
-                                for data in (train_data, val_data)]
-seen = select_unchanged(train_features)  # None for batches of your own
-
 with run.session(initialize) as session:
     run.record(model, pictures, [y, rate, keep_prob], load_image, train_data, val_data,
                class_names, optimizer)
+    # Features outlive the run: the next one with the same frozen layers finds them.
+    dropout = {model.dropout6: model.fc6, model.dropout7: model.fc7}  # which is off
+    store = cache_features and open_store(features_path, features_limit, session, fed,
+                                          dropout, load_image)
+    train_features, val_features, test_features = open_features(
+        [train_data, val_data, test_data], forward, store)
+    seen = train_features.select_unchanged()  # None for batches of your own
     step = int(session.run(global_step))
-    summaries.start(step, settings, model, train_features, class_names)
+    summaries.start(step, settings, model, train_data, class_names)
     bar = ProgressBar(run, num_epochs, train_data.data_size, display_step, class_names)
 
     for epoch in range(run.epoch, num_epochs + 1):
@@ -186,8 +186,7 @@ with run.session(initialize) as session:
     run.report()
     if test_file:
         run.restore_best(session)
-        test_means, _ = evaluate(Features(test_data, forward).batches(batch_size))
-        print('Test:       %s, of the best checkpoint' % as_text(test_means))
+        bar.report_test(evaluate(test_features.batches(batch_size))[0])
     bar.advise()
     run.finish()
     summaries.finish()

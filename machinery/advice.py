@@ -6,7 +6,7 @@ from shlex import quote
 
 import numpy as np
 
-from machinery.batches import SAMPLE_SIZE
+from machinery.features import SAMPLE_SIZE
 
 
 def list_commands(settings, folder):

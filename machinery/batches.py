@@ -7,7 +7,6 @@ Any object can take the place of an ImageDataGenerator in finetune.py if it has
         them, labels one-hot (n, number of classes).
 A resumed run asks for the rest of an epoch, so start should count as it did before.
 """
-import copy
 from collections import namedtuple
 
 import numpy as np
@@ -19,7 +18,6 @@ from machinery.tf1 import session_config, tf
 # samples: their numbers in the list; end: the place in the epoch after the batch,
 # which counts skipped pictures, too.
 Batch = namedtuple('Batch', 'images labels samples end')
-SAMPLE_SIZE = 200  # training pictures that are scored without dropout
 
 
 def has_files(data):
@@ -27,24 +25,11 @@ def has_files(data):
     return hasattr(data, 'plan')
 
 
-def select_unchanged(features):
-    """Return Features of SAMPLE_SIZE pictures of a list, the same ones in every run.
-
-    They are neither mirrored, cropped at random nor augmented; each worker has a share
-    of them. Returns None for batches of your own, which cannot be asked for that.
-    """
-    if not has_files(features.data):
-        return None
-    subset, data = copy.copy(features), copy.copy(features.data)
-    data.random_crop, data.augment = False, None
-    _, _, is_random = data.plan(0)  # all False, unless a subclass has its own changes
-    # Not every n-th one: a list may have a rhythm of its own.
-    chosen = np.random.RandomState(0).permutation(len(data.paths))[:SAMPLE_SIZE]
-    rank, size = data.shard
-    data.samples, mirrored = chosen[rank::size], np.zeros(len(data.paths), bool)
-    data.plan = lambda epoch: (data.samples, mirrored, is_random)
-    subset.data, subset.data_size = data, len(data.samples)
-    return subset
+def read_batches(data, batch_size, epoch=0, start=0):
+    """Return a generator of the Batches of an epoch, also of batches of your own."""
+    if has_files(data):
+        return data.batches(batch_size, epoch, start)
+    return checked_batches(data, batch_size, epoch, start)
 
 
 def check_uint8(images):

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from machinery.batches import read_batches
 from machinery.errors import InputError, printable
 from machinery.pictures import load_ahead
 
@@ -70,9 +71,9 @@ def load_all(data, samples):
             yield WHITE if isinstance(image, InputError) else image
 
 
-def draw_batch(features, class_names):
+def draw_batch(data, class_names):
     """Return the first images of an epoch, as the network gets them, as a JPEG."""
-    batch = next(features.images(16))
+    batch = next(read_batches(data, 16))
     labels = batch.labels[:16].argmax(1)  # your own batches have a size of their own
     return draw_tiles(batch.images[:16], [cut(class_names[label]) for label in labels])
 

@@ -1,10 +1,40 @@
 """Features: the output of the frozen layers, computed once per picture."""
+import copy
+
 import numpy as np
 from tqdm import tqdm
 
-from machinery.batches import Batch, check_uint8, checked_batches, has_files
+from machinery.batches import Batch, has_files, read_batches
 from machinery.errors import InputError
+from machinery.feature_key import feature_key
+from machinery.passes import compute, compute_batches
 from machinery.store import Store
+from machinery.tf1 import find_pass_size, list_gpus
+
+SAMPLE_SIZE = 200  # training pictures that are scored without dropout
+
+
+def open_store(folder, limit, session, layer, same_as, load_image):
+    """Return the Store for a layer's features, or None if the layer is a placeholder.
+
+    folder and limit are those of Store, the rest are those of feature_key.
+    """
+    if layer.op.type == 'Placeholder':  # nothing is frozen
+        return None
+    key = feature_key(session, layer, same_as, load_image)
+    return Store(layer.shape.as_list()[1:], folder, key, limit)
+
+
+def open_features(generators, forward, store):
+    """Return the Features of generators, None for None, which share a store.
+
+    Leaves a store whose rows differ from what forward gives now.
+    """
+    while True:
+        found = [data and Features(data, forward, store) for data in generators]
+        if not any(features.is_outdated() for features in found if features):
+            return found
+        store.move_on()
 
 
 class Features:
@@ -12,23 +42,48 @@ class Features:
 
     Args:
         data: an ImageDataGenerator, or batches of your own (see machinery.batches).
-        forward: function from uint8 images (n, height, width, 3) to features (n, ...).
-            Always gets the same number of images, because TensorFlow rounds
-            differently for other batch sizes: the last ones may be zeros.
-        limit, folder: GB of memory for a Store, and its folder; without a limit, or
-            with batches of your own, features are computed in every epoch.
+        forward: function from uint8 images (n, height, width, 3) to features (n, ...),
+            called in passes (see machinery.passes).
+        store: a Store; without it, or with batches of your own, features are not kept.
 
     Attributes:
         data, data_size: the generator, and the number of samples in its epoch.
         is_stored: whether features are stored.
     """
 
-    def __init__(self, data, forward, limit=None, folder=None):
+    def __init__(self, data, forward, store=None):
         self.data, self.data_size = data, data.data_size
-        self.is_stored = limit is not None and has_files(data)
+        self.is_stored = bool(store) and has_files(data)
         self._forward, self._has_told = forward, False
-        if self.is_stored:
-            self._store = Store(len(data.paths), limit * 1e9, folder)
+        self._pass_size = find_pass_size()
+        if not self.is_stored:
+            return
+        if sum('load' in vars(kind) for kind in [data, *type(data).__mro__]) > 1:
+            store = Store(store.shape)  # a load of your own, whose code no key covers
+        self._store = store
+        self._first = store.register(data.paths, (tuple(data.scale_size), data.margin))
+
+    def select_unchanged(self):
+        """Return Features of SAMPLE_SIZE pictures, the same ones in every run.
+
+        They are neither mirrored, cropped at random nor augmented; each worker has a
+        share of them. Returns None for batches of your own, which have no such choice.
+        """
+        if not has_files(self.data):
+            return None
+        subset, data = copy.copy(self), copy.copy(self.data)
+        data.random_crop, data.augment = False, None
+        _, _, is_random = data.plan(0)  # all False, unless a subclass makes changes
+        # Not every n-th one: a list may have a rhythm of its own.
+        chosen = np.random.RandomState(0).permutation(len(data.paths))[:SAMPLE_SIZE]
+        rank, size = data.shard
+        data.samples, mirrored = chosen[rank::size], np.zeros(len(data.paths), bool)
+        data.plan = lambda epoch: (data.samples, mirrored, is_random)
+        subset.data, subset.data_size = data, len(data.samples)
+        return subset
+
+    def _places(self, samples, mirrored):
+        return self._first + 2 * samples.astype(int) + mirrored
 
     def batches(self, batch_size, epoch=0, start=0):
         """Yield the Batches of an epoch, with features in place of images.
@@ -37,66 +92,54 @@ class Features:
             InputError: as batches of the generator; or images are not uint8, or
                 stored features are no longer right, or a batch has no picture left.
         """
-        size = min(batch_size, self.data_size)
         if self.is_stored:
-            yield from self._stored_batches(batch_size, epoch, start, size)
+            yield from self._stored_batches(batch_size, epoch, start)
             return
-        for batch in self.images(batch_size, epoch, start):
-            yield batch._replace(images=self._compute(batch.images, size))
+        yield from compute_batches(
+            self._forward, read_batches(self.data, batch_size, epoch, start),
+            self._pass_size)
 
-    def images(self, batch_size, epoch=0, start=0):
-        """Return a generator of the Batches of an epoch, with images."""
-        if has_files(self.data):
-            return self.data.batches(batch_size, epoch, start)
-        return checked_batches(self.data, batch_size, epoch, start)
-
-    def _stored_batches(self, batch_size, epoch, start, size):
+    def _stored_batches(self, batch_size, epoch, start):
         order, mirrored, is_random = self.data.plan(epoch)
         order = order[start:]
-        rows = self._store.find(order, mirrored[order])
-        rows[is_random[order]] = -1
         if is_random[order].any() and not self._has_told:
             self._has_told = True
             tqdm.write('Pictures of %s are changed at random in each epoch, so their '
                        'features are not stored' % self.data.class_list)
-        self._check(order, rows, mirrored, epoch)
+        places = self._places(order, mirrored[order])
+        places[is_random[order] | ~self._store.has(places)] = -1
+        self._check(order[places >= 0], mirrored, epoch)
         # Computed ahead in passes of one size, in the order in which they are needed.
-        missing = self._compute_missing(order[rows < 0], mirrored, is_random, epoch,
-                                        size)
+        missing = self._compute_missing(order[places < 0], mirrored, is_random, epoch)
         for first in range(0, len(order), batch_size):
-            part = slice(first, first + batch_size)
-            features, samples = self._gather(order[part], rows[part], missing)
-            end = start + first + len(order[part])
+            samples, stored = [array[first:first + batch_size]
+                               for array in (order, places)]
+            features = np.empty((len(samples),) + self._store.shape, np.float32)
+            is_read = self._store.read(stored, features)
+            damaged = self._compute_missing(samples[(stored >= 0) & ~is_read],
+                                            mirrored, is_random, epoch)
+            for place in np.flatnonzero(~is_read):
+                row = next(missing if stored[place] < 0 else damaged)
+                if row is not None:
+                    features[place], is_read[place] = row, True
+            if not is_read.any():
+                raise InputError('%s: none of the next %d pictures can be read any more'
+                                 % (self.data.class_list, len(samples)))
+            end = start + first + len(samples)
+            if not is_read.all():
+                features, samples = features[is_read], samples[is_read]
             yield Batch(features, self.data.one_hot(samples), samples, end)
 
-    def _gather(self, samples, rows, missing):
-        """Return the features of samples: stored rows, or the next missing ones."""
-        is_stored = rows >= 0
-        if is_stored.all():
-            return self._store.read(rows), samples
-        computed = [next(missing) for _ in range((~is_stored).sum())]
-        is_read = is_stored.copy()
-        is_read[~is_stored] = [feature is not None for feature in computed]
-        if not is_read.any():
-            raise InputError('%s: none of the next %d pictures can be read any more'
-                             % (self.data.class_list, len(samples)))
-        computed = [feature for feature in computed if feature is not None]
-        features = np.empty((len(samples),) + self._store.shape, np.float32)
-        features[is_stored] = self._store.read(rows[is_stored])
-        if computed:
-            features[is_read & ~is_stored] = computed
-        return features[is_read], samples[is_read]
-
-    def _compute_missing(self, samples, mirrored, is_random, epoch, size):
+    def _compute_missing(self, samples, mirrored, is_random, epoch):
         """Yield the features of each sample in turn, None for a skipped picture."""
         wanted = iter(samples)
-        for batch in self.data.batches_of(samples, size, epoch):
+        for batch in self.data.batches_of(samples, self._pass_size, epoch):
             if not len(batch.samples):
                 continue
-            features = self._compute(batch.images, size)
+            features = compute(self._forward, batch.images, self._pass_size)
             lasting = ~is_random[batch.samples]
             kept = batch.samples[lasting]
-            self._store.add(kept, mirrored[kept], features[lasting])
+            self._store.add(self._places(kept, mirrored[kept]), features[lasting])
             for sample, feature in zip(batch.samples, features):
                 while next(wanted) != sample:
                     yield None
@@ -104,28 +147,42 @@ class Features:
         for _ in wanted:
             yield None
 
-    def _compute(self, images, size):
-        check_uint8(images)
-        missing = max(0, size - len(images))
-        padding = np.zeros((missing,) + images.shape[1:], np.uint8)
-        return self._forward(np.concatenate([images, padding]))[:len(images)]
-
-    def _check(self, order, rows, mirrored, epoch):
+    def _check(self, samples, mirrored, epoch):
         """Raise an InputError if the features of one stored sample have changed."""
-        is_stored = rows >= 0
-        if not is_stored.any():
-            return
-        place = np.flatnonzero(is_stored)[epoch % is_stored.sum()]
-        sample = order[place]
-        stored = self._store.read(rows[[place]])
-        try:
-            image = self.data.load(sample, epoch, mirrored[sample])
-        except InputError:  # it cannot be read any more, but we have its features
-            return
-        found = self._compute(image[None], 1)
-        if np.linalg.norm(found - stored) > 0.01 * np.linalg.norm(stored):
+        samples = samples[epoch % max(1, len(samples)):][:1]
+        if self._have_changed(samples, mirrored[samples], epoch, 1, tolerance=0.01):
             raise InputError(
                 'The features of %s are not those of an earlier epoch. Something '
                 'changes at random, in the graph or without drawing from the rng of '
                 'augment: draw from that, or set cache_features = False'
-                % self.data.paths[sample])
+                % self.data.paths[samples[0]])
+
+    def is_outdated(self):
+        """Tell if of eight rows of earlier runs, any differs by more than rounding."""
+        if not self.is_stored:
+            return False
+        # A GPU may round to 10 bits (TF32), and differently each time.
+        samples, mirrored = np.tile(self.data.samples, 2), np.repeat(
+            [False, True], len(self.data.samples))
+        is_lasting = ~self.data.plan(0)[2][samples]
+        known = np.flatnonzero(
+            self._store.has(self._places(samples, mirrored)) & is_lasting)
+        known = known[np.linspace(0, len(known) - 1, min(8, len(known))).astype(int)]
+        return self._have_changed(samples[known], mirrored[known], 0, self._pass_size,
+                                  tolerance=1e-3 if list_gpus() else 1e-5)
+
+    def _have_changed(self, samples, mirrored, epoch, pass_size, tolerance):
+        """Tell if stored features differ from new ones by this part of their norm."""
+        stored = np.empty((len(samples),) + self._store.shape, np.float32)
+        is_read, images = self._store.read(self._places(samples, mirrored), stored), []
+        for place in np.flatnonzero(is_read):
+            try:
+                images.append(self.data.load(samples[place], epoch, mirrored[place]))
+            except InputError:  # it cannot be read any more, but we have its features
+                is_read[place] = False
+        if not images:
+            return False
+        found = compute(self._forward, np.array(images), pass_size)
+        norms = [np.linalg.norm(rows.reshape(len(images), -1), axis=1)
+                 for rows in (found - stored[is_read], found)]
+        return (norms[0] > tolerance * norms[1]).any()

@@ -64,6 +64,10 @@ class ProgressBar:
             print('Warning: all predictions are class %s'
                   % self._class_names[predicted.pop()])
 
+    def report_test(self, means):
+        """Print the scores of the test list."""
+        print('Test:       %s, of the best checkpoint' % as_text(means))
+
     def advise(self):
         """Print what to try next, if an epoch has been trained."""
         if self._history:

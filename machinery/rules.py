@@ -56,7 +56,6 @@ NEW_FOLDER = 'a folder that does not exist yet and can be made', lambda value: (
     FOLDER[1](value) and not os.path.lexists(value))
 NEW_FILE = 'a file that does not exist yet, in a folder to write to', lambda value: (
     PATH[1](value) and is_new_file(value))
-OLD_FOLDER = 'a folder', lambda value: PATH[1](value) and os.path.isdir(value)
 LAYERS = 'a list of at least one layer', lambda value: (
     is_names(value) and len(value) > 0)
 INFINITY = float('inf')
@@ -85,9 +84,9 @@ SETTINGS = {
     'weights_path': Setting(or_none(PATH), True, True),
     'seed': Setting(integer(0, 2 ** 31)),
     'cache_features': Setting(one_of(True, False), may_change=True),
-    'cache_limit': Setting(
-        number('in [0, 1000000)', lambda value: 0 <= value < 10 ** 6), True),
-    'cache_dir': Setting(or_none(OLD_FOLDER), True, True),
+    'features_path': Setting(or_none(FOLDER), True, True),
+    'features_limit': Setting(
+        number('in [0, 1000000)', lambda value: 0 <= value < 10 ** 6), True, True),
     'display_step': Setting(integer(1, 10 ** 9), may_change=True),
     'filewriter_path': Setting(FOLDER, True, True),
     'checkpoint_path': Setting(CHECKPOINTS, True, True),

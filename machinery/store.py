@@ -1,79 +1,293 @@
-"""Rows of features that have been computed."""
+"""Rows of features on disk, which outlive the run that has computed them.
+
+In the folder of a key, each process appends to two files of its own: raw float32 rows,
+and an index with a RECORD for each of them. It reads those of all processes. Nobody
+needs more memory for that: the operating system keeps in memory what is read often.
+"""
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import shutil
+import socket
 import tempfile
+import zlib
 
 import numpy as np
 from tqdm import tqdm
 
+try:
+    import fcntl
+except ImportError:  # Windows has none of these locks
+    fcntl = None
+
+KEY = '[0-9a-f]{64}(-[0-9]+)?'
+OURS = r'.+-[0-9]+-[0-9a-f]{8}\.(rows|index)'  # host-process-random
+# name: digest of the picture; its lowest bit tells if it is mirrored. checksum: of the
+# name and the row.
+RECORD = np.dtype([('name', '<u8', 2), ('checksum', '<u4')])
+# row: number of the file << 32 | number in the file, or -1.
+PLACE = np.dtype(RECORD.descr + [('row', '<i8'), ('is_tested', '?')])
+FREE = 0.05  # share of the disk that is left to others
+
 
 class Store:
-    """Rows of features, in memory up to a limit, and beyond it in a temporary file.
-
-    The file has no name, so it vanishes with the process. If neither has room, a row is
-    just not stored.
+    """Rows of features, found by picture and variant (plain or mirrored).
 
     Args:
-        count: number of samples, each of which may be stored plain and mirrored.
-        limit: bytes of memory.
-        folder: folder for the file; None: the system's temporary folder.
+        shape: of a row.
+        folder, key: the files are in folder/key; without one of them they have no name,
+            so they vanish with the process.
+        limit: GB; if there is more in folder, keys that nobody uses are deleted.
 
     Attributes:
-        shape: of a row, () before the first one.
+        shape: of a row.
     """
 
-    def __init__(self, count, limit, folder=None):
-        self.shape = ()
-        self._row_of = np.full((2, count), -1, np.int32)
-        self._stored, self._limit, self._folder = 0, int(limit), folder
-        self._memory, self._file, self._is_full = None, None, False
+    def __init__(self, shape, folder=None, key=None, limit=np.inf):
+        self.shape = tuple(shape)
+        self._size = 4 * int(np.prod(self.shape))
+        self._keys, self._number = folder and key and os.path.join(folder, key), 1
+        self._is_full = False
+        self._enter(self._keys)
+        if self._folder:
+            warn_of_folder(folder)
+            delete_oldest(folder, limit * 1e9)
 
-    def find(self, samples, mirrored):
-        """Return the rows of samples, -1 if there is none."""
-        return self._row_of[mirrored.astype(int), samples]
+    def move_on(self):
+        """Leave these rows to others, and go to the next folder of the key: KEY-2."""
+        self._number += 1
+        self._enter('%s-%d' % (self._keys, self._number))
 
-    def read(self, rows):
-        """Return a float32 array of these rows."""
-        in_memory = rows < len(self._memory)
-        if in_memory.all():
-            return self._memory[rows]
-        features = np.empty((len(rows),) + self.shape, np.float32)
-        features[in_memory] = self._memory[rows[in_memory]]
-        for place in np.flatnonzero(~in_memory):
-            self._file.seek((rows[place] - len(self._memory)) * features[0].nbytes)
-            self._file.readinto(features[place])
-        return features
+    def _enter(self, folder):
+        self._table = np.zeros(0, PLACE)
+        self._files, self._numbers, self._own = [], {}, None
+        self._folder = folder
+        if folder:
+            try:
+                self._lock = lock_key(folder)
+            except OSError as error:
+                self._folder = None
+                print('Warning: features are not kept for the next run: %s' % error)
 
-    def add(self, samples, mirrored, features):
-        """Store the features of samples, as far as there is room."""
-        if not self.shape:
-            self.shape = features.shape[1:]
-            limit = self._limit // (4 * int(np.prod(self.shape)))
-            self._memory = np.empty((min(limit, self._row_of.size),) + self.shape,
-                                    np.float32)
-        for sample, is_mirrored, feature in zip(samples, mirrored, features):
-            row = self._stored
-            if row < len(self._memory):
-                self._memory[row] = feature
-            elif not self._write(row - len(self._memory), feature):
-                return
-            self._row_of[int(is_mirrored), sample] = row
-            self._stored += 1
+    def register(self, paths, how):
+        """Look for the rows of pictures; return the place of the first one.
 
-    def _write(self, row, feature):
-        """Write a row to the file; return False once that has failed."""
+        The places of sample n are that + 2 * n, and, mirrored, that + 2 * n + 1. how is
+        anything with a repr that tells how images are made of the pictures.
+        """
+        table = np.zeros((len(paths), 2), PLACE)
+        table['name'] = names_of(paths, how)[:, None]
+        table['name'][:, 1, 0] |= 1
+        table['row'] = -1
+        table = table.ravel()
+        for path in self._list_files():
+            with contextlib.suppress(OSError):  # what cannot be read is computed again
+                self._find(path, table)
+        self._table = np.concatenate([self._table, table])
+        return len(self._table) - len(table)
+
+    def _list_files(self):
+        """Return the paths of all rows, those that were written last at the end."""
+        if not self._folder:
+            return []
+        paths = [os.path.join(self._folder, name) for name in os.listdir(self._folder)
+                 if re.fullmatch(OURS, name) and name.endswith('.rows')]
+        return sorted(paths, key=os.path.getmtime)
+
+    def _find(self, path, table):
+        """Look for the names of a table in the index of one file."""
+        records = np.fromfile(index_of(path), RECORD)  # ignores the cut-off end
+        records = records[:os.path.getsize(path) // self._size]
+        if not len(records):
+            return
+        order = np.argsort(records['name'][:, 0], kind='stable')
+        last = np.searchsorted(records['name'][order, 0], table['name'][:, 0], 'right')
+        rows = order[last - 1]
+        found = (records['name'][rows] == table['name']).all(1)
+        if not found.any():
+            return
+        if path not in self._numbers:
+            self._files.append(open(path, 'rb', buffering=0))
+            self._numbers[path] = len(self._files) - 1
+        table['row'][found] = rows[found] | self._numbers[path] << 32
+        table['checksum'][found] = records['checksum'][rows[found]]
+
+    def has(self, places):
+        """Tell for each place whether there is a row."""
+        return self._table['row'][places] >= 0
+
+    def read(self, places, rows):
+        """Read into rows, a float32 array; tell for each place if there is a whole row.
+
+        A place below 0 has none. A damaged row is forgotten.
+        """
+        numbers = np.where(places < 0, -1, self._table['row'][places])
+        is_whole = numbers >= 0
+        for place in np.flatnonzero(is_whole):
+            file, number = divmod(int(numbers[place]), 2 ** 32)
+            is_whole[place] = self._size == read_at(
+                self._files[file], number * self._size, rows[place])
+        is_new = is_whole & ~self._table['is_tested'][places]
+        for place in np.flatnonzero(is_new):
+            entry = self._table[places[place]]
+            is_whole[place] = entry['checksum'] == checksum(entry['name'], rows[place])
+        self._table['is_tested'][places[is_whole]] = True
+        self._table['row'][places[(numbers >= 0) & ~is_whole]] = -1
+        return is_whole
+
+    def add(self, places, rows):
+        """Store the rows of these places; once that has failed, no more."""
         if self._is_full:
-            return False
-        # Not a memory map: its pages count as resident memory, and a full disk kills
-        # the process that writes to them.
+            return
         try:
-            if self._file is None:
-                self._file = tempfile.TemporaryFile(dir=self._folder, buffering=0)
-            self._file.seek(row * feature.nbytes)
-            if self._file.write(feature) == feature.nbytes:
-                return True
-            reason = 'no space left'
+            usage = shutil.disk_usage(self._folder or tempfile.gettempdir())
+            if usage.free < FREE * usage.total:
+                raise OSError('less than %d %% of the disk is free' % (100 * FREE))
+            for place, row in zip(places, rows):
+                self._write(self._table[place:place + 1],
+                            np.ascontiguousarray(row, np.float32))
         except OSError as error:
-            reason = error
-        self._is_full = True
-        tqdm.write('%d features are stored; there is no room for more (%s), so the '
-                   'others are computed again in each epoch' % (self._stored, reason))
+            self._is_full = True
+            tqdm.write('Warning: no more features are stored (%s), so the others are '
+                       'computed again in each epoch' % error)
+
+    def _write(self, entry, row):
+        """Append a row and then its record, so that a record always has its row."""
+        if self._own is None:
+            self._create()
+        rows, index, number = self._own
+        record = np.zeros(1, RECORD)
+        record['name'] = entry['name']
+        record['checksum'] = checksum(record['name'], row)
+        for file, data in (rows, row), (index, record):
+            file.seek(0, os.SEEK_END)
+            if file.write(data) != data.nbytes:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        entry['checksum'], entry['is_tested'] = record['checksum'], False
+        entry['row'] = number + (rows.tell() // self._size - 1)
+
+    def _create(self):
+        """Create this process's own files."""
+        if self._folder:
+            path = os.path.join(self._folder, '%s-%d-%s.rows' % (
+                socket.gethostname(), os.getpid(), os.urandom(4).hex()))
+            rows, index = [open(name, 'x+b', buffering=0)
+                           for name in (path, index_of(path))]
+            self._numbers[path] = len(self._files)
+        else:
+            rows, index = [tempfile.TemporaryFile(buffering=0) for _ in range(2)]
+        self._own = rows, index, len(self._files) << 32
+        self._files.append(rows)
+
+
+def names_of(paths, how):
+    """Return 128 bits for each picture, (n, 2): of its path, size and time, and how.
+
+    The lowest bit is 0.
+    """
+    digests, how = [], repr(how)
+    for path in paths:
+        try:
+            file = os.stat(path)
+            state = file.st_size, file.st_mtime_ns
+        except OSError:  # it is gone
+            state = None
+        name = repr((os.path.abspath(path), state, how)).encode()
+        digests.append(hashlib.blake2b(name, digest_size=16).digest())
+    names = np.frombuffer(b''.join(digests), '<u8').reshape(-1, 2).copy()
+    names[:, 0] -= names[:, 0] % 2
+    return names
+
+
+def index_of(path):
+    """Return the path of the index of a file of rows."""
+    return path[:-len('rows')] + 'index'
+
+
+def checksum(name, row):
+    """Return a checksum of a row and of the name under which it is stored."""
+    return zlib.crc32(row, zlib.crc32(name))
+
+
+def read_at(file, start, row):
+    """Read a row from a place in a file; return how many bytes there were."""
+    try:
+        if hasattr(os, 'preadv'):
+            return os.preadv(file.fileno(), [row], start)
+        file.seek(start)
+        return file.readinto(row)
+    except OSError:  # a damaged disk; the row is computed again
+        return 0
+
+
+def lock_key(folder):
+    """Make the folder of a key, note that it is in use, and let nobody delete it.
+
+    Returns the open file that holds the lock.
+    """
+    path = os.path.join(folder, '.lock')
+    while True:
+        os.makedirs(folder, exist_ok=True)
+        try:
+            file = open(path, 'a+')
+            with contextlib.suppress(OSError, AttributeError):
+                # Where there are no locks, nobody can delete it either.
+                fcntl.flock(file, fcntl.LOCK_SH)
+            os.utime(path)
+            if os.path.samestat(os.stat(path), os.fstat(file.fileno())):
+                return file
+        except FileNotFoundError:  # it was being deleted
+            pass
+
+
+def delete_oldest(folder, limit):
+    """Delete keys that nobody uses, the oldest first, down to a limit in bytes."""
+    sizes, used = {}, {}
+    for name in os.listdir(folder):
+        if re.fullmatch(KEY, name):
+            key = os.path.join(folder, name)
+            with contextlib.suppress(OSError):  # another process is deleting it
+                files = list(map(os.stat, list_ours(key)))
+                sizes[key] = sum(file.st_size for file in files)
+                used[key] = max([file.st_mtime for file in files], default=0)
+    for key in sorted(used, key=used.get):
+        if sum(sizes.values()) > limit and delete(key):
+            del sizes[key]
+
+
+def list_ours(key):
+    """Return the paths of the files in a key that stores write."""
+    return [os.path.join(key, name) for name in os.listdir(key)
+            if name == '.lock' or re.fullmatch(OURS, name)]
+
+
+def delete(key):
+    """Delete the files of a key, and its folder if it is empty; tell if that worked."""
+    try:
+        with open(os.path.join(key, '.lock'), 'a+') as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for path in sorted(list_ours(key), reverse=True):  # the lock is the last
+                os.remove(path)
+    except (OSError, AttributeError):  # it is in use, not ours, or nothing has locks
         return False
+    with contextlib.suppress(OSError):  # it holds something that is not ours
+        os.rmdir(key)
+    return True
+
+
+def warn_of_folder(folder):
+    """Print a warning if a folder is in memory, or belongs to another user."""
+    if hasattr(os, 'getuid') and os.stat(folder).st_uid != os.getuid():
+        print('Warning: features_path = %s belongs to another user, who can change the '
+              'features' % folder)
+    if os.path.exists('/proc/mounts'):
+        with open('/proc/mounts') as file:
+            kinds = dict(line.split()[1:3] for line in file)
+        path = os.path.realpath(folder)
+        while path not in kinds:
+            path = os.path.dirname(path)
+        if kinds[path] == 'tmpfs':
+            print('Warning: features_path = %s is in memory (tmpfs), so the features '
+                  'fill it, and are lost at a restart' % folder)

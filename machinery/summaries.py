@@ -118,7 +118,7 @@ class Summaries:
         self._broken = set()  # tags of drawings that have failed
 
     @unless_lost
-    def start(self, step, settings, model, features, class_names):
+    def start(self, step, settings, model, data, class_names):
         """Add settings (a dict), graph, layers, and a batch of the training list."""
         self._start, self._class_names = step + 1, class_names
         self._weights = next(iter(model.variables.values()))[0]
@@ -134,7 +134,7 @@ class Summaries:
             for tag, text in [('settings', as_table(settings)),
                               ('layers', '```\n%s\n```' % layer_table(model))]])
         self._add_picture('train', step, 'batch',
-                          lambda: draw_batch(features, class_names))
+                          lambda: draw_batch(data, class_names))
 
     @unless_lost
     def add(self, run, step, *summaries, **scalars):

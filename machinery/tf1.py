@@ -1,5 +1,6 @@
 """TensorFlow as TensorFlow 1: from machinery.tf1 import tf."""
 import contextlib
+import functools
 import logging
 import os
 import re
@@ -74,13 +75,23 @@ def rebound_told():
             '0.05' % name) from error
 
 
+@functools.lru_cache(None)
+def list_gpus():
+    """Return the names of the GPUs that TensorFlow uses."""
+    devices = device_lib.list_local_devices(session_config())
+    return [re.search('name: ([^,]+)', device.physical_device_desc).group(1)
+            for device in devices if device.device_type == 'GPU']
+
+
+def find_pass_size():
+    """Return how many images to give to the frozen layers at once, on this device."""
+    return 512 if list_gpus() else 32
+
+
 def find_device():
     """Return the name of the device that computes; if a GPU lies idle, say so."""
-    devices = device_lib.list_local_devices(session_config())
-    gpus = [re.search('name: ([^,]+)', device.physical_device_desc).group(1)
-            for device in devices if device.device_type == 'GPU']
-    if gpus:
-        return ', '.join(gpus)
+    if list_gpus():
+        return ', '.join(list_gpus())
     cores = '%d CPU cores' % os.cpu_count()
     is_hidden = os.environ.get('CUDA_VISIBLE_DEVICES') in ('', '-1')
     if is_hidden or not os.path.exists(GPU_FILE):

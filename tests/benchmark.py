@@ -425,7 +425,8 @@ def main():
                     '--learning_rate=%r' % args.rate,
                     '--horizontal_flip=%s' % bool(mirror), '--weights_path=' + weights,
                     '--skip_layers=[]', '--filewriter_path=%s/log' % out,
-                    '--checkpoint_path=' + out] + list(more)
+                    '--checkpoint_path=' + out, '--features_path=%s/features' % out
+                    ] + list(more)
 
         subprocess.check_call(part('make_weights'))
         if args.host:

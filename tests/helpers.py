@@ -25,6 +25,7 @@ from machinery.tf1 import tf
 os.fsync = lambda number: None  # no test cuts the power, and it takes a minute in all
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
+KEY = '0' * 64  # of a feature store
 CAFFE_SHAPES = {
     'conv1': (96, 3, 11, 11), 'conv2': (256, 48, 5, 5), 'conv3': (384, 256, 3, 3),
     'conv4': (384, 192, 3, 3), 'conv5': (256, 192, 3, 3), 'fc6': (4096, 9216),
@@ -167,7 +168,8 @@ def run_program(name, *arguments, react=lambda text: None):
 def outputs_in(folder):
     """Return the arguments that put what finetune.py writes into a folder."""
     return ['--filewriter_path=%s/log' % folder,
-            '--checkpoint_path=%s/new/checkpoints' % folder]
+            '--checkpoint_path=%s/new/checkpoints' % folder,
+            '--features_path=%s/features' % folder]
 
 
 def checkpoint_of(folder, name):

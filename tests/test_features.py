@@ -1,7 +1,6 @@
 import math
 import os
-import subprocess
-import sys
+import tempfile
 import threading
 
 import cv2
@@ -10,16 +9,17 @@ import pytest
 
 import datagenerator
 from datagenerator import ImageDataGenerator, load_image
-from helpers import ROOT, checkpoint_of, finetune, tensors
-from machinery import batches, store
-from machinery.batches import checked_batches, select_unchanged
+from helpers import KEY, ROOT, checkpoint_of, finetune, same, tensors
+from machinery import features, passes
+from machinery.batches import checked_batches
 from machinery.errors import InputError
-from machinery.features import Features
+from machinery.features import Features, open_features
+from machinery.store import Store
 from machinery.tf1 import tf
 
 TRAIN = os.path.join(ROOT, 'images', 'train.txt')
-ROW = 8 * 8 * 3 * 4  # bytes of a row of features below
-DATA = 135 * ROW
+SHAPE = (8, 8, 3)  # of a row of features below
+PASS = 50
 
 
 def pictures(**kwargs):
@@ -41,15 +41,16 @@ class Forward:
         if len(images) == 1:
             self.checks += 1
         else:
-            assert len(images) == 50  # padded to the batch size
+            assert len(images) == PASS
             self.passes += 1
             self.rows += int(images.any((1, 2, 3)).sum())
         return np.float32(images) * 2
 
 
-def stored(data, forward, memory, folder=None):
-    """Return Features that are stored, with so many bytes of memory."""
-    return Features(data, forward, memory / 1e9, folder)
+def stored(data, forward, folder=None, shape=SHAPE):
+    """Return Features that are stored in a folder, or in files without a name."""
+    store = Store(shape, folder and str(folder), KEY)
+    return open_features([data], forward, store)[0]
 
 
 def run_epoch(source, epoch, start=0, batch_size=50):
@@ -59,6 +60,11 @@ def run_epoch(source, epoch, start=0, batch_size=50):
         min(end, source.data_size) for end in range(
             start + batch_size, source.data_size + batch_size, batch_size)]
     return [np.concatenate(arrays) for arrays in list(zip(*found))[:2]]
+
+
+@pytest.fixture(autouse=True)
+def size_of_passes(monkeypatch):
+    monkeypatch.setattr(features, 'find_pass_size', lambda: PASS)
 
 
 @pytest.fixture
@@ -73,10 +79,11 @@ def decoded(monkeypatch):
     return paths
 
 
-@pytest.mark.parametrize('memory', [2 * DATA, DATA, 10 * ROW, 0])
-def test_features_are_right_and_computed_once(tmp_path, decoded, memory):
+@pytest.mark.parametrize('is_kept', [True, False])
+def test_features_are_right_and_computed_once(tmp_path, decoded, monkeypatch, is_kept):
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
     forward, plain = Forward(), pictures()
-    features = stored(pictures(), forward, memory, str(tmp_path))
+    features = stored(pictures(), forward, is_kept and tmp_path)
     assert features.data_size == 135
     keys, passes = set(), 0
     for epoch in range(6):
@@ -86,24 +93,26 @@ def test_features_are_right_and_computed_once(tmp_path, decoded, memory):
         before = len(keys)
         order, mirrored, _ = plain.plan(epoch)
         keys |= {(sample, mirrored[sample]) for sample in order}
-        passes += math.ceil((len(keys) - before) / 50)
+        passes += math.ceil((len(keys) - before) / PASS)
         assert forward.passes == passes
     assert forward.rows == len(keys) > 135 and passes < 3 + 2 + 5
     assert len(decoded) == 6 * 135 + len(keys) + forward.checks
     assert forward.checks == 5
-    assert os.listdir(str(tmp_path)) == []  # the file has no name, so nothing can stay
+    # A file without a name vanishes with the process.
+    assert len(os.listdir(str(tmp_path))) == is_kept
 
 
 def test_without_a_store_features_are_computed_every_time(decoded):
     forward = Forward()
     features = Features(pictures(), forward)
     for epoch in range(3):
-        run_epoch(features, epoch)
-    assert forward.passes == 9 and not forward.checks and len(decoded) == 3 * 135
+        found, _ = run_epoch(features, epoch, batch_size=16)  # passes span batches
+        assert (found == np.float32(run_epoch(pictures(), epoch)[0]) * 2).all()
+    assert forward.passes == 9 and not forward.checks and len(decoded) == 6 * 135
 
 
 def test_what_a_resumed_epoch_misses_is_computed_alone():
-    whole, resumed = [stored(pictures(), Forward(), DATA) for _ in range(2)]
+    whole, resumed = [stored(pictures(), Forward()) for _ in range(2)]
     expected, _ = run_epoch(whole, 4)
     assert (run_epoch(resumed, 4, start=100)[0] == expected[100:]).all()
     assert resumed._forward.passes == 1
@@ -116,7 +125,7 @@ def changed(image, rng):
 
 def test_pictures_changed_at_random_are_drawn_again_in_each_epoch(capsys):
     features, again = [stored(ImageDataGenerator(
-        TRAIN, nb_classes=3, scale_size=(8, 8), augment=changed), Forward(), DATA)
+        TRAIN, nb_classes=3, scale_size=(8, 8), augment=changed), Forward())
         for _ in range(2)]
     epochs = np.array([run_epoch(features, epoch)[0] for epoch in range(3)])
     is_changed = (epochs[0] != epochs[1]).any((1, 2, 3))
@@ -150,7 +159,7 @@ def test_a_change_that_the_plan_does_not_know_of_ends_the_run():
         def load(self, *args):
             return np.uint8(super().load(*args) * rng.uniform(0.5, 1))
 
-    features = stored(Noisy(TRAIN, nb_classes=3, scale_size=(8, 8)), Forward(), DATA)
+    features = stored(Noisy(TRAIN, nb_classes=3, scale_size=(8, 8)), Forward())
     run_epoch(features, 0)
     with pytest.raises(InputError, match='Something changes at random'):
         run_epoch(features, 1)
@@ -166,7 +175,7 @@ def test_a_change_in_the_graph_is_not_passed_over():
         first, second = [run_epoch(Features(pictures(), forward), 0)[0]
                          for _ in range(2)]
         assert (first != second).any()
-        features = stored(pictures(), forward, DATA)
+        features = stored(pictures(), forward)
         run_epoch(features, 0)
         with pytest.raises(InputError, match='Something changes at random, in'):
             run_epoch(features, 0)
@@ -179,9 +188,10 @@ def test_labels_of_a_subclass_are_used_or_refused():
                 yield batch._replace(labels=0.9 * batch.labels + 0.05)
 
     data = Smooth(TRAIN, nb_classes=3, scale_size=(8, 8))
-    assert run_epoch(Features(data, Forward()), 0)[1].max() == np.float32(0.95)
+    features = Features(data, Forward())
+    assert run_epoch(features, 0)[1].max() == np.float32(0.95)
     with pytest.raises(InputError, match='Smooth overrides batches, which is not call'):
-        run_epoch(stored(data, Forward(), DATA), 0)
+        run_epoch(stored(data, Forward()), 0)
 
 
 @pytest.mark.parametrize('augment', [None, changed])
@@ -195,7 +205,7 @@ def test_order_of_a_subclass_is_used(augment):
         data_size = 225
 
     data = Balanced(TRAIN, True, True, nb_classes=3, scale_size=(8, 8), augment=augment)
-    features = stored(data, Forward(), 2 * DATA)
+    features = stored(data, Forward())
     for epoch in range(3):
         (found, labels), (images, _) = [run_epoch(source, epoch)
                                         for source in (features, data)]
@@ -215,10 +225,9 @@ def test_the_same_unchanged_pictures_are_scored_in_every_run(monkeypatch):
         def load(self, *args):
             return super().load(*args) // 2
 
-    def scored(data, memory=2 * DATA):
-        features = stored(data, Forward(), memory) if memory else Features(
-            data, Forward())
-        subset = select_unchanged(features)
+    def scored(data, is_stored=True):
+        make = stored if is_stored else Features
+        subset = make(data, Forward()).select_unchanged()
         for _ in range(2):
             found, labels = run_epoch(subset, 0)
             order = subset.data.samples
@@ -229,16 +238,17 @@ def test_the_same_unchanged_pictures_are_scored_in_every_run(monkeypatch):
 
     everything, share = next(scored(pictures()))
     assert sorted(everything) == list(range(135)) and share == 1
-    monkeypatch.setattr(batches, 'SAMPLE_SIZE', 101)
+    monkeypatch.setattr(features, 'SAMPLE_SIZE', 101)
     chosen = everything[:101]
     assert list(scored(pictures(seed=7, augment=changed))) == 2 * [(chosen, 1)]
-    assert list(scored(pictures(seed=7), None)) == 2 * [(chosen, 1)]
+    assert list(scored(pictures(seed=7), False)) == 2 * [(chosen, 1)]
     shares = [next(scored(pictures(shard=(rank, 2))))[0] for rank in range(2)]
     assert shares == [chosen[::2], chosen[1::2]]
     own = Own(TRAIN, True, True, nb_classes=3, scale_size=(8, 8))
     (order, _), _ = scored(own)
     assert order == chosen
-    crop = select_unchanged(Features(pictures(margin=4, random_crop=True), Forward()))
+    crop = Features(pictures(margin=4, random_crop=True),
+                    Forward()).select_unchanged()
     expected = load_image(crop.data.paths[chosen[5]], (8, 8), margin=4)
     assert (run_epoch(crop, 0)[0][5] == np.float32(expected) * 2).all()
 
@@ -323,7 +333,7 @@ def test_wrong_batches_of_ones_own_are_named(data, complaint):
 
 def test_an_abandoned_generator_stops_its_threads():
     before = threading.active_count()
-    batches = stored(pictures(), Forward(), DATA).batches(50)
+    batches = stored(pictures(), Forward()).batches(50)
     next(batches)
     assert threading.active_count() > before
     del batches
@@ -349,26 +359,12 @@ def test_random_crops_are_those_of_the_paper_and_the_middle_is_for_validation():
     assert len(found) > 15 and {step for _, _, step in found} == {1, -1}
 
 
-@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='no /dev/full here')
-def test_full_disk_costs_time_but_no_features(monkeypatch, capsys):
-    monkeypatch.setattr(store.tempfile, 'TemporaryFile',
-                        lambda **kwargs: open('/dev/full', 'r+b', buffering=0))
-    forward, plain = Forward(), pictures()
-    features = stored(pictures(), forward, 60 * ROW)
-    for _ in range(3):
-        assert (run_epoch(features, 0)[0] == run_epoch(plain, 0)[0] * 2.).all()
-    assert forward.rows == 135 + 75 + 75 and forward.passes == 3 + 2 + 2
-    assert capsys.readouterr().out.splitlines() == [
-        '60 features are stored; there is no room for more ([Errno 28] No space left '
-        'on device), so the others are computed again in each epoch']
-
-
 def test_decoding_error_reaches_the_caller(tmp_path):
     (tmp_path / 'bad.png').write_bytes(b'no picture')
     (tmp_path / 'list.txt').write_text('bad.png 0\n')
     data = ImageDataGenerator(str(tmp_path / 'list.txt'))
     with pytest.raises(InputError, match='list.txt, line 1: .*bad.png: not a picture'):
-        next(stored(data, Forward(), 0).batches(50))
+        next(stored(data, Forward()).batches(50))
 
 
 def test_pictures_that_vanish_are_left_out_on_demand(tmp_path, capsys):
@@ -378,7 +374,7 @@ def test_pictures_that_vanish_are_left_out_on_demand(tmp_path, capsys):
         ''.join('%d.png %d\n' % (number, number % 2) for number in range(10)))
     data = ImageDataGenerator(str(tmp_path / 'list.txt'), scale_size=(8, 8),
                               leave_out_bad=True)
-    features = stored(data, lambda images: np.float32(images[:, 0, 0, :1]), 10 ** 6)
+    features = stored(data, lambda images: np.float32(images[:, 0, 0, :1]), shape=[1])
 
     def numbers(epoch):
         found, labels = run_epoch(features, epoch, batch_size=4)
@@ -393,72 +389,37 @@ def test_pictures_that_vanish_are_left_out_on_demand(tmp_path, capsys):
     told = capsys.readouterr().err
     assert told.count('skipped') == told.count('list.txt, line 3: ') == 9
     (tmp_path / '3.png').unlink()
-    batches = stored(data, features._forward, 10 ** 6).batches(4, 2)
+    batches = stored(data, features._forward, shape=[1]).batches(4, 2)
     assert len(next(batches).images) == 2
     with pytest.raises(InputError, match='none of the next 4 pictures'):
         next(batches)
 
 
-def resident(folder, code):
-    """Run code in a process of its own in a folder; return the numbers it prints."""
-    output = subprocess.check_output(
-        [sys.executable, '-c', 'import resource\nimport numpy as np\n'
-         'from datagenerator import ImageDataGenerator\n'
-         'from machinery.features import Features\n'
-         'peak = lambda: 1024 * resource.getrusage('
-         'resource.RUSAGE_SELF).ru_maxrss\n' + code], cwd=str(folder))
-    return [int(number) for number in output.split()]
-
-
-def test_memory_stays_within_the_bound(tmp_path):
-    """10 MB of memory for 100 MB of features."""
-    cv2.imwrite(str(tmp_path / 'a.png'), np.zeros((8, 8, 3), np.uint8))
-    (tmp_path / 'list.txt').write_text('a.png 0\n' * 6250)
-    early, late = resident(tmp_path, '''
-row = np.ones(4000, np.float32)
-features = Features(ImageDataGenerator('list.txt', scale_size=(8, 8)),
-                    lambda images: images[:, 0, 0, :1] * 0 + row,
-                    0.01, '.')
-batches = features.batches(125)
-for _ in range(10):
-    next(batches)
-print(peak())
-for epoch in range(2):
-    for batch in features.batches(125, epoch):
-        assert (batch.images == row).all()
-print(peak())
-''')
-    assert late - early < 10e6
-
-
-def test_bookkeeping_of_many_samples_is_small(tmp_path):
-    for letter in 'abcd':
-        (tmp_path / ('a_picture_of_%s.jpg' % letter)).write_bytes(b'')
-    (tmp_path / 'list.txt').write_text(''.join(
-        'a_picture_of_%s.jpg 0\n' % letter for letter in 'abcd') * 100000)
-    before, after = resident(tmp_path, '''
-print(peak())
-data = ImageDataGenerator('list.txt', shuffle=True)
-features = Features(data, None, 1)
-data.plan(1)
-print(peak())
-''')
-    assert after - before < 150 * 400000
-
-
 @pytest.mark.parametrize('layers', ["['fc8','fc7']"])
-def test_cached_and_uncached_training_end_in_the_same_weights(tmp_path, start_file,
-                                                              layers):
-    found = []
-    for cached in (True, False):
-        folder = str(tmp_path / str(cached))
+def test_a_second_run_computes_nothing_and_ends_as_one_that_stores_nothing(
+        tmp_path, start_file, layers, monkeypatch):
+    counts, found = [], []
+
+    def counting(forward, images, size):
+        counts[-1] += len(images)
+        return passes.compute(forward, images, size)
+    monkeypatch.setattr(features, 'compute', counting)
+    for name, cached, rate in [('first', True, 0.001), ('second', True, 0.003),
+                               ('uncached', False, 0.003)]:
+        folder = str(tmp_path / name)
+        counts.append(0)
         status, output = finetune(
             folder, '--cache_features=%s' % cached, '--train_layers=' + layers,
             '--train_file=images/val.txt', '--val_file=images/test.txt',
-            '--num_epochs=3', '--batch_size=32', '--weights_path=' + start_file)
+            '--num_epochs=3', '--batch_size=32', '--weights_path=' + start_file,
+            '--learning_rate=%s' % rate, '--features_path=%s' % (tmp_path / 'features'))
         assert status == 0, output
         found.append(tensors(checkpoint_of(folder, 3)))
-    cached, uncached = found
+    first, cached, uncached = found
+    # Eight of each list at the start; one in each epoch of three kinds of pictures
+    # (training, validation, unchanged), and one for the projector.
+    assert counts[0] > 100 and counts[1] == 2 * 8 + 3 * 3 + 1
+    assert not same(first, cached)
     assert set(cached) == set(uncached)
     for name in cached:
         [one], [other] = cached[name], uncached[name]

@@ -206,7 +206,7 @@ def test_sample_learns_from_its_own_pictures(tmp_path):
                   if tag == 'accuracy']
     assert len(accuracies) == 10
     assert accuracies[-1] >= 0.9
-    assert {name for name in files(tmp_path) if name.endswith('.index')} == set(
+    assert {name for name in files(tmp_path / 'new') if name.endswith('.index')} == set(
         ['model_epoch10.ckpt.index', 'model_best.ckpt.index'])
 
 

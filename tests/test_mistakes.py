@@ -63,7 +63,8 @@ def assert_one_message(status, output, message):
     ('dropout_rate = 1', 'a number in [0'),
     ('resume = 1', 'True, False or the path of a checkpoint'),
     ('display_step = 0', 'an integer in 1..1000000000'),
-    ("cache_dir = '/none'", 'None or a folder'), ('cache_limit = -1', 'a number in [0'),
+    ("features_path = '/dev/null'", 'None or a folder to write to, or one that can be'),
+    ('features_limit = -1', 'a number in [0'),
     ("export_path = '/tmp'", 'None or a folder that does not exist yet'),
     ("checkpoint = ''", 'a path'), ('pictures = None', 'a path or a list of paths'),
     ('top_k = 0', 'an integer in 1..1000000'), ("layer = 'fc9'", 'None or one of')])

@@ -1,0 +1,96 @@
+"""The key of stored features: a hash of everything that they depend on."""
+import hashlib
+import inspect
+import os
+import platform
+import re
+
+import cv2
+
+from machinery import pictures
+from machinery.model_file import TEST_PICTURE
+from machinery.tf1 import find_pass_size, list_gpus, tf
+
+FORMAT = 1  # of the store; another number makes earlier ones invisible
+# Attributes that are names.
+NAMES = {'_class', 'container', 'debug_name', 'shared_name'}
+# Environment variables that may change arithmetic. Of unknown ones we assume that.
+ARITHMETIC = 'NVIDIA_TF32|(TF|XLA|ONEDNN|DNNL|MKL|CUDNN|CUBLAS|OPENCV)_'
+HARMLESS = 'TF_(CONFIG|CPP|FORCE_GPU_ALLOW|GPU_ALLOC|NUM)|.*(VERBOSE|LOG|THREAD)'
+
+
+def feature_key(session, layer, same_as, load_image):
+    """Return the key of a layer's features, or None if there is code without a source.
+
+    Args:
+        session: has the variables' values, which count.
+        layer: tensor, computed from uint8 images (n, height, width, 3).
+        same_as: {tensor: tensor of the same value}, for example {dropout6: fc6}, if
+            dropout is off. So what only dropout depends on does not count.
+        load_image: makes an image of a picture file.
+    """
+    try:
+        sources = [inspect.getsource(module)
+                   for module in (inspect.getmodule(load_image), pictures)]
+    except (OSError, TypeError):  # it was typed into a notebook
+        return None
+    key = hashlib.sha256(repr([
+        FORMAT, find_pass_size(), layer.shape.as_list()[1:], tf.__version__,
+        cv2.__version__, find_environment(), list_gpus() or find_processor(), sources,
+    ]).encode('utf-8', 'surrogateescape'))
+    if os.path.exists(TEST_PICTURE):
+        key.update(load_image(TEST_PICTURE).tobytes())
+    operations = hash_graph(key, layer, same_as)
+    values = {variable.op: variable
+              for variable in tf.global_variables() + tf.local_variables()}
+    for operation in operations:
+        if operation in values:
+            value = session.run(values[operation])
+            key.update(repr([value.dtype.str, value.shape]).encode())
+            key.update(value.tobytes())
+    return key.hexdigest()
+
+
+def hash_graph(key, layer, same_as):
+    """Hash all that a tensor is computed from; return these operations.
+
+    An operation counts by its place in this walk, so its name does not matter.
+    """
+    layer = same_as.get(layer, layer)
+    operations, has_functions = {layer.op: 0}, False
+    key.update(b'%d' % layer.value_index)
+    queue = [layer.op]
+    for operation in queue:  # which grows meanwhile
+        inputs = [same_as.get(tensor, tensor) for tensor in operation.inputs]
+        for source in [tensor.op for tensor in inputs] + operation.control_inputs:
+            if source not in operations:
+                operations[source] = len(queue)
+                queue.append(source)
+        attributes = operation.node_def.attr
+        key.update(repr([
+            operation.type, operation.device,
+            [(name, attributes[name].SerializeToString(deterministic=True))
+             for name in sorted(set(attributes) - NAMES)],
+            [(operations[tensor.op], tensor.value_index) for tensor in inputs],
+            [operations[source] for source in operation.control_inputs]]).encode())
+        has_functions |= any(value.HasField('func') or value.list.func
+                             for value in attributes.values())
+    if has_functions:
+        library = layer.graph.as_graph_def().library
+        key.update(library.SerializeToString(deterministic=True))
+    return queue
+
+
+def find_environment():
+    """Return the environment variables that may change arithmetic, sorted."""
+    return sorted((name, value) for name, value in os.environ.items()
+                  if re.match(ARITHMETIC, name) and not re.match(HARMLESS, name))
+
+
+def find_processor():
+    """Return what decides how a processor computes: its model, flags and caches."""
+    if not os.path.exists('/proc/cpuinfo'):
+        return platform.processor()
+    with open('/proc/cpuinfo') as file:
+        first = file.read().split('\n\n')[0]
+    return re.findall('^(?:model name|flags|Features|cache size).*', first, re.M)

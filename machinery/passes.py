@@ -1,0 +1,38 @@
+"""Passes: the frozen layers always get the same number of images.
+
+TensorFlow rounds differently for other batch sizes, so that features could not be used
+again by a run that has another one.
+"""
+import itertools
+from collections import deque
+
+import numpy as np
+
+from machinery.batches import check_uint8
+
+
+def compute(forward, images, size):
+    """Run forward on at most size uint8 images, and on zeros up to that number."""
+    padding = np.zeros((size - len(images),) + images.shape[1:], np.uint8)
+    return forward(np.concatenate([check_uint8(images), padding]))[:len(images)]
+
+
+def compute_batches(forward, batches, size):
+    """Yield Batches with features as images; a pass may span several of them."""
+    waiting, rows = deque(), []
+
+    def take_images():
+        for batch in batches:
+            waiting.append(batch)
+            yield from batch.images
+
+    images = take_images()
+    while True:
+        part = np.array(list(itertools.islice(images, size)))
+        if not len(part):
+            return
+        for row in compute(forward, part, size):
+            rows.append(row)
+            if len(rows) == len(waiting[0].images):
+                yield waiting.popleft()._replace(images=np.array(rows))
+                rows = []
