@@ -51,7 +51,7 @@ def test_first_version_with_next_batch(golden_file, tmp_path):
         for _ in range(2):
             losses.append(np.mean([script.train(session, train.next_batch(64))
                                    for _ in range(steps)]))
-            batch = val.next_batch(54)
+            batch = val.next_batch(16)
             session.run(script.score, script.feed(batch))
             val.reset_pointer()
             train.reset_pointer()

@@ -24,7 +24,7 @@ from machinery.run import Run
 from machinery.tf1 import tf
 from machinery.workers import LOST_A_PEER, Workers
 
-# 12 samples of 121 in a step; 3 epochs of 11 steps, the last with a sample for each
+# 12 samples of 61 in a step; 3 epochs of 6 steps, the last with a sample for each
 JOB = ['--skip_layers=[]', "--train_layers=['fc8']", '--val_file=images/test.txt',
        '--num_epochs=3', '--learning_rate=0.01', '--horizontal_flip=False',
        '--dropout_rate=0', '--peer_timeout=15']
@@ -96,7 +96,7 @@ def start_of_the_job(module_path, start_file):
     path = module_path / 'train.txt'
     with open(os.path.join(ROOT, 'images', 'train.txt')) as file:
         path.write_text(''.join(os.path.join(ROOT, 'images', line)
-                                for line in file.readlines()[7:128]))
+                                for line in file.readlines()[:122:2]))
     JOB.extend(['--train_file=%s' % path, '--weights_path=' + start_file])
 
 
@@ -142,7 +142,7 @@ def test_workers_equal_one_process_with_the_union_of_their_batches(
     status, single_output = finetune(tmp_path, '--batch_size=12', *JOB)
     assert status == 0, single_output
     expected = final(tmp_path)
-    assert expected['global_step'] == [33] and set(found) == set(expected)
+    assert expected['global_step'] == [18] and set(found) == set(expected)
     for name in expected:
         [a], [b] = found[name], expected[name]
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-6 * max(1, np.abs(b).max()),
@@ -182,7 +182,8 @@ def test_workers_drop_different_units(tmp_path, two, module_path):
 def test_lost_workers_are_named_and_resume_is_exact(tmp_path, two):
     """kill -9 of the chief and of a worker; one that is frozen; then to the end."""
     def lose(rank, number, moment):
-        programs = start(tmp_path, 2, '--resume=True', '--peer_timeout=10')
+        programs = start(tmp_path, 2, '--resume=True', '--peer_timeout=10',
+                         '--display_step=2')
         wait_for(programs[0], moment)
         programs[rank].send_signal(number)
         lost = time.time()
@@ -195,7 +196,7 @@ def test_lost_workers_are_named_and_resume_is_exact(tmp_path, two):
             programs[rank].send_signal(signal.SIGKILL)
         assert programs[rank].wait()[0] == -signal.SIGKILL
 
-    lose(0, signal.SIGKILL, 'Epoch 1/3, step 5')
+    lose(0, signal.SIGKILL, 'Epoch 1/3, step 2')
     lose(1, signal.SIGKILL, 'Epoch 1/3: validation')
     lose(1, signal.SIGSTOP, 'Epoch 2/3: validation')
     found, output = train(tmp_path, 2, '--resume=True')
@@ -206,7 +207,7 @@ def test_lost_workers_are_named_and_resume_is_exact(tmp_path, two):
 def test_stop_of_any_worker_stops_all_and_another_number_goes_on(tmp_path, two):
     """SIGTERM to a worker of two; both resume; one process does another epoch."""
     programs = start(tmp_path, 2, '--display_step=1')
-    wait_for(programs[0], 'Epoch 2/3, step 13')
+    wait_for(programs[0], 'Epoch 2/3, step 8')
     programs[1].send_signal(signal.SIGTERM)
     statuses, outputs = finish(programs)
     assert statuses == (128 + signal.SIGTERM,) * 2, outputs
