@@ -47,12 +47,12 @@ class AlexNet:
 
     def __init__(self, x, keep_prob, num_classes, skip_layer, weights_path='DEFAULT',
                  train_layers=None, dropout_seed=None):
-        if skip_layer is None or isinstance(skip_layer, str) and skip_layer == '':
-            skip_layer = []  # as the tutorial's scripts say it
+        skip_layer = skip_layer or []  # the tutorial's scripts also say '' or None
+        if train_layers is not None:
+            check_layers(train_layers, 'train_layers', LAYERS)
         check_layers(skip_layer, 'skip_layer', LAYERS + NO_WEIGHTS)
         self.SKIP_LAYER = [name for name in skip_layer if name in LAYERS]
         self.train_layers = self.SKIP_LAYER if train_layers is None else train_layers
-        check_layers(self.train_layers, 'train_layers', LAYERS)
         self.WEIGHTS_PATH = (download.DEFAULT_WEIGHTS if weights_path == 'DEFAULT'
                              else weights_path)
         self.X = tf.convert_to_tensor(x)

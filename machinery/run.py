@@ -62,13 +62,10 @@ class Run:
         with tf.name_scope('is_finite'):
             self._is_finite = tf.reduce_all([tf.reduce_all(tf.is_finite(variable))
                                              for variable in tf.trainable_variables()])
-        with self.workers.session() as session, StopSignals() as self._signals, (
-                self.folder.open(self.workers)):
-            self._session = session
-            self._saver = tf.train.Saver(max_to_keep=self.folder.keep)
-            self._saver.recover_last_checkpoints(list_checkpoints(self.folder.path))
+        with self.workers.session() as session, StopSignals() as self._signals:
+            self._session, best = session, None
             if self.is_resumed and self.workers.is_chief:
-                self._restore(session)
+                best = self._restore(session)
             else:
                 session.run(tf.global_variables_initializer())
             if self.is_resumed:
@@ -84,18 +81,21 @@ class Run:
             if self.progress.epoch > self._num_epochs:
                 print('All %d epochs are done; for more, set a larger num_epochs.'
                       % self._num_epochs)
-            with rebound_told():
+            with self.folder.open(self.workers), rebound_told():
+                if best:
+                    copy_checkpoint(best, self.folder.best)
+                self._saver = tf.train.Saver(max_to_keep=self.folder.keep)
+                self._saver.recover_last_checkpoints(list_checkpoints(self.folder.path))
                 yield session
 
     def _restore(self, session):
-        """Restore the latest checkpoint, and see that its best one is here."""
+        """Restore the latest checkpoint; return the path of its run's best, or None."""
         restore_checkpoint(session, self.latest)
         found = Progress(*session.run(self._variable))
         path, score, epoch = find_best(self.latest, found)
-        if path:
-            copy_checkpoint(path, self.folder.best)
         assign(session, self._variable,
                found._replace(best_score=score, best_epoch=epoch))
+        return path
 
     def record(self, model, pictures, others, load_image, train_data, val_data,
                class_names, optimizer):

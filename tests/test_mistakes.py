@@ -61,7 +61,7 @@ def assert_one_message(status, output, message):
     ('skip_layers = [8]', 'None or a list of layers'),
     ('seed = -1', 'an integer in 0..2147483648'),
     ('dropout_rate = 1', 'a number in [0'),
-    ('resume = 1', 'True, False or the path of a checkpoint'),
+    ('resume = 0', 'True, False, the number of a run from 1, or the path of a'),
     ('display_step = 0', 'an integer in 1..1000000000'),
     ("features_path = '/dev/null'", 'None or a folder to write to, or one that can be'),
     ('features_limit = -1', 'a number in [0'),
