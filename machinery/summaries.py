@@ -119,7 +119,12 @@ class Summaries:
 
     @unless_lost
     def start(self, step, settings, model, data, class_names):
-        """Add settings (a dict), graph, layers, and a batch of the training list."""
+        """Add settings (a dict), graph, layers, and a batch of the training list.
+
+        Also prints the table of layers.
+        """
+        layers = layer_table(model)
+        print(layers)
         self._start, self._class_names = step + 1, class_names
         self._weights = next(iter(model.variables.values()))[0]
         # TensorBoard believes the first settings that it reads.
@@ -132,7 +137,7 @@ class Summaries:
             tf.Summary.Value(tag=tag, tensor=tf.make_tensor_proto(text.encode()),
                              metadata=tf.SummaryMetadata(plugin_data=is_text))
             for tag, text in [('settings', as_table(settings)),
-                              ('layers', '```\n%s\n```' % layer_table(model))]])
+                              ('layers', '```\n%s\n```' % layers)]])
         self._add_picture('train', step, 'batch',
                           lambda: draw_batch(data, class_names))
 

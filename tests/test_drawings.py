@@ -69,7 +69,9 @@ def test_filters_of_any_first_layer_are_drawn_or_left_out(shape, width):
 
 def test_trouble_with_drawings_is_one_warning(tmp_path, capsys):
     """As without predictions; the others are drawn."""
-    summaries = Summaries(str(tmp_path), True, False)
+    summaries = Summaries(SimpleNamespace(
+        folder=SimpleNamespace(log_path=str(tmp_path)),
+        workers=SimpleNamespace(is_chief=True)))
     filters = tf.get_variable('a/weights', [3, 3, 1, 5])
     model = SimpleNamespace(variables={'a': [filters]}, WEIGHTS_PATH=None,
                             SKIP_LAYER=[], train_layers=[])
