@@ -47,8 +47,8 @@ features_limit = 20.  # GB there; the frozen layers not used for longest go firs
 # Output
 display_step = 5  # steps between two summaries
 filewriter_path = '/tmp/finetune_alexnet/tensorboard'  # a folder 1, 2 ... per run
-checkpoint_path = '/tmp/finetune_alexnet/checkpoints'  # the same
-keep = 2  # checkpoints to keep while it runs; then the newest; the best comes on top
+checkpoint_path = '/tmp/finetune_alexnet/checkpoints'  # likewise
+keep = 2  # newest checkpoints that a run keeps, besides its best; one when it is done
 resume = False  # True: go on with the newest run; or a run's number; or a path
 peer_timeout = 120  # seconds of silence before another machine counts as lost
 
@@ -57,15 +57,13 @@ tf.reset_default_graph()
 tf.set_random_seed(seed)
 workers = start_workers(settings)  # just this one, unless TF_CONFIG names more
 run = Run(checkpoint_path, filewriter_path, resume, keep, settings, workers)
-summaries = Summaries(run)
 
 # Data: each worker reads its share of the lists; only training pictures are shuffled.
 check_lists(settings)
 class_names = choose_class_names(classes_file, train_file, num_classes, run, LAYERS[-1])
 num_classes = len(class_names)
-shared = {'nb_classes': num_classes, 'shard': workers.shard,
-          'margin': CROP_MARGIN if random_crop else 0,
-          'check_files': on_bad_image == 'stop'}
+shared = dict(nb_classes=num_classes, margin=CROP_MARGIN if random_crop else 0,
+              shard=workers.shard, check_files=on_bad_image == 'stop')
 train_data = ImageDataGenerator(
     train_file, horizontal_flip, shuffle=True, seed=seed + workers.rank, **shared,
     leave_out_bad=on_bad_image == 'skip', random_crop=random_crop)
@@ -149,7 +147,7 @@ with run.session(initialize) as session:
         [train_data, val_data, test_data], forward, store)
     seen = train_features.select_unchanged()  # None for batches of your own
     step = int(session.run(global_step))
-    summaries.start(step, settings, model, train_data, class_names)
+    summaries = Summaries(run, step, settings, model, train_data, class_names)
     bar = ProgressBar(run, num_epochs, train_data.data_size, display_step, class_names)
 
     for epoch in range(run.epoch, num_epochs + 1):

@@ -110,36 +110,38 @@ class Summaries:
     """TensorBoard's files of a run, by its chief: curves in subfolders, settings above.
 
     The settings are for the page HParams, which finds the scores in the subfolders.
+
+    Args:
+        run, model: the Run and its AlexNet.
+        step: of the first event; settings: {name: value}.
+        data: the generator of the training list; class_names: list of text.
     """
 
-    def __init__(self, run):
+    def __init__(self, run, step, settings, model, data, class_names):
         self._run, self._enabled = run, run.workers.is_chief
+        self._first_step, self._class_names = step, class_names
         self._files, self._filters, self._is_projected = {}, None, False
         self._broken = set()  # tags of drawings that have failed
+        self._weights = next(iter(model.variables.values()))[0]
+        self._start(settings, layer_table(model), data)
 
     @unless_lost
-    def start(self, step, settings, model, data, class_names):
-        """Add settings (a dict), graph, layers, and a batch of the training list.
-
-        Also prints the table of layers.
-        """
-        layers = layer_table(model)
+    def _start(self, settings, layers, data):
+        """Add settings (a dict), graph, layers, and a batch of the training list."""
         print(layers)
-        self._start, self._class_names = step + 1, class_names
-        self._weights = next(iter(model.variables.values()))[0]
         # TensorBoard believes the first settings that it reads.
         self._session = EventFile(self._run.folder.log_path, 'settings')
         self._session.add(summary=hparams.session_start_pb(as_hparams(settings)))
         graph = tf.get_default_graph().as_graph_def(add_shapes=True)
         self._file('train').add(graph_def=graph.SerializeToString())
         is_text = tf.SummaryMetadata.PluginData(plugin_name='text')
-        self._add_values('train', step, [
+        self._add_values('train', self._first_step, [
             tf.Summary.Value(tag=tag, tensor=tf.make_tensor_proto(text.encode()),
                              metadata=tf.SummaryMetadata(plugin_data=is_text))
             for tag, text in [('settings', as_table(settings)),
                               ('layers', '```\n%s\n```' % layers)]])
-        self._add_picture('train', step, 'batch',
-                          lambda: draw_batch(data, class_names))
+        self._add_picture('train', self._first_step, 'batch',
+                          lambda: draw_batch(data, self._class_names))
 
     @unless_lost
     def add(self, run, step, *summaries, **scalars):
@@ -184,7 +186,8 @@ class Summaries:
         if part not in self._files:
             file = EventFile(os.path.join(self._run.folder.log_path, part))
             # Makes TensorBoard forget later steps, which a killed run may have written.
-            file.add(self._start, session_log=tf.SessionLog(status=tf.SessionLog.START))
+            file.add(self._first_step + 1,
+                     session_log=tf.SessionLog(status=tf.SessionLog.START))
             self._files[part] = file
         return self._files[part]
 

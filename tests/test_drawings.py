@@ -69,13 +69,12 @@ def test_filters_of_any_first_layer_are_drawn_or_left_out(shape, width):
 
 def test_trouble_with_drawings_is_one_warning(tmp_path, capsys):
     """As without predictions; the others are drawn."""
-    summaries = Summaries(SimpleNamespace(
-        folder=SimpleNamespace(log_path=str(tmp_path)),
-        workers=SimpleNamespace(is_chief=True)))
     filters = tf.get_variable('a/weights', [3, 3, 1, 5])
     model = SimpleNamespace(variables={'a': [filters]}, WEIGHTS_PATH=None,
                             SKIP_LAYER=[], train_layers=[])
-    summaries.start(0, {}, model, None, [])
+    run = SimpleNamespace(folder=SimpleNamespace(log_path=str(tmp_path)),
+                          workers=SimpleNamespace(is_chief=True))
+    summaries = Summaries(run, 0, {}, model, None, [])
     with tf.Session() as session:
         for _ in range(2):
             session.run(tf.global_variables_initializer())
