@@ -364,9 +364,13 @@ def run_host(part, finetune, folder, checkouts):
     print('Milliseconds per step outside of TensorFlow\'s core, and of session.run')
     for _ in range(ROUNDS):
         for checkout in checkouts:
+            with open(os.path.join(checkout, 'finetune.py')) as file:
+                known = re.findall('^[a-z]\w+', file.read(), re.M)
             output = subprocess.check_output(part(
                 'host', '--checkout', os.path.abspath(checkout), '--settings',
-                json.dumps(settings)), stderr=subprocess.DEVNULL)
+                json.dumps([setting for setting in settings
+                            if re.match('--([a-z]\w+)', setting).group(1) in known])),
+                stderr=subprocess.DEVNULL)
             found[checkout].append(list(map(float, output.split())))
             shutil.rmtree(os.path.join(folder, 'host'))
             print('%-40s %8.3f %8.3f' % (checkout, *found[checkout][-1]), flush=True)
@@ -383,7 +387,9 @@ def main():
     parser.add_argument('--batch', type=int, help='default: 128, with --host 32')
     parser.add_argument('--rate', type=float, default=0.003, help='learning rate')
     parser.add_argument('--ways', nargs='+', default=['tutorial', 'finetune', 'keras'],
-                        help='also: uncached (default: %(default)s)')
+                        help='also: again (after finetune: with another learning rate, '
+                             'and the features that it left), uncached (default: '
+                             '%(default)s)')
     parser.add_argument('--mirror', type=int, nargs='+', default=[1, 0],
                         help='1: with mirroring, 0: without (default: both)')
     parser.add_argument('--workers', type=int, help='2 or more: time the reduction')
@@ -425,8 +431,8 @@ def main():
                     '--learning_rate=%r' % args.rate,
                     '--horizontal_flip=%s' % bool(mirror), '--weights_path=' + weights,
                     '--skip_layers=[]', '--filewriter_path=%s/log' % out,
-                    '--checkpoint_path=' + out, '--features_path=%s/features' % out
-                    ] + list(more)
+                    '--checkpoint_path=' + out,
+                    '--features_path=%s/features%d' % (folder, mirror)] + list(more)
 
         subprocess.check_call(part('make_weights'))
         if args.host:
@@ -442,6 +448,9 @@ def main():
                 os.mkdir(out)
                 if way == 'finetune':
                     command = finetune(mirror, out)
+                elif way == 'again':
+                    command = finetune(mirror, out, '--learning_rate=%r' % (
+                        args.rate / 3))
                 elif way == 'uncached':
                     command = finetune(mirror, out, '--cache_features=False')
                 else:
