@@ -14,7 +14,7 @@ from machinery.features import open_features, open_store
 from machinery.pictures import check_pictures
 from machinery.progress import ProgressBar
 from machinery.run import Run
-from machinery.settings import check_lists, read_settings
+from machinery.settings import check_files, read_settings
 from machinery.summaries import Summaries, add_summaries
 from machinery.tf1 import tf
 from machinery.workers import start_workers
@@ -42,7 +42,7 @@ seed = 0  # the same seed repeats a run
 # Speed
 cache_features = True  # run the frozen layers only once per picture
 features_path = '/tmp/finetune_alexnet/features'  # for all runs; None: for this one
-features_limit = 20.  # GB there; the frozen layers not used for longest go first
+features_limit = 20.  # GB; above it, features unused for longest are deleted
 
 # Output
 display_step = 5  # steps between two summaries
@@ -59,7 +59,7 @@ workers = start_workers(settings)  # just this one, unless TF_CONFIG names more
 run = Run(checkpoint_path, filewriter_path, resume, keep, settings, workers)
 
 # Data: each worker reads its share of the lists; only training pictures are shuffled.
-check_lists(settings)
+check_files(settings)
 class_names = choose_class_names(classes_file, train_file, num_classes, run, LAYERS[-1])
 num_classes = len(class_names)
 shared = dict(nb_classes=num_classes, margin=CROP_MARGIN if random_crop else 0,
@@ -147,7 +147,7 @@ with run.session(initialize) as session:
         [train_data, val_data, test_data], forward, store)
     seen = train_features.select_unchanged()  # None for batches of your own
     step = int(session.run(global_step))
-    summaries = Summaries(run, step, settings, model, train_data, class_names)
+    summaries = Summaries(run, step, model, train_data, class_names)
     bar = ProgressBar(run, num_epochs, train_data.data_size, display_step, class_names)
 
     for epoch in range(run.epoch, num_epochs + 1):

@@ -4,6 +4,7 @@ import glob
 import os
 import re
 import shutil
+import sys
 from shlex import quote
 
 from machinery.errors import InputError, open_plain
@@ -131,8 +132,10 @@ def restore_checkpoint(session, path):
     if missing and not missing & known.union(['global_step', 'progress']):
         raise InputError(
             '%s has no %s. If you have changed the optimizer, the run cannot go on; '
-            'start a new one from its weights:\n  python finetune.py --weights_path %s '
-            '--skip_layers "[]"' % (path, ', '.join(sorted(missing)), quote(path)))
+            'start a new one from its weights:\n  python %s --resume False '
+            '--weights_path %s --skip_layers "[]"' % (
+                path, ', '.join(sorted(missing)), ' '.join(map(quote, sys.argv)),
+                quote(path)))
     check_shapes(found, expected, '%s does not fit this configuration:' % path)
     surplus = sorted(set(found) - set(expected))
     if surplus:

@@ -33,8 +33,12 @@ def fetch_if_missing(weights_path, train_file):
     try:
         if is_default and not os.path.exists(DEFAULT_WEIGHTS):
             fetch_weights(DEFAULT_WEIGHTS, SOURCES)
+        elif weights_path and not is_default:
+            find_weights(weights_path)
         return weights_path
     except InputError as error:
+        if not is_default:
+            raise InputError('weights_path = %s' % error) from error
         if os.path.realpath(train_file) != SAMPLE:
             raise
         print('%s\nThe sample starts from its own pictures instead.' % error)

@@ -62,7 +62,7 @@ def tell(kind, error, traceback):
 
 
 def tell_in_notebook(shell, kind, error, traceback, tb_offset=None):
-    """End a notebook's cell likewise; the kernel stays."""
+    """Show one message for a notebook's cell; the kernel goes on."""
     with contextlib.suppress(SystemExit):
         tell(kind, error, traceback)
 

@@ -9,18 +9,19 @@ import cv2
 
 from machinery import pictures
 from machinery.model_file import TEST_PICTURE
-from machinery.tf1 import find_pass_size, list_gpus, tf
+from machinery.tf1 import find_pass_size, list_gpus, session_config, tf
 
+HIDDEN = {'PyFunc', 'PyFuncStateless', 'EagerPyFunc', 'ReadFile'}  # code, or a file
 FORMAT = 1  # of the store; another number makes earlier ones invisible
 # Attributes that are names.
 NAMES = {'_class', 'container', 'debug_name', 'shared_name'}
-# Environment variables that may change arithmetic. Of unknown ones we assume that.
+# Environment variables that may change arithmetic: all of these, but for HARMLESS ones.
 ARITHMETIC = 'NVIDIA_TF32|(TF|XLA|ONEDNN|DNNL|MKL|CUDNN|CUBLAS|OPENCV)_'
 HARMLESS = 'TF_(CONFIG|CPP|FORCE_GPU_ALLOW|GPU_ALLOC|NUM)|.*(VERBOSE|LOG|THREAD)'
 
 
 def feature_key(session, layer, same_as, load_image):
-    """Return the key of a layer's features, or None if there is code without a source.
+    """Return the key of a layer's features, None if they depend on hidden code.
 
     Args:
         session: has the variables' values, which count.
@@ -37,6 +38,7 @@ def feature_key(session, layer, same_as, load_image):
     key = hashlib.sha256(repr([
         FORMAT, find_pass_size(), layer.shape.as_list()[1:], tf.__version__,
         cv2.__version__, find_environment(), list_gpus() or find_processor(), sources,
+        session_config().SerializeToString(deterministic=True), has_tf32(),
     ]).encode('utf-8', 'surrogateescape'))
     if os.path.exists(TEST_PICTURE):
         key.update(load_image(TEST_PICTURE).tobytes())
@@ -44,11 +46,20 @@ def feature_key(session, layer, same_as, load_image):
     values = {variable.op: variable
               for variable in tf.global_variables() + tf.local_variables()}
     for operation in operations:
+        if operation.type in HIDDEN:
+            return None
         if operation in values:
             value = session.run(values[operation])
             key.update(repr([value.dtype.str, value.shape]).encode())
             key.update(value.tobytes())
     return key.hexdigest()
+
+
+def has_tf32():
+    """Tell whether TensorFlow lets a GPU multiply with 10 bits; 1.15 does not know."""
+    experimental = tf.config.experimental
+    return (hasattr(experimental, 'tensor_float_32_execution_enabled') and
+            experimental.tensor_float_32_execution_enabled())
 
 
 def hash_graph(key, layer, same_as):

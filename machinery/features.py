@@ -8,7 +8,7 @@ from machinery.batches import Batch, has_files, read_batches
 from machinery.errors import InputError
 from machinery.feature_key import feature_key
 from machinery.passes import compute, compute_batches
-from machinery.store import Store
+from machinery.store import Store, names_of
 from machinery.tf1 import find_pass_size, list_gpus
 
 SAMPLE_SIZE = 200  # training pictures that are scored without dropout
@@ -61,7 +61,8 @@ class Features:
         if sum('load' in vars(kind) for kind in [data, *type(data).__mro__]) > 1:
             store = Store(store.shape)  # a load of your own, whose code no key covers
         self._store = store
-        self._first = store.register(data.paths, (tuple(data.scale_size), data.margin))
+        self._how = tuple(data.scale_size), data.margin
+        self._first = store.register(data.paths, self._how)
 
     def select_unchanged(self):
         """Return Features of SAMPLE_SIZE pictures, the same ones in every run.
@@ -139,7 +140,9 @@ class Features:
             features = compute(self._forward, batch.images, self._pass_size)
             lasting = ~is_random[batch.samples]
             kept = batch.samples[lasting]
-            self._store.add(self._places(kept, mirrored[kept]), features[lasting])
+            self._store.add(
+                self._places(kept, mirrored[kept]), features[lasting],
+                names_of([self.data.paths[sample] for sample in kept], self._how))
             for sample, feature in zip(batch.samples, features):
                 while next(wanted) != sample:
                     yield None

@@ -128,10 +128,7 @@ def report(folder, found, lists, written):
     print('Wrote %s' % ', '.join(written.values()))
     options = ' '.join('--%s_file %s' % (name, shlex.quote(written[name]))
                        for name in labelled + ['classes'])
-    job = '/tmp/' + re.sub(r'[^\w-]+', '_', os.path.basename(os.path.abspath(folder)))
-    print('python finetune.py %s --learning_rate 0.001 --batch_size 128 '
-          '--checkpoint_path %s/checkpoints --filewriter_path %s/tensorboard'
-          % (options, job, job))
+    print('python finetune.py %s --learning_rate 0.001 --batch_size 128' % options)
 
 
 def report_ignored(folder, found, lists):

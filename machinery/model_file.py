@@ -138,10 +138,11 @@ def find_preprocessing(weights_path, size, mean):
     return found.get('size', size), found.get('margin', 0), found.get('test')
 
 
-def compare_with_earlier(checkpoint, facts):
+def compare_with_earlier(checkpoint, facts, log_path=None):
     """Warn of changes between the run being resumed and these facts.
 
-    If other layers were trained, or pictures prepared otherwise, raise an InputError.
+    If other layers were trained, or pictures prepared otherwise, or another run's
+    curves are in log_path, raise an InputError.
     """
     try:
         earlier = read_model(checkpoint)
@@ -156,6 +157,11 @@ def compare_with_earlier(checkpoint, facts):
         raise InputError(
             '%s: train_layers was %s, now it is %s; a run cannot go on like that'
             % (checkpoint, before['train_layers'], now['train_layers']))
+    paths = [run['filewriter_path'] for run in (before, now)]
+    if log_path and os.path.exists(log_path) and len(set(
+            map(os.path.realpath, paths))) == 2:
+        raise InputError('%s holds the curves of another run: filewriter_path was %s, '
+                         'now it is %s' % (log_path, *paths))
     then, today = [run['preprocessing'] or {} for run in (earlier, facts)]
     if then.get('test') and then['margin'] == today.get('margin'):
         check_summary(checkpoint, then['test'], today['test'])

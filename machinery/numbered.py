@@ -9,7 +9,7 @@ from machinery.errors import input_errors
 def list_runs(folder):
     """Return the numbers of the runs in a folder, the newest last.
 
-    Number 0 is what may lie in the folder itself, as it did before runs had numbers.
+    Number 0 is the folder itself: runs had no numbers before.
     """
     names = os.listdir(folder) if os.path.isdir(folder) else []
     return [0] + sorted(int(name) for name in names if re.fullmatch('[1-9][0-9]*', name)
@@ -38,10 +38,12 @@ def make_run(*folders):
                 os.mkdir(run_path(folder, number))
                 made.append(run_path(folder, number))
             return number
-        except FileExistsError:  # somebody was faster, or it is a file
+        except OSError as error:
             for path in made:
                 os.rmdir(path)
-            number += 1
+            if not isinstance(error, FileExistsError):
+                raise
+            number += 1  # somebody was faster, or it is a file
 
 
 class NewFiles:

@@ -33,6 +33,7 @@ class Run:
 
     Attributes:
         folder: a RunFolder.
+        settings: {name: value}, completed by record.
         latest: path of the newest checkpoint, None before the first one.
         is_resumed: whether this goes on from a checkpoint.
         progress: a Progress.
@@ -43,7 +44,8 @@ class Run:
                  workers):
         self.folder = RunFolder(checkpoint_path, filewriter_path, keep)
         self.workers, self.latest = workers, None
-        self._facts = {'settings': dict(settings, workers=workers.size)}
+        self.settings = dict(settings, workers=workers.size)
+        self._facts = {'settings': self.settings}
         if workers.is_chief:
             self.latest = self.folder.choose(resume)
         self.is_resumed = workers.any(self.latest)
@@ -79,11 +81,13 @@ class Run:
             if self.is_resumed and not session.run(self._is_finite):
                 raise InputError('%s holds numbers that are not finite' % self.latest)
             if self.progress.epoch > self._num_epochs:
-                print('All %d epochs are done; for more, set a larger num_epochs.'
-                      % self._num_epochs)
-            with self.folder.open(self.workers), rebound_told():
-                if best:
-                    copy_checkpoint(best, self.folder.best)
+                told = ('All %d epochs are done; for more, set a larger num_epochs.'
+                        % self._num_epochs)
+                if self.workers.any(self.folder.is_new and self.workers.is_chief):
+                    raise InputError(told)
+                print(told)
+            with self.folder.open(self.workers, self._has_stepped, self.latest,
+                                  best), rebound_told():
                 self._saver = tf.train.Saver(max_to_keep=self.folder.keep)
                 self._saver.recover_last_checkpoints(list_checkpoints(self.folder.path))
                 yield session
@@ -115,7 +119,8 @@ class Run:
         describe(self._facts, self._session, model, pictures, load_image, train_data,
                  val_data, class_names, optimizer)
         if self.latest:
-            compare_with_earlier(self.latest, self._facts)
+            compare_with_earlier(self.latest, self._facts,
+                                 None if self.folder.is_new else self.folder.log_path)
             self._facts['best_by'] = read_score_name(self.latest)
             if not self.folder.is_new:
                 self._saved_step = self._step()
@@ -167,7 +172,6 @@ class Run:
                     self.progress = self.progress._replace(
                         epoch=epoch, done=batch.end * self.workers.size)
                 yield batch.images, batch.labels
-                self.folder.is_used = True
         finally:
             batches.close()
 
@@ -179,7 +183,7 @@ class Run:
             self.workers.leave(self._signals.status, '\nStopped before the first step')
         if fault:
             sys.stderr.write('\n%s\n' % fault)  # print first, in case saving fails
-        self._write_in_epoch()
+        self._write(self._session)
         farewell = ('\nStopped in epoch %d, after step %d; saved %s.\nTo go on from '
                     'there, add --resume=%s to the command.' % (
                         min(self.progress.epoch, self._num_epochs), self._step(),
@@ -213,20 +217,15 @@ class Run:
         self.progress = self.progress._replace(score=value)
         if step is None:
             self.progress = self.progress._replace(epoch=epoch + 1, done=0)
-            file_name = 'model_epoch%d.ckpt' % epoch
-        else:
-            file_name = 'model_epoch%d_step%d.ckpt' % (epoch, step)
         self._saved_step = None
-        self._write(session, file_name, is_best, best_values)
+        self._write(session, None if step else 'model_epoch%d.ckpt' % epoch, is_best,
+                    best_values)
         self.progress = self.progress._replace(score=-np.inf)
 
-    def _write_in_epoch(self):
-        self._write(self._session, 'model_epoch%d_step%d.ckpt' % (
-            self.progress.epoch, self._step()))
-
-    def _write(self, session, name, is_best=False, best_values=None):
+    def _write(self, session, name=None, is_best=False, best_values=None):
         """Save a checkpoint, unless it would be the last one again, or exit."""
         step = self._step()
+        name = name or 'model_epoch%d_step%d.ckpt' % (self.progress.epoch, step)
         if not session.run(self._is_finite):
             self._stop_since('network')
         assign(session, self._variable, self.progress)
@@ -264,24 +263,26 @@ class Run:
     def _step(self):
         return self._session.run(tf.train.get_global_step())
 
+    def _has_stepped(self):
+        return self._step() != self._first_step
+
     @property
     def _num_epochs(self):
-        return self._facts['settings']['num_epochs']
+        return self.settings['num_epochs']
 
     def report(self):
         """Print the checkpoints and how to use them; after a signal, end the run."""
         if self.workers.any(self._signals.received):
             self._end()
         # After the last validation there may have been more steps.
-        if self._step() not in (self._saved_step, self._first_step):
-            self._write_in_epoch()
+        if self._has_stepped() and self._step() != self._saved_step:
+            self._write(self._session)
         print('Best:       %s, of epoch %d, validation %s %.4f' % (
             self.folder.best, self.progress.best_epoch,
             self._facts.get('best_by') or 'score', self.progress.best_score))
         print('Checkpoint: %s, the newest, from which --resume=%s goes on'
               % (self.latest, self.folder.number or True))
-        for line in list_commands(self._facts['settings'], self.folder.path):
-            print(line)
+        print('\n'.join(list_commands(self.settings, self.folder.path)))
 
     def restore_best(self, session):
         """Give the variables of the best checkpoint to all workers."""

@@ -2,6 +2,7 @@
 import contextlib
 import glob
 import os
+import re
 import shutil
 import socket
 import time
@@ -9,8 +10,9 @@ from collections import namedtuple
 
 import numpy as np
 
-from machinery.checkpoint_files import (find_in, find_weights, list_checkpoints,
-                                        open_checkpoint, put_aside_if_damaged, read_all)
+from machinery.checkpoint_files import (
+    copy_checkpoint, find_in, find_weights, list_checkpoints, open_checkpoint,
+    put_aside_if_damaged, read_all)
 from machinery.errors import InputError, input_errors
 from machinery.numbered import list_runs, make_run, run_path
 from machinery.tf1 import tf
@@ -20,6 +22,8 @@ try:
 except ImportError:  # Windows has none of these
     fcntl = None
 
+# What a run writes before its first step.
+OURS = re.compile(r'\.lock|model\.json|model_.*\.ckpt\.|events\.out\.tfevents\.')
 HELD = {}  # {real path: open file} of this process
 # How far a run is, kept in each checkpoint as a vector of five numbers. epoch and done:
 # where to go on; done counts the samples of all workers. score: of this checkpoint.
@@ -78,16 +82,15 @@ class RunFolder:
         keep: how many checkpoints to keep while it runs, besides the best.
 
     Attributes:
-        number: of the run; 0 if it lies in checkpoint_path itself, as it once did.
+        number: of the run; 0 if it lies in checkpoint_path itself.
         path, log_path: the folders of the run, which a new one gets within open.
         best: the path of its best checkpoint.
         is_new: whether no earlier run goes on here.
-        is_used: set it when a step has been made.
     """
 
     def __init__(self, checkpoint_path, filewriter_path, keep):
         self._parents, self.keep = [checkpoint_path, filewriter_path], keep
-        self.number, self.is_new, self.is_used = 0, True, False
+        self.number, self.is_new = 0, True
 
     def choose(self, resume):
         """Return the checkpoint to start from, None for a new start.
@@ -128,13 +131,15 @@ class RunFolder:
         return repair(run_path(parent, self.number))
 
     @contextlib.contextmanager
-    def open(self, workers):
-        """Make the folders of a new run; remove them in the end if it made no step.
+    def open(self, workers, has_stepped, start, best):
+        """Make the folders of a new run; in the end, unless has_stepped(), remove them.
 
-        All workers learn its number, which their messages name.
+        All workers learn its number, which their messages name. start and best are
+        checkpoints, or None: the one to start from, and the best one up to it.
         """
         if self.is_new and workers.is_chief:
-            self.number = make_run(*set(map(os.path.realpath, self._parents)))
+            self.number = make_run(
+                *dict.fromkeys(map(os.path.realpath, self._parents)))
         [self.number] = workers.collect([self.number], np.int32)[0]
         self.path, self.log_path = [run_path(parent, self.number)
                                     for parent in self._parents]
@@ -144,13 +149,17 @@ class RunFolder:
             return
         lock(self.path)
         self._tell_of_disk()
+        if self.is_new and start:  # so that a kill loses nothing
+            copy_checkpoint(start, os.path.join(self.path, os.path.basename(start)))
+        if best:
+            copy_checkpoint(best, self.best)
         try:
             yield
         finally:
-            if self.is_new and not self.is_used and not list_checkpoints(self.path):
-                for folder in {self.path, self.log_path}:
-                    shutil.rmtree(folder, ignore_errors=True)
             unlock(self.path)
+            if self.is_new and not has_stepped():
+                remove_ours(self.path)
+                remove_ours(self.log_path)
 
     def _tell_of_disk(self):
         """Print what all runs take; warn if this one may find too little room."""
@@ -173,14 +182,23 @@ class RunFolder:
                   'take %.1f GB' % (self.path, free / 1e9, needed / 1e9))
 
 
+def remove_ours(folder):
+    """Remove the files of a run that has made no step, and folders that get empty."""
+    for path, _, names in os.walk(folder, topdown=False):
+        for name in filter(OURS.match, names):
+            os.remove(os.path.join(path, name))
+        with contextlib.suppress(OSError):  # it holds something of the user's
+            os.rmdir(path)
+
+
 def pattern_of(folder):
     """Return a pattern for the files of all checkpoints of a run, damaged ones too."""
     return os.path.join(glob.escape(folder), '*model_*.ckpt.*')
 
 
 def has_checkpoints(folder):
-    """Tell whether a run has checkpoints, be they whole or not."""
-    return any('.ckpt.index' in path for path in glob.glob(pattern_of(folder)))
+    """Tell whether a run has checkpoints, whole or damaged."""
+    return any(path.endswith('.ckpt.index') for path in glob.glob(pattern_of(folder)))
 
 
 def is_newest(checkpoint, folder):

@@ -5,6 +5,7 @@ import contextlib
 import difflib
 import os
 import re
+import sys
 
 from machinery import ROOT
 from machinery.errors import InputError, act_as_script
@@ -45,7 +46,8 @@ def find_settings(script):
         with open(script['__file__'], encoding='utf-8') as file:
             source = file.read()
     else:
-        source = script['In'][-1]
+        shell = sys.modules['IPython'].get_ipython()
+        source = shell.transform_cell(script['In'][-1])  # %matplotlib is no Python
     found, lines = {}, source.splitlines()
     for node in ast.parse(source).body:
         if 'read_settings(' in lines[node.lineno - 1] and not isinstance(
@@ -67,11 +69,11 @@ def find_settings(script):
     return found
 
 
-def check_lists(settings):
+def check_files(settings):
     """Raise an InputError that names the first setting whose list does not exist."""
-    for name in ('train_file', 'val_file', 'test_file'):
+    for name in ('train_file', 'val_file', 'test_file', 'classes_file'):
         path = settings[name]
-        if path and not os.path.exists(path):
+        if path not in (None, 'DEFAULT') and not os.path.exists(path):
             raise InputError('%s = %s: No such file or directory' % (name, path))
 
 

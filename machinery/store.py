@@ -137,15 +137,21 @@ class Store:
         self._table['row'][places[(numbers >= 0) & ~is_whole]] = -1
         return is_whole
 
-    def add(self, places, rows):
-        """Store the rows of these places; once that has failed, no more."""
+    def add(self, places, rows, names):
+        """Store the rows of these places; once that has failed, no more.
+
+        names are those of the pictures now: not of one that has changed meanwhile.
+        """
         if self._is_full:
             return
+        earlier = self._table['name'][places]
+        earlier[:, 0] -= earlier[:, 0] % 2
+        is_same = (earlier == names).all(1)
         try:
             usage = shutil.disk_usage(self._folder or tempfile.gettempdir())
             if usage.free < FREE * usage.total:
                 raise OSError('less than %d %% of the disk is free' % (100 * FREE))
-            for place, row in zip(places, rows):
+            for place, row in zip(places[is_same], rows[is_same]):
                 self._write(self._table[place:place + 1],
                             np.ascontiguousarray(row, np.float32))
         except OSError as error:
@@ -286,8 +292,8 @@ def warn_of_folder(folder):
         with open('/proc/mounts') as file:
             kinds = dict(line.split()[1:3] for line in file)
         path = os.path.realpath(folder)
-        while path not in kinds:
+        while path not in kinds and path != '/':
             path = os.path.dirname(path)
-        if kinds[path] == 'tmpfs':
+        if kinds.get(path) == 'tmpfs':
             print('Warning: features_path = %s is in memory (tmpfs), so the features '
                   'fill it, and are lost at a restart' % folder)

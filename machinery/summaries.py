@@ -112,33 +112,33 @@ class Summaries:
     The settings are for the page HParams, which finds the scores in the subfolders.
 
     Args:
-        run, model: the Run and its AlexNet.
-        step: of the first event; settings: {name: value}.
+        run, model: the Run and its AlexNet; step: of the first event.
         data: the generator of the training list; class_names: list of text.
     """
 
-    def __init__(self, run, step, settings, model, data, class_names):
+    def __init__(self, run, step, model, data, class_names):
         self._run, self._enabled = run, run.workers.is_chief
         self._first_step, self._class_names = step, class_names
         self._files, self._filters, self._is_projected = {}, None, False
         self._broken = set()  # tags of drawings that have failed
         self._weights = next(iter(model.variables.values()))[0]
-        self._start(settings, layer_table(model), data)
+        self._start(layer_table(model), data)
 
     @unless_lost
-    def _start(self, settings, layers, data):
-        """Add settings (a dict), graph, layers, and a batch of the training list."""
+    def _start(self, layers, data):
+        """Add settings, graph, layers, and a batch of the training list."""
         print(layers)
         # TensorBoard believes the first settings that it reads.
         self._session = EventFile(self._run.folder.log_path, 'settings')
-        self._session.add(summary=hparams.session_start_pb(as_hparams(settings)))
+        self._session.add(summary=hparams.session_start_pb(
+            as_hparams(self._run.settings)))
         graph = tf.get_default_graph().as_graph_def(add_shapes=True)
         self._file('train').add(graph_def=graph.SerializeToString())
         is_text = tf.SummaryMetadata.PluginData(plugin_name='text')
         self._add_values('train', self._first_step, [
             tf.Summary.Value(tag=tag, tensor=tf.make_tensor_proto(text.encode()),
                              metadata=tf.SummaryMetadata(plugin_data=is_text))
-            for tag, text in [('settings', as_table(settings)),
+            for tag, text in [('settings', as_table(self._run.settings)),
                               ('layers', '```\n%s\n```' % layers)]])
         self._add_picture('train', self._first_step, 'batch',
                           lambda: draw_batch(data, self._class_names))

@@ -73,8 +73,8 @@ def test_trouble_with_drawings_is_one_warning(tmp_path, capsys):
     model = SimpleNamespace(variables={'a': [filters]}, WEIGHTS_PATH=None,
                             SKIP_LAYER=[], train_layers=[])
     run = SimpleNamespace(folder=SimpleNamespace(log_path=str(tmp_path)),
-                          workers=SimpleNamespace(is_chief=True))
-    summaries = Summaries(run, 0, {}, model, None, [])
+                          workers=SimpleNamespace(is_chief=True), settings={})
+    summaries = Summaries(run, 0, model, None, [])
     with tf.Session() as session:
         for _ in range(2):
             session.run(tf.global_variables_initializer())

@@ -20,6 +20,7 @@ from helpers import (ROOT, Program, all_checkpoints_kept, checkpoint_of, events,
 from machinery import features
 from machinery.checkpoint_files import (copy_checkpoint, find_weights,
                                         list_checkpoints, put_aside_if_damaged)
+from machinery.errors import InputError
 from machinery.run import Run
 from machinery.summaries import EventFile
 from machinery.tf1 import tf
@@ -436,6 +437,46 @@ def test_other_lists_are_noticed_when_resuming(tmp_path, uninterrupted):
                      '--train_file=%s' % (tmp_path / 'test.txt'))
         assert (number > 0) == ('Warning: the pictures or labels of %s/test.txt have '
                                 'changed since' % tmp_path in output)
+
+
+def test_curves_of_two_runs_are_not_mixed(tmp_path, uninterrupted):
+    shutil.copytree(uninterrupted + '/new', str(tmp_path / 'new'),
+                    copy_function=os.link)
+    (tmp_path / 'log' / '1').mkdir(parents=True)
+    status, output = finetune(str(tmp_path), *JOB, '--resume=True', '--num_epochs=4')
+    assert status == 2 and 'log/1 holds the curves of another run: filewriter' in output
+    assert os.listdir(str(tmp_path / 'log' / '1')) == []
+
+
+def test_a_run_from_a_checkpoint_can_be_killed_at_once(tmp_path, uninterrupted):
+    """It goes on from where it started, not from an earlier best checkpoint."""
+    path = checkpoint_of(uninterrupted, 2)
+    program = Program('finetune.py', *outputs_in(tmp_path), *JOB, '--resume=' + path)
+    for line in program.stdout:
+        if line.startswith('fc8'):
+            break
+    program.process.kill()
+    program.wait()
+    output = run(str(tmp_path), '--resume=True')
+    assert re.search('Resuming from .*/1/model_epoch[23]', output), output
+    assert same(final(str(tmp_path)), final(uninterrupted))
+
+
+def test_a_run_without_a_step_removes_only_what_it_wrote(tmp_path, uninterrupted,
+                                                         monkeypatch):
+    def fail(self, batches, epoch=None):
+        with open(os.path.join(self.folder.path, 'mine.txt'), 'w') as file:
+            file.write('a note')
+        raise InputError('no step')
+    monkeypatch.setattr(Run, 'guard', fail)
+    status, output = finetune(str(tmp_path), *JOB)
+    assert status == 2 and output.endswith('no step\n')
+    assert files(tmp_path / 'new') == ['mine.txt'] and not files(tmp_path / 'log')
+    monkeypatch.undo()
+    status, output = finetune(str(tmp_path / 'x'), *JOB, '--num_epochs=2',
+                              '--resume=' + checkpoint_of(uninterrupted, 2))
+    assert status == 2 and 'All 2 epochs are done' in output
+    assert not files(tmp_path / 'x')
 
 
 def test_resume_destroys_no_checkpoint(tmp_path, uninterrupted):

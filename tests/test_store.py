@@ -163,7 +163,8 @@ start = store.register(paths, '')
 print('ready', flush=True)
 sys.stdin.readline()
 for number in range(int(first), int(first) + int(count)):
-    store.add(np.array([start + 2 * number]), np.full((1, 1000), number, np.float32))
+    store.add(np.array([start + 2 * number]), np.full((1, 1000), number, np.float32),
+              names_of(['%d.jpg' % number], 0))
     if number == int(first):
         print('written', flush=True)
 '''
@@ -350,6 +351,31 @@ def test_each_thing_that_features_depend_on_changes_the_key(monkeypatch):
 def test_what_features_do_not_depend_on_does_not_change_the_key():
     assert len({key_of(), key_of(name='other'), key_of(keep_prob=0.5), key_of(seed=3),
                 key_of(threads=1)}) == 1
+
+
+def test_hidden_code_has_no_key():
+    x = tf.placeholder(tf.uint8, [None, 8, 8, 3])
+    layer = tf.py_func(lambda images: np.float32(images), [x], tf.float32)
+    layer.set_shape([None, 8, 8, 3])
+    with tf.Session() as session:
+        assert feature_key.feature_key(session, layer, {}, load_image) is None
+
+
+def test_a_picture_that_changes_during_the_run_is_not_stored(tmp_path):
+    """It would be taken for the earlier one, if that came back."""
+    lines = open(TRAIN).read().split()[:8:2]
+    for number, name in enumerate(lines):
+        shutil.copy(os.path.join(os.path.dirname(TRAIN), name),
+                    str(tmp_path / ('%d.jpg' % number)))
+    (tmp_path / 'list').write_text(''.join('%d.jpg 0\n' % n for n in range(4)))
+    data = ImageDataGenerator(str(tmp_path / 'list'), scale_size=(8, 8))
+    for expected in (3, 4):
+        features = stored(data, Forward(), tmp_path)
+        os.utime(str(tmp_path / '2.jpg'), (expected, expected))
+        run_epoch(features, 0)
+        features = stored(data, Forward(), tmp_path)
+        assert features._store.has(np.arange(0, 8, 2)).sum() == expected
+        os.utime(str(tmp_path / '2.jpg'), (4, 4))
 
 
 def test_code_without_a_source_is_for_this_process_alone(monkeypatch, tmp_path):
