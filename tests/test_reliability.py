@@ -654,7 +654,7 @@ def vanishing(tmp_path):
 
 
 @pytest.mark.parametrize('name, word, saved', [
-    ('train', 'Epoch 2/3, step 6', 'model_epoch2.ckpt'),  # one pass was ahead
+    ('train', 'Epoch 2/3, step 6', 'model_epoch2_step8.ckpt'),  # one pass was ahead
     ('val', 'Epoch 1/3, step 3', 'model_epoch1_step4.ckpt')])
 def test_picture_that_vanishes_loses_nothing(tmp_path, uninterrupted, vanishing, name,
                                              word, saved):

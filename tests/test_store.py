@@ -155,7 +155,7 @@ def test_rows_that_are_no_longer_right_start_another_key(tmp_path):
 WRITER = '''
 import os, sys
 import numpy as np
-from machinery.store import Store
+from machinery.store import Store, names_of
 folder, key, first, count = sys.argv[1:]
 store = Store([1000], folder, key)
 paths = ['%d.jpg' % number for number in range(1000)]
@@ -164,7 +164,7 @@ print('ready', flush=True)
 sys.stdin.readline()
 for number in range(int(first), int(first) + int(count)):
     store.add(np.array([start + 2 * number]), np.full((1, 1000), number, np.float32),
-              names_of(['%d.jpg' % number], 0))
+              names_of(['%d.jpg' % number], ''))
     if number == int(first):
         print('written', flush=True)
 '''

@@ -48,7 +48,8 @@ def tell_digest():
 def start(folder, size, *arguments):
     """Start workers; in arguments, RANK stands for the number of each.
 
-    Only the chief should write, to folder/new/checkpoints/1 and folder/log/1.
+    Only the chief should write to folder/new/checkpoints/1 and folder/log/1; each
+    stores features.
     """
     return [Program(
         'finetune.py', *outputs_in(os.path.join(str(folder), 'worker%d' % rank
@@ -71,8 +72,8 @@ def train(folder, size, *arguments):
     for output in outputs[1:]:
         assert re.match('digest [0-9a-f]{40}\n$', output) and output in outputs[0]
         assert outputs[0].count('digest') == 1
-    assert not any(os.path.exists(str(folder / ('worker%d' % rank)))
-                   for rank in range(1, size))
+    for rank in range(1, size):
+        assert os.listdir(str(folder / ('worker%d' % rank))) == ['features']
     return final(folder), outputs[0]
 
 
