@@ -41,13 +41,13 @@ seed = 0  # the same seed repeats a run
 
 # Speed
 cache_features = True  # run the frozen layers only once per picture
-features_path = '/tmp/finetune_alexnet/features'  # for all runs; None: for this one
+features_path = '/tmp/finetune_alexnet/features'  # of all runs; None: of this one
 features_limit = 20.  # GB; above it, features unused for longest are deleted
 
 # Output
 display_step = 5  # steps between two summaries
-filewriter_path = '/tmp/finetune_alexnet/tensorboard'  # a folder 1, 2 ... per run
-checkpoint_path = '/tmp/finetune_alexnet/checkpoints'  # likewise
+filewriter_path = '/tmp/finetune_alexnet/tensorboard'  # each run has a folder there
+checkpoint_path = '/tmp/finetune_alexnet/checkpoints'  # of the same number, 1, 2 ...
 keep = 2  # newest checkpoints that a run keeps, besides its best; one when it is done
 resume = False  # True: go on with the newest run; or a run's number; or a path
 peer_timeout = 120  # seconds of silence before another machine counts as lost

@@ -74,18 +74,24 @@ def losses_of(history, place):
 
 
 def follow_loss(history, num_classes):
-    """Tell whether the loss has hardly fallen, or was still falling at the end."""
-    losses = losses_of(history, 0)
+    """Tell whether the loss has hardly fallen, has risen, or was still falling."""
+    losses, validated = losses_of(history, 0), losses_of(history, 1)
     guessing = math.log(num_classes)
-    if losses and min(losses.values()) > 0.95 * guessing > 0:
+    if len(losses) > 1 and min(losses.values()) > 0.95 * guessing > 0:
         return ('The training loss hardly fell: it was %.2f at best, guessing gives '
                 '%.2f. Try another learning_rate, first a tenth of it'
                 % (min(losses.values()), guessing))
-    recent = list(losses_of(history, 1).values())[-3:]
+    best, last = min(validated, key=validated.get, default=0), max(history)
+    if losses and all(found[last] > 1.2 * found[best] for found in (losses, validated)):
+        return ('Since epoch %d, the loss has risen, from %.2f to %.2f in validation. '
+                'Try a third of the learning_rate'
+                % (best, validated[best], validated[last]))
+    recent = list(validated.values())[-3:]
     if len(recent) < 3 or not recent[0] > recent[1] > recent[2] < 0.95 * recent[0]:
         return None
     return ('The validation loss was still falling, from %.2f to %.2f in the last two '
-            'epochs. Try num_epochs = %d' % (recent[0], recent[2], 2 * max(history)))
+            'epochs. Try num_epochs = %d with resume = True'
+            % (recent[0], recent[2], 2 * last))
 
 
 def compare_with_common(true, predicted, class_names):
@@ -119,11 +125,11 @@ def find_missed(true, predicted, class_names):
 
 
 def find_confused(true, predicted, class_names):
-    """Name the five most frequent confusions."""
+    """Name the five most frequent confusions, if they are more than single ones."""
     is_wrong = predicted != true
     pairs = Counter(zip(true[is_wrong].tolist(), predicted[is_wrong].tolist()))
-    if not pairs:
+    if max(pairs.values(), default=0) < 2:
         return None
-    return 'Most frequent mistakes: %s. Check their labels, or add pictures' % (
+    return 'Frequent mistakes at the end: %s. Check their labels, or add pictures' % (
         ', '.join('%s as %s (%d)' % (class_names[label], class_names[other], count)
                   for (label, other), count in pairs.most_common(5)))

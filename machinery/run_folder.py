@@ -113,10 +113,12 @@ class RunFolder:
         numbers = [number for number in list_runs(parent)
                    if has_checkpoints(run_path(parent, number))]
         if isinstance(resume, str):
-            checkpoint = find_weights(resume, newest=True)
-            read_all(checkpoint)  # report damage now, not after minutes of other checks
+            checkpoint = find_start(resume)
             numbers = [number for number in numbers
                        if is_newest(checkpoint, run_path(parent, number))]
+            if numbers:
+                lock(run_path(parent, numbers[0]))
+            read_all(checkpoint)  # report damage now, not after minutes of other checks
             if not numbers:
                 return checkpoint
         elif resume is not True and resume not in numbers:
@@ -199,6 +201,15 @@ def pattern_of(folder):
 def has_checkpoints(folder):
     """Tell whether a run has checkpoints, whole or damaged."""
     return any(path.endswith('.ckpt.index') for path in glob.glob(pattern_of(folder)))
+
+
+def find_start(resume):
+    """Return the newest checkpoint that a path means."""
+    try:
+        return find_weights(resume, newest=True)
+    except InputError as error:
+        raise InputError('resume is not True, False, the number of a run, or a path '
+                         'with a checkpoint: %s' % error) from error
 
 
 def is_newest(checkpoint, folder):

@@ -70,9 +70,12 @@ def find_settings(script):
 
 
 def check_files(settings):
-    """Raise an InputError that names the first setting whose list does not exist."""
+    """Raise an InputError that names the first setting whose file does not exist."""
     for name in ('train_file', 'val_file', 'test_file', 'classes_file'):
         path = settings[name]
+        if path and os.path.isdir(path):
+            raise InputError('%s = %s is a folder; python datagenerator.py FOLDER '
+                             'makes lists of its pictures' % (name, path))
         if path not in (None, 'DEFAULT') and not os.path.exists(path):
             raise InputError('%s = %s: No such file or directory' % (name, path))
 

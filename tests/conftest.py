@@ -8,7 +8,7 @@ from alexnet import AlexNet
 from datagenerator import ImageDataGenerator
 from helpers import ROOT, golden, to_tensorflow
 from machinery.tf1 import tf
-from machinery.weights import save_weights
+from machinery.weights import read_weights, save_weights
 
 # No download leaves this machine. Processes that are forked from a server import ours.
 os.environ.update(http_proxy='http://127.0.0.1:9', https_proxy='http://127.0.0.1:9',
@@ -49,4 +49,17 @@ def start_file(tmp_path_factory):
         session.run(tf.global_variables_initializer())
         model.initialize_from_data(session, {x: data.next_batch(64)[0]})
         save_weights(session.run(model.variables), path)
+    return path
+
+
+@pytest.fixture(scope='session')
+def narrow_file(start_file, tmp_path_factory):
+    """The same for a narrow network, see helpers.narrow_fc."""
+    path = str(tmp_path_factory.mktemp('weights') / 'narrow.npy')
+    weights = read_weights(start_file)
+    for name in ['fc6', 'fc7', 'fc8']:
+        array, biases = weights[name]
+        array = array if name == 'fc6' else array[:64]
+        weights[name] = [array[:, :64], biases[:64]]
+    save_weights(weights, path)
     return path

@@ -35,7 +35,8 @@ def test_mistakes_are_named_with_the_most_frequent_first():
     true, predicted = classes(cat_cat=20, dog_dog=20, emu_emu=20, cat_dog=2, emu_cat=3,
                               dog_cat=1, cat_emu=1, emu_dog=1, dog_emu=1)
     [line] = advise(STEADY, true, predicted, NAMES)
-    assert line.startswith('Most frequent mistakes: emu as cat (3), cat as dog (2), ')
+    assert line.startswith('Frequent mistakes at the end: emu as cat (3), cat as dog '
+                           '(2), ')
     assert line.count(' as ') == 5 and line.count('(1)') == 3
 
 
@@ -63,9 +64,16 @@ def test_a_loss_that_still_falls_asks_for_more_epochs():
     found = history((0.9, 0.9), (0.5, 0.6), (0.4, 0.5), first=8)
     assert advise(found, *GOOD, NAMES) == [
         'The validation loss was still falling, from 0.90 to 0.50 in the last two '
-        'epochs. Try num_epochs = 20']
+        'epochs. Try num_epochs = 20 with resume = True']
     for losses in [(0.9, 0.5), (0.9, 0.4, 0.5), (0.51, 0.5, 0.49)]:
         assert not advise(history(*zip(losses, losses)), *GOOD, NAMES)
+
+
+def test_a_loss_that_has_risen_asks_for_a_lower_rate():
+    found = history((0.3, 0.16), (0.7, 0.59), accuracies=[(0.76, 0.76)])
+    assert advise(found, *GOOD, NAMES) == [
+        'Since epoch 1, the loss has risen, from 0.16 to 0.59 in validation. Try a '
+        'third of the learning_rate']
 
 
 def test_a_loss_that_never_fell_asks_for_another_rate():
@@ -82,7 +90,7 @@ def test_a_loss_that_never_fell_asks_for_another_rate():
     (dict(cat_cat=9), False)])
 def test_the_most_common_class_is_the_one_to_beat(confusions, is_told):
     lines = [line for line in advise(STEADY, *classes(**confusions), NAMES[:2])
-             if 'Most frequent' not in line]
+             if 'Frequent' not in line]
     assert len(lines) == is_told
     if is_told:
         assert 'is not clearly above 0.60, which always predicting cat' in lines[0]
@@ -93,7 +101,7 @@ def test_a_class_without_a_hit_is_named_if_it_is_no_chance():
     line, _ = advise(STEADY, true, predicted, NAMES)
     assert line.startswith('Not one hit in validation: emu (of 7). Check')
     true, predicted = classes(cat_cat=11, cat_dog=4, dog_dog=15, emu_dog=1)
-    assert [line[:4] for line in advise(STEADY, true, predicted, NAMES)] == ['Most']
+    assert [line[:4] for line in advise(STEADY, true, predicted, NAMES)] == ['Freq']
     labels = np.arange(10).repeat(30)
     line, _ = advise(STEADY, labels, np.maximum(labels, 5), list('abcdefghij'))
     assert ': a (of 30), b (of 30), c (of 30), 2 more. ' in line

@@ -186,7 +186,7 @@ def test_output_is_clean_and_ends_with_what_to_do_next(run):
     assert lines[-2].endswith(' python predict.py images/val.txt --checkpoint '
                               '%s/new/checkpoints/1' % folder)
     advice = output.splitlines()[len(lines) + 1:]
-    assert 2 <= len(advice) <= 5 and 'Most frequent mistakes: ' in advice[-1]
+    assert 2 <= len(advice) <= 5 and 'Frequent mistakes at the end: ' in advice[-1]
 
 
 def test_graph_file_holds_no_weights(run):

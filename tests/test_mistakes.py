@@ -88,7 +88,7 @@ def test_a_wrong_value_at_the_top_of_a_script_is_named(tmp_path, line, words):
     ('--train_file=gone.txt', 'train_file = gone.txt: No such file or directory'),
     ('--test_file=gone.txt', 'test_file = gone.txt: No such file or directory'),
     ('--train_file=', "--train_file: '' is not a path"),
-    ('--val_file=.', "'.': is not a regular file"),
+    ('--val_file=.', 'val_file = . is a folder; python datagenerator.py FOLDER'),
     ('--train_file=/dev/zero', "'/dev/zero': is not a regular file"),
     ('--classes_file=/dev/zero', "'/dev/zero': is not a regular file"),
     ('--weights_path=/dev/zero', '/dev/zero: no such checkpoint or weight file'),

@@ -14,7 +14,6 @@ from helpers import (ROOT, all_checkpoints_kept, checkpoint_of, outputs_in,
 from machinery.checkpoint_files import list_checkpoints
 from machinery.lists import read_list
 from machinery.tf1 import tf
-from machinery.weights import read_weights, save_weights
 
 JOB = ['--num_epochs=2', '--batch_size=4', "--train_layers=['fc8']", '--dropout_rate=0',
        '--learning_rate=0.01', '--horizontal_flip=False']
@@ -78,7 +77,7 @@ class Edited:
 
 
 @pytest.fixture(scope='module')
-def lists(module_path, start_file):
+def lists(module_path, narrow_file):
     """Arguments for lists of 12 pictures, and for the weights of a narrow network."""
     for name, first in [('train', 0), ('val', 4)]:
         with open(os.path.join(ROOT, 'images', name + '.txt')) as file:
@@ -86,15 +85,9 @@ def lists(module_path, start_file):
         chosen = [lines[first + step * len(lines) // 12] for step in range(11)]
         (module_path / (name + '.txt')).write_text(''.join(
             os.path.join(ROOT, 'images', line) for line in chosen + lines[-1:]))
-    weights = read_weights(start_file)
-    for name in ['fc6', 'fc7', 'fc8']:
-        array, biases = weights[name]
-        array = array if name == 'fc6' else array[:64]
-        weights[name] = [array[:, :64], biases[:64]]
-    save_weights(weights, str(module_path / 'narrow.npy'))
     return ['--train_file=%s' % (module_path / 'train.txt'),
             '--val_file=%s' % (module_path / 'val.txt'),
-            '--weights_path=%s' % (module_path / 'narrow.npy')]
+            '--weights_path=' + narrow_file]
 
 
 @pytest.fixture

@@ -14,9 +14,11 @@ import cv2
 import numpy as np
 import pytest
 
+import alexnet
 import datagenerator
 from helpers import (ROOT, Program, all_checkpoints_kept, checkpoint_of, events, files,
-                     finetune, outputs_in, run_program, same, summaries, tensors)
+                     finetune, make_narrow, narrow_fc, outputs_in, run_program, same,
+                     summaries, tensors)
 from machinery import features
 from machinery.checkpoint_files import (copy_checkpoint, find_weights,
                                         list_checkpoints, put_aside_if_damaged)
@@ -31,8 +33,11 @@ JOB = ['--train_file=images/test.txt', '--val_file=images/test.txt', '--num_epoc
 
 
 @pytest.fixture(scope='module', autouse=True)
-def weights(start_file):
-    JOB.append('--weights_path=' + start_file)
+def narrow_network(narrow_file):
+    JOB.append('--weights_path=' + narrow_file)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(alexnet, 'fc', narrow_fc)
+        yield
 
 
 def run(folder, *arguments):
@@ -129,7 +134,8 @@ def test_killed_at_any_moment_it_resumes_exactly(tmp_path):
     killed, whole = tmp_path / 'killed', tmp_path / 'whole'
     moments = random.Random(0)
     for attempt in range(20):
-        program = Program('finetune.py', *outputs_in(killed), *job, '--num_epochs=999')
+        program = Program('finetune.py', *outputs_in(killed), *job, '--num_epochs=999',
+                          setup=make_narrow)
         if attempt % 4 == 0:
             time.sleep(moments.uniform(0, 1))
         else:
@@ -190,13 +196,14 @@ def test_finished_run_may_be_stopped_when_it_starts_again(uninterrupted):
 def test_each_run_gets_a_folder_of_its_own(tmp_path):
     """Two start at once; then a third. One that makes no step leaves nothing."""
     job = JOB + ['--num_epochs=1']
-    programs = [Program('finetune.py', *outputs_in(tmp_path), *job) for _ in range(2)]
+    programs = [Program('finetune.py', *outputs_in(tmp_path), *job, setup=make_narrow)
+                for _ in range(2)]
     results = [program.wait() for program in programs]
     assert [status for status, _ in results] == [0, 0], results
     first, second = tensors(checkpoint_of(tmp_path, 1)), tmp_path / 'new/checkpoints/1'
     assert same(first, tensors(str(second / 'model_epoch1.ckpt')))
     output = run(str(tmp_path), '--num_epochs=1', '--learning_rate=0.02')
-    assert 'Disk: the checkpoints of all runs in %s/new/checkpoints take 0.5 GB' % (
+    assert 'Disk: the checkpoints of all runs in %s/new/checkpoints take 0.0 GB' % (
         tmp_path) in output
     status, output = finetune(
         str(tmp_path), *job, '--num_classes=4', '--skip_layers=[]',
@@ -208,7 +215,7 @@ def test_each_run_gets_a_folder_of_its_own(tmp_path):
 
 
 @pytest.mark.parametrize('arguments, complaint', [
-    (['--num_classes=4'], 'fc8/weights: expected shape [4096, 4], found [4096, 3]'),
+    (['--num_classes=4'], 'fc8/weights: expected shape [64, 4], found [64, 3]'),
     (["--train_layers=['fc7']"], "train_layers was ['fc8'], now it is ['fc7']"),
 ])
 def test_checkpoint_of_another_configuration_is_refused(uninterrupted, arguments,
@@ -332,9 +339,10 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, uninterrupted):
 
 def test_two_runs_do_not_share_a_folder(tmp_path):
     """If one resumes the other. A new one starts all the same."""
-    program = Program('finetune.py', *outputs_in(tmp_path), *JOB, '--num_epochs=99')
+    program = Program('finetune.py', *outputs_in(tmp_path), *JOB, '--num_epochs=999',
+                      setup=make_narrow)
     for line in program.stdout:
-        if 'Epoch 2/99' in line:
+        if 'Epoch 2/999' in line:
             break
     for resume in ('True', '1', checkpoint_of(tmp_path, 'epoch1')):
         status, output = finetune(str(tmp_path), *JOB, '--resume=' + resume)
@@ -379,7 +387,7 @@ def test_resume_takes_the_newest_checkpoint_that_is_whole(tmp_path, uninterrupte
     folder = tmp_path / 'new' / 'checkpoints' / '1'
     shutil.copytree(uninterrupted + '/new/checkpoints/1', str(folder))
     path = folder / 'model_epoch3.ckpt.data-00000-of-00001'
-    os.truncate(str(path), 10 ** 8)
+    os.truncate(str(path), 10 ** 7)
     (folder / 'model_epoch1.ckpt.index').write_bytes(b'')
     best = folder / 'model_best.ckpt.index'
     best.write_bytes(bytes(100))
@@ -451,7 +459,8 @@ def test_curves_of_two_runs_are_not_mixed(tmp_path, uninterrupted):
 def test_a_run_from_a_checkpoint_can_be_killed_at_once(tmp_path, uninterrupted):
     """It goes on from where it started, not from an earlier best checkpoint."""
     path = checkpoint_of(uninterrupted, 2)
-    program = Program('finetune.py', *outputs_in(tmp_path), *JOB, '--resume=' + path)
+    program = Program('finetune.py', *outputs_in(tmp_path), *JOB, '--resume=' + path,
+                      setup=make_narrow)
     for line in program.stdout:
         if line.startswith('fc8'):
             break
@@ -508,7 +517,8 @@ def test_infinite_loss_stops_the_run_and_poisons_nothing(tmp_path):
 
 
 def limit_files():
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10 ** 8, 10 ** 8))
+    make_narrow()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10 ** 7, 10 ** 7))
 
 
 def test_full_disk_is_a_clear_error_and_leaves_earlier_checkpoints(tmp_path,
