@@ -67,10 +67,15 @@ def tell_in_notebook(shell, kind, error, traceback, tb_offset=None):
         tell(kind, error, traceback)
 
 
+def find_shell():
+    """Return IPython's shell in a notebook, else None."""
+    return sys.modules['IPython'].get_ipython() if 'IPython' in sys.modules else None
+
+
 def act_as_script():
     """Let mistakes end this script with one message, and keep libraries quiet."""
     sys.excepthook = tell
-    shell = 'IPython' in sys.modules and sys.modules['IPython'].get_ipython()
+    shell = find_shell()
     if shell:
         shell.set_custom_exc((InputError, KeyboardInterrupt), tell_in_notebook)
     cv2.utils.logging.setLogLevel(0)  # its messages name no file; ours do

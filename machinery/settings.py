@@ -5,10 +5,9 @@ import contextlib
 import difflib
 import os
 import re
-import sys
 
 from machinery import ROOT
-from machinery.errors import InputError, act_as_script
+from machinery.errors import InputError, act_as_script, find_shell
 from machinery.rules import SETTINGS, check_value, setting_of
 
 
@@ -46,8 +45,9 @@ def find_settings(script):
         with open(script['__file__'], encoding='utf-8') as file:
             source = file.read()
     else:
-        shell = sys.modules['IPython'].get_ipython()
-        source = shell.transform_cell(script['In'][-1])  # %matplotlib is no Python
+        source, shell = script['In'][-1], find_shell()
+        if shell:  # %matplotlib, for example, is no Python
+            source = shell.transform_cell(source)
     found, lines = {}, source.splitlines()
     for node in ast.parse(source).body:
         if 'read_settings(' in lines[node.lineno - 1] and not isinstance(

@@ -54,17 +54,18 @@ def cell_of(name, **variables):
 
 def test_scripts_run_in_cells_one_after_another(tmp_path, start_file):
     """A mistake is one message, and the kernel's own arguments are ignored."""
-    first, second, log, predictions = [
-        str(tmp_path / name) for name in ('first', 'second', 'log', 'predictions')]
+    runs, log, features, predictions = [
+        str(tmp_path / name) for name in ('runs', 'log', 'features', 'predictions')]
     job = dict(train_file='images/test.txt', weights_path=start_file, num_epochs=1,
-               filewriter_path=log)
+               filewriter_path=log, checkpoint_path=runs, features_path=features)
     cells = [
-        cell_of('finetune.py', checkpoint_path=first, **job),
-        cell_of('finetune.py', checkpoint_path=first, **dict(job, batch_size=0)),
-        cell_of('finetune.py', checkpoint_path=second, **job),
-        cell_of('predict.py', checkpoint=first, predictions_path=predictions),
-        cell_of('predict.py', checkpoint=second, predictions_path=predictions,
+        cell_of('finetune.py', **job),
+        cell_of('finetune.py', **dict(job, batch_size=0)),
+        cell_of('finetune.py', **job),
+        cell_of('predict.py', checkpoint=runs, predictions_path=predictions),
+        cell_of('predict.py', checkpoint=runs + '/1', predictions_path=predictions,
                 layer='fc7')]
+    cells[2].source = '%env A_VARIABLE=1\n' + cells[2].source  # no Python
     notebook = nbformat.v4.new_notebook(cells=cells)
     nbclient.NotebookClient(notebook, timeout=300, allow_errors=True, resources={
         'metadata': {'path': ROOT}}).execute()
