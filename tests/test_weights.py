@@ -442,7 +442,7 @@ def test_missing_pretrained_weights_are_fetched(
     monkeypatch.setattr(download, 'DEFAULT_WEIGHTS', str(default))
     with Server(content, 'missing', 'missing') as server:
         monkeypatch.setattr(download, 'SOURCES', [(server.url, None)])
-        for path in [None, 'other.npy']:
+        for path in [None, __file__]:
             assert fetch_if_missing(path, 'train.txt') == path
         assert server.ranges == []
         with pytest.raises(InputError, match='could not be fetched'):
