@@ -41,14 +41,14 @@ seed = 0  # the same seed repeats a run
 
 # Speed
 cache_features = True  # run the frozen layers only once per picture
-features_path = '/tmp/finetune_alexnet/features'  # of all runs; None: of this one
+features_path = '/tmp/finetune_alexnet/features'  # shared by runs; None: not shared
 features_limit = 20.  # GB; above it, features unused for longest are deleted
 
 # Output
 display_step = 5  # steps between two summaries
-filewriter_path = '/tmp/finetune_alexnet/tensorboard'  # each run has a folder there
-checkpoint_path = '/tmp/finetune_alexnet/checkpoints'  # of the same number, 1, 2 ...
-keep = 2  # newest checkpoints that a run keeps, besides its best; one when it is done
+filewriter_path = '/tmp/finetune_alexnet/tensorboard'  # a folder 1, 2 ... per run
+checkpoint_path = '/tmp/finetune_alexnet/checkpoints'  # a folder 1, 2 ... per run
+keep = 2  # newest checkpoints to keep, besides the best; one when a run is finished
 resume = False  # True: go on with the newest run; or a run's number; or a path
 peer_timeout = 120  # seconds of silence before another machine counts as lost
 
