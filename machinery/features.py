@@ -117,17 +117,17 @@ class Features:
                                for array in (order, places)]
             features = np.empty((len(samples),) + self._store.shape, np.float32)
             is_read = self._store.read(stored, features)
-            damaged = self._compute_missing(samples[(stored >= 0) & ~is_read],
-                                            mirrored, is_random, epoch)
-            for place in np.flatnonzero(~is_read):
-                row = next(missing if stored[place] < 0 else damaged)
-                if row is not None:
-                    features[place], is_read[place] = row, True
-            if not is_read.any():
-                raise InputError('%s: none of the next %d pictures can be read any more'
-                                 % (self.data.class_list, len(samples)))
             end = start + first + len(samples)
             if not is_read.all():
+                damaged = self._compute_missing(samples[(stored >= 0) & ~is_read],
+                                                mirrored, is_random, epoch)
+                for place in np.flatnonzero(~is_read):
+                    row = next(missing if stored[place] < 0 else damaged)
+                    if row is not None:
+                        features[place], is_read[place] = row, True
+                if not is_read.any():
+                    raise InputError('%s: none of the next %d pictures can be read any '
+                                     'more' % (self.data.class_list, len(samples)))
                 features, samples = features[is_read], samples[is_read]
             yield Batch(features, self.data.one_hot(samples), samples, end)
 

@@ -29,6 +29,7 @@ OURS = r'.+-[0-9]+-[0-9a-f]{8}\.(rows|index)'  # host-process-random
 RECORD = np.dtype([('name', '<u8', 2), ('checksum', '<u4')])
 # row: number of the file << 32 | number in the file, or -1.
 PLACE = np.dtype(RECORD.descr + [('row', '<i8'), ('is_tested', '?')])
+CAN_READ_AT = hasattr(os, 'preadv')  # not on Windows
 FREE = 0.05  # share of the disk that is left to others
 
 
@@ -129,12 +130,14 @@ class Store:
             file, number = divmod(int(numbers[place]), 2 ** 32)
             is_whole[place] = self._size == read_at(
                 self._files[file], number * self._size, rows[place])
-        is_new = is_whole & ~self._table['is_tested'][places]
-        for place in np.flatnonzero(is_new):
+        is_tested = self._table['is_tested'][places]
+        for place in np.flatnonzero(is_whole & ~is_tested):
             entry = self._table[places[place]]
             is_whole[place] = entry['checksum'] == checksum(entry['name'], rows[place])
-        self._table['is_tested'][places[is_whole]] = True
-        self._table['row'][places[(numbers >= 0) & ~is_whole]] = -1
+        if not is_tested.all():
+            self._table['is_tested'][places[is_whole]] = True
+        if not is_whole.all():
+            self._table['row'][places[(numbers >= 0) & ~is_whole]] = -1
         return is_whole
 
     def add(self, places, rows, names):
@@ -220,7 +223,7 @@ def checksum(name, row):
 def read_at(file, start, row):
     """Read a row from a place in a file; return how many bytes there were."""
     try:
-        if hasattr(os, 'preadv'):
+        if CAN_READ_AT:
             return os.preadv(file.fileno(), [row], start)
         file.seek(start)
         return file.readinto(row)
