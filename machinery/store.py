@@ -29,7 +29,6 @@ OURS = r'.+-[0-9]+-[0-9a-f]{8}\.(rows|index)'  # host-process-random
 RECORD = np.dtype([('name', '<u8', 2), ('checksum', '<u4')])
 # row: number of the file << 32 | number in the file, or -1.
 PLACE = np.dtype(RECORD.descr + [('row', '<i8'), ('is_tested', '?')])
-CAN_READ_AT = hasattr(os, 'preadv')  # not on Windows
 FREE = 0.05  # share of the disk that is left to others
 
 
@@ -134,8 +133,7 @@ class Store:
         for place in np.flatnonzero(is_whole & ~is_tested):
             entry = self._table[places[place]]
             is_whole[place] = entry['checksum'] == checksum(entry['name'], rows[place])
-        if not is_tested.all():
-            self._table['is_tested'][places[is_whole]] = True
+        self._table['is_tested'][places[is_whole]] = True
         if not is_whole.all():
             self._table['row'][places[(numbers >= 0) & ~is_whole]] = -1
         return is_whole
@@ -223,7 +221,7 @@ def checksum(name, row):
 def read_at(file, start, row):
     """Read a row from a place in a file; return how many bytes there were."""
     try:
-        if CAN_READ_AT:
+        if hasattr(os, 'preadv'):  # not on Windows
             return os.preadv(file.fileno(), [row], start)
         file.seek(start)
         return file.readinto(row)
