@@ -11,25 +11,27 @@ import numpy as np
 
 from alexnet import AlexNet, LAYERS
 from datagenerator import IMAGENET_MEAN, IMAGE_SIZE, load_image, normalize
-from machinery.batches import check_uint8
 from machinery.checkpoint_files import find_weights
 from machinery.class_names import find_class_names, warn_of_other_names
 from machinery.drawings import draw_confusions
-from machinery.errors import InputError, printable
+from machinery.errors import InputError, cell_of, printable
 from machinery.export import export_model, pictures_to_compare
+from machinery.features import open_features, open_store
 from machinery.lists import MAX_FAULTS, find_pictures, has_labels, read_list
-from machinery.model_file import check_summary, find_preprocessing, summarize
+from machinery.model_file import (check_summary, find_preprocessing, read_model,
+                                  summarize)
 from machinery.numbered import NewFiles
-from machinery.pictures import load_ahead
+from machinery.pictures import PlainPictures
 from machinery.settings import read_settings
 from machinery.tf1 import find_device, session_config, tf
 
 checkpoint = '/tmp/finetune_alexnet/checkpoints'  # a folder means its best one
 pictures = 'images/test.txt'  # a picture, folder, pattern or list, or several of them
 top_k = 3  # classes to show per picture
-batch_size = 128  # pictures per pass
+batch_size = 128  # pictures at once
 layer = None  # 'fc7', for example: write this layer's activations instead
 export_path = None  # a new folder: write a SavedModel there instead
+features_path = '/tmp/finetune_alexnet/features'  # what training has stored; or None
 
 # Output
 predictions_path = 'predictions'  # each call writes to a new numbered folder there
@@ -40,8 +42,6 @@ features_file = None  # for a layer: features, paths, any labels; None: features
 read_settings(globals(), sys.argv[1:], positional='pictures')
 if layer not in [None] + LAYERS:
     raise InputError('layer is %r, must be None or one of %s' % (layer, LAYERS))
-if hasattr(sys.stdout, 'reconfigure'):  # it is something else in a notebook
-    sys.stdout.reconfigure(errors='backslashreplace')  # names that are not UTF-8
 files = NewFiles(predictions_path)
 tf.reset_default_graph()  # in a notebook, this may be the second run
 
@@ -64,12 +64,6 @@ def write_predictions(paths, labels, probabilities, best):
                 cells += [label, cell_of(class_names[label]),
                           '%.6f' % probabilities[sample, label]]
             writer.writerow(cells)
-
-
-def cell_of(text):
-    """Keep spreadsheets from reading a cell as a formula."""
-    mark = "'" if text.startswith(tuple('=+-@\t\r')) else ''
-    return mark + printable(text)
 
 
 def print_scores(labels, predicted, probabilities):
@@ -111,11 +105,12 @@ print('Network: %s' % weights_path)
 print('Device: %s' % find_device())
 class_names = find_class_names(weights_path, LAYERS[-1])
 size, margin, test_summary = find_preprocessing(weights_path, IMAGE_SIZE, IMAGENET_MEAN)
+trained = read_model(weights_path).get('train_layers', [])
 
 
 def network(images):
     """Build the network for uint8 images (n, 227, 227, 3), BGR."""
-    return AlexNet(normalize(images), 1., len(class_names), [], weights_path)
+    return AlexNet(normalize(images), 1., len(class_names), [], weights_path, trained)
 
 
 def load(path):
@@ -141,24 +136,30 @@ if not export_path:
 images = tf.placeholder(tf.uint8, [None, 227, 227, 3])
 model = network(images)
 output = getattr(model, layer or 'probabilities')
+# Training may have stored what the frozen layers make of a picture.
+is_behind = trained and layer not in LAYERS[:min(map(LAYERS.index, trained))]
+fed = model.bottleneck if is_behind else images
 
 
 def run_network(session):
     """Return the output for the pictures that can be read, and which these are."""
-    values, is_read, faults = [], [], []
+    dropout = {model.dropout6: model.fc6, model.dropout7: model.fc7}  # which is off
+    store = open_store(features_path, np.inf, session, fed, dropout, load_image)
+    data = PlainPictures(paths, load, tuple(size), margin)
+    [features] = open_features(
+        [data], lambda batch: session.run(fed, {images: batch}), store)
+    values, read = [], []
+    for batch in features.batches(batch_size):
+        if len(batch.samples):
+            values.append(session.run(output, {fed: batch.images}))
+            read += batch.samples.tolist()
     # One bad picture among thousands must not cost the results of the others.
-    for _, results in load_ahead(load, paths, batch_size):
-        faults += [str(result) for result in results if isinstance(result, InputError)]
-        batch = [result for result in results if not isinstance(result, InputError)]
-        is_read += [not isinstance(result, InputError) for result in results]
-        if batch:
-            values.append(session.run(output, {images: check_uint8(batch)}))
-    if faults:
-        print('Cannot read %s:' % number_of(faults))
-        print_some(['  ' + fault for fault in faults], '')
+    if data.faults:
+        print('Cannot read %s:' % number_of(data.faults))
+        print_some(['  %s' % fault for _, fault in sorted(data.faults.items())], '')
     if not values:
         raise InputError('No picture could be read.')
-    return np.concatenate(values), np.flatnonzero(is_read)
+    return np.concatenate(values), read
 
 
 with tf.Session(config=session_config()) as session:

@@ -48,6 +48,12 @@ def printable(text):
     return re.sub('[\0-\x1f\x7f-\x9f]', lambda match: repr(match.group())[1:-1], text)
 
 
+def cell_of(text):
+    """Return printable text that no spreadsheet takes for a formula."""
+    mark = "'" if text.startswith(tuple('=+-@\t\r')) else ''
+    return mark + printable(text)
+
+
 def tell(kind, error, traceback):
     """End a script after an InputError or Ctrl-C with one message, no traceback."""
     if issubclass(kind, InputError):
@@ -75,6 +81,8 @@ def find_shell():
 def act_as_script():
     """Let mistakes end this script with one message, and keep libraries quiet."""
     sys.excepthook = tell
+    if hasattr(sys.stdout, 'reconfigure'):  # it is something else in a notebook
+        sys.stdout.reconfigure(errors='backslashreplace')  # names that are not UTF-8
     shell = find_shell()
     if shell:
         shell.set_custom_exc((InputError, KeyboardInterrupt), tell_in_notebook)

@@ -125,9 +125,6 @@ class Features:
                     row = next(missing if stored[place] < 0 else damaged)
                     if row is not None:
                         features[place], is_read[place] = row, True
-                if not is_read.any():
-                    raise InputError('%s: none of the next %d pictures can be read any '
-                                     'more' % (self.data.class_list, len(samples)))
                 features, samples = features[is_read], samples[is_read]
             yield Batch(features, self.data.one_hot(samples), samples, end)
 

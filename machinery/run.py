@@ -149,6 +149,8 @@ class Run:
                 batch, fault, start = None, None, time.time()
                 try:
                     batch = next(batches, None)
+                    if batch is not None and not len(batch.images):
+                        raise InputError('None of the next pictures can be read')
                 except InputError as error:
                     fault = error
                 if epoch:

@@ -157,6 +157,8 @@ def run_program(name, *arguments, react=lambda text: None):
 
     Starting a process of its own would take 4 s, for the import of TensorFlow.
     """
+    if name.endswith('predict.py') and '--features_path' not in str(arguments):
+        arguments += '--features_path=None',  # not the user's
     output, argv, hook = Output(react), sys.argv, sys.excepthook
     try:
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):

@@ -62,9 +62,10 @@ def test_scripts_run_in_cells_one_after_another(tmp_path, start_file):
         cell_of('finetune.py', **job),
         cell_of('finetune.py', **dict(job, batch_size=0)),
         cell_of('finetune.py', **job),
-        cell_of('predict.py', checkpoint=runs, predictions_path=predictions),
+        cell_of('predict.py', checkpoint=runs, predictions_path=predictions,
+                features_path=features),
         cell_of('predict.py', checkpoint=runs + '/1', predictions_path=predictions,
-                layer='fc7')]
+                layer='fc7', features_path=features)]
     cells[2].source = '%env A_VARIABLE=1\n' + cells[2].source  # no Python
     notebook = nbformat.v4.new_notebook(cells=cells)
     nbclient.NotebookClient(notebook, timeout=300, allow_errors=True, resources={

@@ -13,11 +13,12 @@ import datagenerator
 from alexnet import AlexNet
 from datagenerator import IMAGE_SIZE, load_image, normalize
 from helpers import ROOT, files, finetune, run_program
-from machinery import export
+from machinery import export, features
 from machinery.class_names import find_class_names
 from machinery.export import preprocess, resize
 from machinery.lists import read_list
 from machinery.numbered import list_runs
+from machinery.passes import compute
 from machinery.pictures import decode_image
 from machinery.tf1 import tf
 
@@ -102,6 +103,25 @@ def test_list_is_classified(trained, expected):
             assert int(row['class_%d' % rank]) == label
             assert row['name_%d' % rank] == NAMES[label]
             assert abs(float(row['probability_%d' % rank]) - probability[label]) < 1e-5
+
+
+def test_what_training_has_stored_is_not_computed_again(trained, monkeypatch,
+                                                        module_path):
+    """But for eight pictures at the start, and one."""
+    counts, told = [], []
+
+    def counting(forward, images, size):
+        counts.append(len(images))
+        return compute(forward, images, size)
+    monkeypatch.setattr(features, 'compute', counting)
+    for where, expected in [('None', [32, 22]), (module_path / 'features', [8, 1])]:
+        del counts[:]
+        status, output = predict(
+            os.path.join(IMAGES, 'val.txt'), '--checkpoint=' + trained[0],
+            '--features_path=%s' % where)
+        assert status == 0 and counts == expected, output
+        told.append([line for line in output.splitlines() if 'Wrote' not in line])
+    assert told[0] == told[1]
 
 
 def test_sample_is_found_from_any_folder(trained):

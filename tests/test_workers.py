@@ -291,12 +291,12 @@ def test_merge_interleave_and_broadcast_keep_every_bit(pair):
         workers.any(workers.rank == 1), workers.any(False)]) == [[True, False]] * 2
 
 
-def guarded(workers, epoch, count, fault=None):
+def guarded(workers, epoch, count, fault=None, images='features'):
     """Guard so many batches of 3 samples; return the run, and what came through."""
     def batches():
         try:
             for end in range(3, 3 * count + 1, 3):
-                yield Batch('features %d' % end, 'labels', None, end)
+                yield Batch(images and '%s %d' % (images, end), 'labels', None, end)
             if fault:
                 raise fault
         finally:
@@ -331,6 +331,11 @@ def test_number_of_classes_is_the_same_for_all(pair, tmp_path, monkeypatch):
         del workers.finish
         return class_names.find_num_classes(None, path, run, 'fc8')
     assert pair(find) == [5, 5]
+
+
+def test_guard_ends_the_run_if_no_picture_of_a_batch_can_be_read():
+    with pytest.raises(InputError, match='None of the next pictures can be read'):
+        guarded(Workers(), 1, 1, images='')
 
 
 def test_guard_waits_for_the_worker_with_more_batches_to_evaluate(pair):
