@@ -21,7 +21,7 @@ from machinery.lists import MAX_FAULTS, find_pictures, has_labels, read_list
 from machinery.model_file import (check_summary, find_preprocessing, read_model,
                                   summarize)
 from machinery.numbered import NewFiles
-from machinery.pictures import PlainPictures
+from machinery.plain_pictures import PlainPictures
 from machinery.settings import read_settings
 from machinery.tf1 import find_device, session_config, tf
 
