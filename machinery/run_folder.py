@@ -151,8 +151,9 @@ class RunFolder:
             return
         lock(self.path)
         self._tell_of_disk()
-        if self.is_new and start:  # so that a kill loses nothing
-            copy_checkpoint(start, os.path.join(self.path, os.path.basename(start)))
+        name = os.path.basename(start or '')
+        if self.is_new and name.startswith('model_'):  # so that a kill loses nothing
+            copy_checkpoint(start, os.path.join(self.path, name))
         if best:
             copy_checkpoint(best, self.best)
         try:
