@@ -25,8 +25,7 @@ class Run:
     Args:
         checkpoint_path, filewriter_path: folders of all runs; a new run makes a
             numbered folder in each, of the same number, when its training starts.
-        resume: which run or checkpoint to go on from: see choose_checkpoint, whose
-            errors it raises.
+        resume: what to go on from: see RunFolder.choose, whose errors it raises.
         keep: how many checkpoints to keep while it runs, besides the best.
         settings: {name: value}; kept in model.json, and compared when resuming.
         workers: only the chief touches files; it tells the others if the run resumes.
@@ -179,7 +178,7 @@ class Run:
 
     def _end(self, fault=None):
         """Save, and end all workers because of a fault or a signal."""
-        if not self._step():  # there is nothing to save
+        if self.folder.is_new and not self._has_stepped():  # there is nothing to save
             if fault:
                 raise fault
             self.workers.leave(self._signals.status, '\nStopped before the first step')

@@ -142,7 +142,8 @@ class RunFolder:
         if self.is_new and workers.is_chief:
             self.number = make_run(
                 *dict.fromkeys(map(os.path.realpath, self._parents)))
-        [self.number] = workers.collect([self.number], np.int32)[0]
+        self.number, self.is_new = workers.collect(
+            [self.number, self.is_new], np.int32)[0].tolist()
         self.path, self.log_path = [run_path(parent, self.number)
                                     for parent in self._parents]
         self.best = os.path.join(self.path, 'model_best.ckpt')

@@ -469,6 +469,12 @@ def test_a_run_from_a_checkpoint_can_be_killed_at_once(tmp_path, uninterrupted):
     output = run(str(tmp_path), '--resume=True')
     assert re.search('Resuming from .*/1/model_epoch[23]', output), output
     assert same(final(str(tmp_path)), final(uninterrupted))
+    status, output = finetune(
+        str(tmp_path / 'stopped'), *JOB, '--resume=' + path,
+        react=lambda text: os.kill(os.getpid(), signal.SIGTERM)
+        if 'Resuming' in text else None)
+    assert status == 143 and output.endswith('Stopped before the first step\n')
+    assert not files(tmp_path / 'stopped' / 'new')
 
 
 def test_a_run_without_a_step_removes_only_what_it_wrote(tmp_path, uninterrupted,

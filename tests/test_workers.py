@@ -306,7 +306,7 @@ def guarded(workers, epoch, count, fault=None, images='features'):
     with tf.Graph().as_default():
         run = Run('none', 'none', False, 2, settings, workers)
     run._signals, run._session = SimpleNamespace(received=[]), None
-    run._step = lambda: 0
+    run._step, run._first_step = lambda: 0, 0
     found = [(features, run.progress.done)
              for features, _ in run.guard(batches(), epoch)]
     assert closed == [True]
