@@ -46,7 +46,7 @@ features_limit = 20.  # GB; above it, features unused for longest are deleted
 
 # Output
 display_step = 5  # steps between two summaries
-filewriter_path = '/tmp/finetune_alexnet/tensorboard'  # a folder 1, 2 ... per run
+filewriter_path = '/tmp/finetune_alexnet/tensorboard'  # TensorBoard's folder
 checkpoint_path = '/tmp/finetune_alexnet/checkpoints'  # a folder 1, 2 ... per run
 keep = 2  # newest checkpoints to keep, besides the best; one when a run is finished
 resume = False  # True: go on with the newest run; or a run's number; or a path
