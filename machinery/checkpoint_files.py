@@ -38,10 +38,14 @@ def find_weights(path, newest=False):
         '= None finetune.py starts from the training images alone' % path)
 
 
+def best_in(folder):
+    """Return the path of a run's best checkpoint, whether it exists or not."""
+    return os.path.join(folder, 'model_best.ckpt')
+
+
 def find_in(folder, newest=False):
     """Return the best (or newest) checkpoint of the run in a folder, None without."""
-    best = os.path.join(folder, 'model_best.ckpt')
-    found = list_checkpoints(folder)
+    best, found = best_in(folder), list_checkpoints(folder)
     if os.path.exists(best + '.index') and not (newest and found):
         return best
     return found[-1] if found else None

@@ -91,7 +91,8 @@ class Features:
 
         Raises:
             InputError: as batches of the generator; or images are not uint8, or
-                stored features are no longer right, or a batch has no picture left.
+                stored features are no longer right. With stored features, a batch of
+                pictures that are all skipped is empty.
         """
         if self.is_stored:
             yield from self._stored_batches(batch_size, epoch, start)

@@ -79,9 +79,9 @@ class Run:
             self._first_step = self._step()
             if self.is_resumed and not session.run(self._is_finite):
                 raise InputError('%s holds numbers that are not finite' % self.latest)
-            if self.progress.epoch > self._num_epochs:
+            if self.is_done:
                 told = ('All %d epochs are done; for more, set a larger num_epochs.'
-                        % self._num_epochs)
+                        % self.settings['num_epochs'])
                 if self.workers.any(self.folder.is_new and self.workers.is_chief):
                     raise InputError(told)
                 print(told)
@@ -123,8 +123,7 @@ class Run:
             self._facts['best_by'] = read_score_name(self.latest)
             if not self.folder.is_new:
                 self._saved_step = self._step()
-        if self.progress.epoch <= self._num_epochs or not os.path.exists(
-                model_path(self.folder.best)):
+        if not self.is_done or not os.path.exists(model_path(self.folder.best)):
             write_model(model_path(self.folder.best), self._facts)
 
     @property
@@ -187,8 +186,8 @@ class Run:
         self._write(self._session)
         farewell = ('\nStopped in epoch %d, after step %d; saved %s.\nTo go on from '
                     'there, add --resume=%s to the command.' % (
-                        min(self.progress.epoch, self._num_epochs), self._step(),
-                        self.latest, self.folder.number or True))
+                        min(self.progress.epoch, self.settings['num_epochs']),
+                        self._step(), self.latest, self.folder.number or True))
         if fault:
             self.workers.finish()
             raise InputError(farewell) from fault
@@ -268,8 +267,9 @@ class Run:
         return self._step() != self._first_step
 
     @property
-    def _num_epochs(self):
-        return self.settings['num_epochs']
+    def is_done(self):
+        """Whether no epoch is left to train."""
+        return self.progress.epoch > self.settings['num_epochs']
 
     def report(self):
         """Print the checkpoints and how to use them; after a signal, end the run."""

@@ -11,7 +11,7 @@ from collections import namedtuple
 import numpy as np
 
 from machinery.checkpoint_files import (
-    copy_checkpoint, find_in, find_weights, list_checkpoints, open_checkpoint,
+    best_in, copy_checkpoint, find_in, find_weights, list_checkpoints, open_checkpoint,
     put_aside_if_damaged, read_all)
 from machinery.errors import InputError, input_errors
 from machinery.numbered import list_runs, make_run, run_path
@@ -146,7 +146,7 @@ class RunFolder:
             [self.number, self.is_new], np.int32)[0].tolist()
         self.path, self.log_path = [run_path(parent, self.number)
                                     for parent in self._parents]
-        self.best = os.path.join(self.path, 'model_best.ckpt')
+        self.best = best_in(self.path)
         if not workers.is_chief:
             yield
             return
@@ -225,9 +225,8 @@ def repair(folder):
     """Put damaged checkpoints aside, remove parts; return the newest that is whole."""
     lock(folder)
     found = list_checkpoints(folder)
-    best = os.path.join(folder, 'model_best.ckpt')
-    if os.path.exists(best + '.index'):
-        found.append(best)
+    if os.path.exists(best_in(folder) + '.index'):
+        found.append(best_in(folder))
     if not [path for path in found if put_aside_if_damaged(path)]:
         raise InputError('%s: none of the checkpoints can be read' % folder)
     for path in glob.glob(os.path.join(glob.escape(folder), 'model_*.ckpt.*')):
@@ -251,7 +250,7 @@ def find_best(checkpoint, progress):
     earlier = list_checkpoints(folder)
     if checkpoint in earlier:
         earlier = earlier[:earlier.index(checkpoint) + 1]
-    for path in [os.path.join(folder, 'model_best.ckpt'), checkpoint] + earlier:
+    for path in [best_in(folder), checkpoint] + earlier:
         if os.path.exists(path + '.index'):
             own = Progress(*open_checkpoint(path).get_tensor('progress'))
             epoch = own.epoch if own.done else own.epoch - 1

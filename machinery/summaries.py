@@ -117,8 +117,7 @@ class Summaries:
     """
 
     def __init__(self, run, step, model, data, class_names):
-        self._run, is_done = run, run.epoch > run.settings['num_epochs']
-        self._enabled = run.workers.is_chief and not is_done
+        self._run, self._enabled = run, run.workers.is_chief and not run.is_done
         self._first_step, self._class_names = step, class_names
         self._files, self._filters, self._is_projected = {}, None, False
         self._broken = set()  # tags of drawings that have failed

@@ -72,9 +72,9 @@ def test_trouble_with_drawings_is_one_warning(tmp_path, capsys):
     filters = tf.get_variable('a/weights', [3, 3, 1, 5])
     model = SimpleNamespace(variables={'a': [filters]}, WEIGHTS_PATH=None,
                             SKIP_LAYER=[], train_layers=[])
-    run = SimpleNamespace(folder=SimpleNamespace(log_path=str(tmp_path)), epoch=1,
-                          workers=SimpleNamespace(is_chief=True),
-                          settings={'num_epochs': 1})
+    run = SimpleNamespace(folder=SimpleNamespace(log_path=str(tmp_path)),
+                          workers=SimpleNamespace(is_chief=True), settings={},
+                          is_done=False)
     summaries = Summaries(run, 0, model, None, [])
     with tf.Session() as session:
         for _ in range(2):
