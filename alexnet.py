@@ -101,8 +101,8 @@ class AlexNet:
     def load_initial_weights(self, session):
         """Assign the file's weights to every layer that is not in skip_layer.
 
-        Adds no operation to the graph. Raises an InputError, and assigns nothing, if
-        the file is missing, damaged or runs code, or if a layer does not fit.
+        Adds no operation. InputError, with nothing assigned, if the file is missing or
+        damaged or runs code, or if a layer does not fit.
         """
         load_weights(session, self.WEIGHTS_PATH, self.variables, self.added,
                      self.SKIP_LAYER, self.scope)
@@ -115,20 +115,20 @@ class AlexNet:
         Initializations of Convolutional Neural Networks", ICLR 2016, 3.1. feed is
         {placeholder: some dozens of images}; InputError if a channel is constant.
         """
+        feed = {self.KEEP_PROB: 1., **feed}
         for name in LAYERS:
             output = getattr(self, name)
-            if output.op.type == 'Relu':
-                [output] = output.op.inputs
-            activation = session.run(output, {self.KEEP_PROB: 1., **feed})
+            output = output.op.inputs[0] if output.op.type == 'Relu' else output
+            activation = session.run(output, feed)
             activation = activation.reshape(-1, activation.shape[-1])
             mean = activation.mean(0, dtype=np.float64)
             deviation = activation.std(0, dtype=np.float64)
             if deviation.min() <= 1e-6 * np.abs(activation).max():
-                raise InputError('%s: a channel has the same value for all images; use '
-                                 'more and different ones' % name)
+                raise InputError(name + ': a channel is constant; use different images')
             weights, biases = session.run(self.variables[name])
             assign(session, self.variables[name][0], weights / deviation)
             assign(session, self.variables[name][1], (biases - mean) / deviation)
+            feed[output] = session.run(output, feed)  # where the next layer starts
 
 
 def check_layers(names, argument, allowed):
