@@ -273,7 +273,7 @@ def test_data_initialisation_needs_images_that_differ():
     images = np.repeat(sample_images()[:1], 2, axis=0)
     with tf.Session() as session:
         session.run(tf.global_variables_initializer())
-        with pytest.raises(InputError, match='fc6: .* for all images'):
+        with pytest.raises(InputError, match='fc6: a channel is constant'):
             model.initialize_from_data(session, {model.X: images})
 
 
