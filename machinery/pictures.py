@@ -15,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from machinery.batches import has_files
+from machinery.cores import count_cores
 from machinery.errors import InputError, input_errors, open_plain, stderr_to
 from machinery.lists import list_warnings
 
@@ -132,7 +133,7 @@ def load_ahead(load, items, batch_size, path_of=str):
     """
     batches = [items[start:start + batch_size]
                for start in range(0, len(items), batch_size)]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(count_cores()) as pool:
         ahead = [pool.submit(load, item) for item in items[:batch_size]]
         try:
             for batch, following in zip(batches, batches[1:] + [[]]):
@@ -171,7 +172,7 @@ def find_bad_pictures(data, workers):
             samples = sorted(set(samples) & set(remembered['again']))
 
     verdicts, faults = np.zeros(len(data.paths), np.int32), {}
-    with ThreadPoolExecutor(os.cpu_count()) as pool, tqdm(
+    with ThreadPoolExecutor(count_cores()) as pool, tqdm(
             total=len(samples), unit=' pictures', desc='Checking ' + name,
             disable=None if workers.is_chief and samples else True) as bar:
         for start in range(0, len(samples), 1000):  # a million would fill the memory

@@ -4,14 +4,22 @@ import functools
 import logging
 import os
 import re
+import sys
 
+from machinery.cores import count_cores
 from machinery.errors import InputError, stderr_to
 
 # Keep TensorFlow's start-up messages off the screen, unless the user set a level. Some
 # are written straight to file descriptor 2 during the import, whatever the level is.
 is_quiet = os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3') == '3'
+# TensorFlow imports Keras, too, so that its optimizers are known, which takes a quarter
+# of the start. It allows this to fail, and tf.keras imports Keras when it is used.
+KERAS = 'keras.src.optimizers'
+sys.modules.setdefault(KERAS, None)
 with open(os.devnull, 'w') as null, stderr_to(null.fileno() if is_quiet else 2):
     import tensorflow.compat.v1 as tf
+if sys.modules[KERAS] is None:
+    del sys.modules[KERAS]
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 from tensorflow.python.client import device_lib
 
@@ -28,7 +36,8 @@ logger.setLevel(level)
 
 def session_config():
     """Return the tf.ConfigProto that all sessions start from."""
-    config = tf.ConfigProto()
+    # TensorFlow counts the cores of the machine, whatever a container's quota is.
+    config = tf.ConfigProto(intra_op_parallelism_threads=count_cores())
     config.gpu_options.allow_growth = True  # leave the rest of a GPU to other programs
     # With this optimization, TensorFlow 2.21 asks for x though conv3's input is fed.
     config.graph_options.rewrite_options.dependency_optimization = RewriterConfig.OFF
@@ -92,7 +101,7 @@ def find_device():
     """Return the name of the device that computes; if a GPU lies idle, say so."""
     if list_gpus():
         return ', '.join(list_gpus())
-    cores = '%d CPU cores' % os.cpu_count()
+    cores = '%d CPU cores' % count_cores()
     is_hidden = os.environ.get('CUDA_VISIBLE_DEVICES') in ('', '-1')
     if is_hidden or not os.path.exists(GPU_FILE):
         return cores

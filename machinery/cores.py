@@ -1,0 +1,25 @@
+"""How many processor cores this process may use."""
+import contextlib
+import math
+import os
+
+CGROUP = '/sys/fs/cgroup'  # where Linux has the limits of a container
+
+
+def count_cores():
+    """Return the number of cores that the scheduler and a container's quota allow."""
+    cores = os.cpu_count()
+    if hasattr(os, 'sched_getaffinity'):  # on Linux: taskset and Slurm set it
+        cores = len(os.sched_getaffinity(0))
+    # A quota is so many microseconds of all cores together in each period.
+    for names in (['cpu.max'], ['cpu/cpu.cfs_quota_us', 'cpu/cpu.cfs_period_us']):
+        # There is no such file, or it says that there is no quota: max, or -1.
+        with contextlib.suppress(OSError, ValueError):
+            words = []
+            for name in names:
+                with open(os.path.join(CGROUP, name)) as file:
+                    words += file.read().split()
+            quota, period = map(int, words)
+            if quota > 0:
+                cores = min(cores, math.ceil(quota / period))
+    return cores
