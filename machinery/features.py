@@ -7,7 +7,7 @@ from tqdm import tqdm
 from machinery.batches import Batch, has_files, read_batches
 from machinery.errors import InputError
 from machinery.feature_key import feature_key
-from machinery.passes import compute, compute_batches
+from machinery.passes import compute, compute_batches, one_ahead
 from machinery.store import Store, names_of
 from machinery.tf1 import find_pass_size, list_gpus
 
@@ -95,7 +95,7 @@ class Features:
                 pictures that are all skipped is empty.
         """
         if self.is_stored:
-            yield from self._stored_batches(batch_size, epoch, start)
+            yield from one_ahead(self._stored_batches(batch_size, epoch, start))
             return
         yield from compute_batches(
             self._forward, read_batches(self.data, batch_size, epoch, start),

@@ -5,6 +5,7 @@ again by a run that has another one.
 """
 import itertools
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -36,3 +37,15 @@ def compute_batches(forward, batches, size):
             if len(rows) == len(waiting[0].images):
                 yield waiting.popleft()._replace(images=np.array(rows))
                 rows = []
+
+
+def one_ahead(batches):
+    """Yield what a generator yields; its next item is made in a thread meanwhile."""
+    with ThreadPoolExecutor(1) as thread:
+        try:
+            ahead = thread.submit(next, batches, None)
+            while ahead.result() is not None:
+                batch, ahead = ahead.result(), thread.submit(next, batches, None)
+                yield batch
+        finally:
+            thread.submit(batches.close).result()
