@@ -19,9 +19,6 @@ def choose_class_names(classes_file, train_file, num_classes, run, layer):
         train_file: None for batches of your own.
         num_classes: as many names are needed; None: see find_num_classes.
         run: the Run; layer: the name of the network's last layer.
-
-    Raises:
-        InputError: as read_class_names or find_num_classes.
     """
     if num_classes is None:
         num_classes = find_num_classes(classes_file, train_file, run, layer)
@@ -42,13 +39,7 @@ def choose_class_names(classes_file, train_file, num_classes, run, layer):
 
 
 def find_num_classes(classes_file, train_file, run, layer):
-    """Return how many classes the checkpoint being resumed has, or else the names.
-
-    Without names, it is the largest label of the training list + 1.
-
-    Raises:
-        InputError: there is no list, either; or the workers find different numbers.
-    """
+    """Return the number of the checkpoint, of names, or the largest label + 1."""
     if run.is_resumed:  # only the chief knows the checkpoint
         found = num_classes_of(run.latest, layer) if run.workers.is_chief else 0
         return int(run.workers.collect(found, np.int64)[0])
@@ -85,10 +76,7 @@ def warn_of_other_names(list_path, class_names):
 
 
 def find_class_names(weights_path, layer):
-    """Return the names from model.json next to the weights, ImageNet's, or numbers.
-
-    layer is the name of the last layer: its width is the number of classes.
-    """
+    """Return the names from model.json next to the weights, ImageNet's, or numbers."""
     num_classes = num_classes_of(weights_path, layer)
     class_names = read_model(weights_path).get('class_names', [])
     if len(class_names) == num_classes:

@@ -9,11 +9,8 @@ from machinery.pictures import load_ahead
 class PlainPictures:
     """Pictures without a list, as Features takes them in place of a generator.
 
-    Args:
-        load: function from a path to a uint8 image, of this size and margin.
-
-    Attributes:
-        faults: {sample: InputError} of those that could not be read so far.
+    load is a function from a path to a uint8 image, of this size and margin; faults is
+    {sample: InputError} of those that could not be read so far.
     """
 
     class_list = 'the pictures'
