@@ -1,4 +1,5 @@
 """Names of the classes: of a run, of a network, and of classes.txt next to a list."""
+import contextlib
 import os
 
 import numpy as np
@@ -20,34 +21,31 @@ def choose_class_names(classes_file, train_file, num_classes, run, layer):
         num_classes: as many names are needed; None: see find_num_classes.
         run: the Run; layer: the name of the network's last layer.
     """
+    path = names = None
+    if classes_file == 'DEFAULT':
+        with contextlib.suppress(InputError):  # told when the file is written again
+            names = run.latest and read_model(run.latest).get('class_names')
+        if not names and train_file:
+            path, names = names_beside(train_file)
+    elif classes_file:
+        names = read_class_names(classes_file)
     if num_classes is None:
-        num_classes = find_num_classes(classes_file, train_file, run, layer)
+        num_classes = find_num_classes(names, train_file, run, layer)
     if classes_file != 'DEFAULT':
         return read_class_names(classes_file, num_classes)
-    try:
-        found = run.latest and read_model(run.latest).get('class_names')
-    except InputError:  # reported later, when the file is written again
-        found = None
-    if not found and train_file:
-        path, found = names_beside(train_file)
-        if found and len(found) != num_classes:
-            print('Warning: %s names %d classes, but num_classes is %d, so classes are '
-                  'shown by number' % (path, len(found), num_classes))
-    if found and len(found) == num_classes:
-        return found
+    if names and len(names) == num_classes:
+        return names
+    if names and path:
+        print('Warning: %s names %d classes, but num_classes is %d, so classes are '
+              'shown by number' % (path, len(names), num_classes))
     return read_class_names(None, num_classes)
 
 
-def find_num_classes(classes_file, train_file, run, layer):
-    """Return the number of the checkpoint, of names, or the largest label + 1."""
+def find_num_classes(names, train_file, run, layer):
+    """Return how many the checkpoint has, or the names, or the largest label + 1."""
     if run.is_resumed:  # only the chief knows the checkpoint
         found = num_classes_of(run.latest, layer) if run.workers.is_chief else 0
         return int(run.workers.collect(found, np.int64)[0])
-    names = None
-    if classes_file not in ('DEFAULT', None):
-        names = read_class_names(classes_file)
-    elif classes_file and train_file:
-        _, names = names_beside(train_file)
     if not names and not train_file:
         raise InputError('num_classes is None, must be an integer if there is neither '
                          'a list of pictures nor a classes_file')

@@ -128,11 +128,7 @@ def find_preprocessing(weights_path, size, mean):
 
 
 def compare_with_earlier(checkpoint, facts, log_path=None):
-    """Warn of changes since the run being resumed; return what its best was chosen by.
-
-    If other layers were trained, or pictures prepared otherwise, or another run's
-    curves are in log_path, raise an InputError.
-    """
+    """Warn of changes in a resumed run, or refuse them; return what chose its best."""
     try:
         earlier = read_model(checkpoint)
         before, now = [dict(run['settings'], class_names=run['class_names'],

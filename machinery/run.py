@@ -33,6 +33,7 @@ class Run:
     Attributes:
         settings: {name: value}, completed by record.
         latest: path of the newest checkpoint, None before the first one.
+        is_resumed: whether this goes on from a checkpoint.
         progress: a Progress.
         seconds_waited: time spent waiting for training batches.
     """

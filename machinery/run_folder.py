@@ -32,10 +32,7 @@ NEW = Progress(-np.inf, 0., 1., 0., -np.inf)
 
 @input_errors()
 def lock(folder):
-    """Keep other processes out of a run's folder until unlock, or until this one ends.
-
-    The operating system releases its lock however the process ends.
-    """
+    """Keep other processes out of a run's folder until unlock, or this one's end."""
     path = os.path.join(os.path.realpath(folder), '.lock')
     if path in HELD:
         return
@@ -116,12 +113,12 @@ class RunFolder:
     def open(self, workers, has_stepped, start, best):
         """Make the folders of a new run; in the end, unless has_stepped(), remove them.
 
-        All workers learn its number, which their messages name. start and best are
-        checkpoints, or None: the one to start from, and the best one up to it.
+        start and best are the checkpoint to start from and the best one up to it.
         """
         if self.is_new and workers.is_chief:
             self.number = make_run(
                 *dict.fromkeys(map(os.path.realpath, self._parents)))
+        # All workers learn the number, which their messages name.
         self.number, self.is_new = workers.collect(
             [self.number, self.is_new], np.int32)[0].tolist()
         self.path, self.log_path = [run_path(parent, self.number)

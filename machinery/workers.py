@@ -86,7 +86,7 @@ class Workers:
             yield session
 
     def mean(self, structure):
-        """Average float32 tensors, of known shapes, in lists or dicts over all."""
+        """Average float32 tensors of known shapes over all; in lists or dicts."""
         if self.size == 1:
             return structure
         tensors = tf.nest.flatten(structure)
@@ -120,7 +120,7 @@ class Workers:
         return self.collect(bool(flag), np.int32).any()
 
     def gather(self, parts):
-        """Return the values of all samples in list order, from arrays of our share."""
+        """Return the values of all samples in list order; parts are arrays of ours."""
         share = np.concatenate(parts)
         counts = self.collect(len(share), np.int32)
         # Skipped pictures may have made some shares shorter than others.
