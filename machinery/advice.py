@@ -22,13 +22,10 @@ def list_commands(settings, folder):
 def advise(history, true, predicted, class_names):
     """Return at most five lines, each with the numbers that it follows from.
 
-    Args:
-        history: {epoch: (training means, validation means)}, both {score: mean}; the
-            training means are without dropout, and {} if they are not known.
-        true, predicted: int arrays, the classes of the validation list at the end.
-        class_names: list of text.
+    history is {epoch: (training means, validation means)}, both {score: mean}, where
+    those in training are without dropout, and {} if they are not known; true and
+    predicted are the classes of the validation list at the end.
     """
-    true, predicted = np.asarray(true), np.asarray(predicted)
     lines = [find_overfitting(history, len(true)),
              follow_loss(history, len(class_names)),
              compare_with_common(true, predicted, class_names),
@@ -110,9 +107,7 @@ def compare_with_common(true, predicted, class_names):
 def find_missed(true, predicted, class_names):
     """Name classes without a hit, unless they are so small that it may be chance."""
     is_hit = predicted == true
-    counts = Counter(true.tolist())
-    for label in true[is_hit].tolist():
-        counts.pop(label, None)
+    counts = Counter(true[~np.isin(true, true[is_hit])].tolist())
     missed = ['%s (of %d)' % (class_names[label], count)
               for label, count in counts.most_common()
               if (1 - is_hit.mean()) ** count < 0.05]

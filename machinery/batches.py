@@ -7,6 +7,7 @@ Any object can take the place of an ImageDataGenerator in finetune.py if it has
         them, labels one-hot (n, number of classes).
 A resumed run asks for the rest of an epoch, so start should count as it did before.
 """
+import contextlib
 from collections import namedtuple
 
 import numpy as np
@@ -55,12 +56,7 @@ def refuse_to_ignore(data, base, *names):
 
 
 def checked_batches(data, batch_size, epoch, start):
-    """Yield Batches from batches of your own.
-
-    Raises:
-        InputError: the images or labels have another type or shape than they should,
-            or there are more or fewer than data_size.
-    """
+    """Yield Batches from batches of your own, if these are as described above."""
     end, name = start, type(data).__name__
     for images, labels in data.batches(batch_size, epoch, start):
         images, labels = np.asarray(images), np.asarray(labels)
@@ -99,14 +95,11 @@ class DatasetBatches:
         """Yield the batches of the dataset after its first start samples."""
         # Not the default session, which is the loop's between two batches.
         session = tf.Session(graph=self._batch[0].graph, config=session_config())
-        try:
+        at_the_end = tf.errors.OutOfRangeError
+        with contextlib.closing(session), contextlib.suppress(at_the_end):
             session.run(self._iterator.initializer)
             while True:
                 images, labels = session.run(self._batch)
                 if len(images) > start:
                     yield images[start:], labels[start:]
                 start = max(0, start - len(images))
-        except tf.errors.OutOfRangeError:
-            return
-        finally:
-            session.close()

@@ -25,8 +25,9 @@ def find_weights(path, newest=False):
     if os.path.exists(start + '.index'):
         return start
     if os.path.isdir(path):
-        for number in reversed(list_runs(path)):
-            found = find_in(run_path(path, number), newest)
+        runs = [run_path(path, number) for number in list_runs(path)]
+        for folder in reversed([path] + runs):
+            found = find_in(folder, newest)
             if found:
                 return found
         raise InputError('%s: no checkpoints there; finetune.py writes them' % path)
@@ -52,12 +53,10 @@ def find_in(folder, newest=False):
 
 
 def list_checkpoints(folder):
-    """Return the complete checkpoints in a folder, oldest first, without model_best.
-
-    Saving writes .index last, so a checkpoint without it is incomplete.
-    """
+    """Return the complete checkpoints in a folder, oldest first, without model_best."""
     found = []
     for name in os.listdir(folder) if os.path.isdir(folder) else []:
+        # Saving writes .index last, so a checkpoint without it is incomplete.
         match = re.fullmatch(r'(model_epoch(\d+)(?:_step(\d+))?\.ckpt)\.index', name)
         if match:  # an epoch's last checkpoint has no step in its name
             name, epoch, step = match.groups()
@@ -115,15 +114,12 @@ def read_all(path):
 
 
 def check_shapes(found, expected, message):
-    """Raise an InputError, the message and all misfits, unless shapes are as expected.
-
-    Both are {name of a variable: shape}; found may have more of them.
-    """
-    faults = ['%s: expected shape %s, found %s' % (name, shape,
-                                                   found.get(name, 'nothing'))
+    """Raise an InputError, the message and all misfits of {variable name: shape}."""
+    faults = ['\n  %s: expected shape %s, found %s'
+              % (name, shape, found.get(name, 'nothing'))
               for name, shape in expected.items() if found.get(name) != shape]
     if faults:
-        raise InputError('\n  '.join([message] + faults))
+        raise InputError(message + ''.join(faults))
 
 
 def restore_checkpoint(session, path):
@@ -179,8 +175,7 @@ def save_checkpoint(saver, session, path):
     except (tf.errors.OpError, OSError):
         # Without .meta, which is written last, a checkpoint is complete.
         if not os.path.exists(path + '.index'):
-            for part in glob.glob(glob.escape(path) + '*'):
-                os.remove(part)
+            remove_checkpoint(path)
         raise
 
 
@@ -189,10 +184,7 @@ def save_values(saver, session, path, values):
     current = session.run(list(values))
     for variable, value in values.items():
         assign(session, variable, value)
-    count = saver.saver_def.max_to_keep
-    saver.saver_def.max_to_keep = 0  # do not count this one, and delete none for it
     saver.save(session, path)
-    saver.saver_def.max_to_keep = count
     for variable, value in zip(values, current):
         assign(session, variable, value)
 

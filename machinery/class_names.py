@@ -1,4 +1,5 @@
 """Names of the classes: of a run, of a network, and of classes.txt next to a list."""
+import contextlib
 import os
 
 import numpy as np
@@ -19,44 +20,32 @@ def choose_class_names(classes_file, train_file, num_classes, run, layer):
         train_file: None for batches of your own.
         num_classes: as many names are needed; None: see find_num_classes.
         run: the Run; layer: the name of the network's last layer.
-
-    Raises:
-        InputError: as read_class_names or find_num_classes.
     """
+    path = names = None
+    if classes_file == 'DEFAULT':
+        with contextlib.suppress(InputError):  # told when the file is written again
+            names = run.latest and read_model(run.latest).get('class_names')
+        if not names and train_file:
+            path, names = names_beside(train_file)
+    elif classes_file:
+        names = read_class_names(classes_file)
     if num_classes is None:
-        num_classes = find_num_classes(classes_file, train_file, run, layer)
+        num_classes = find_num_classes(names, train_file, run, layer)
     if classes_file != 'DEFAULT':
         return read_class_names(classes_file, num_classes)
-    try:
-        found = run.latest and read_model(run.latest).get('class_names')
-    except InputError:  # reported later, when the file is written again
-        found = None
-    if not found and train_file:
-        path, found = names_beside(train_file)
-        if found and len(found) != num_classes:
-            print('Warning: %s names %d classes, but num_classes is %d, so classes are '
-                  'shown by number' % (path, len(found), num_classes))
-    if found and len(found) == num_classes:
-        return found
+    if names and len(names) == num_classes:
+        return names
+    if names and path:
+        print('Warning: %s names %d classes, but num_classes is %d, so classes are '
+              'shown by number' % (path, len(names), num_classes))
     return read_class_names(None, num_classes)
 
 
-def find_num_classes(classes_file, train_file, run, layer):
-    """Return how many classes the checkpoint being resumed has, or else the names.
-
-    Without names, it is the largest label of the training list + 1.
-
-    Raises:
-        InputError: there is no list, either; or the workers find different numbers.
-    """
+def find_num_classes(names, train_file, run, layer):
+    """Return how many the checkpoint has, or the names, or the largest label + 1."""
     if run.is_resumed:  # only the chief knows the checkpoint
         found = num_classes_of(run.latest, layer) if run.workers.is_chief else 0
         return int(run.workers.collect(found, np.int64)[0])
-    names = None
-    if classes_file not in ('DEFAULT', None):
-        names = read_class_names(classes_file)
-    elif classes_file and train_file:
-        _, names = names_beside(train_file)
     if not names and not train_file:
         raise InputError('num_classes is None, must be an integer if there is neither '
                          'a list of pictures nor a classes_file')
@@ -85,10 +74,7 @@ def warn_of_other_names(list_path, class_names):
 
 
 def find_class_names(weights_path, layer):
-    """Return the names from model.json next to the weights, ImageNet's, or numbers.
-
-    layer is the name of the last layer: its width is the number of classes.
-    """
+    """Return the names from model.json next to the weights, ImageNet's, or numbers."""
     num_classes = num_classes_of(weights_path, layer)
     class_names = read_model(weights_path).get('class_names', [])
     if len(class_names) == num_classes:

@@ -14,15 +14,9 @@ EXAMPLE = ('{"cluster": {"chief": ["host0:2222"], "worker": ["host1:2222"]}, '
 
 
 def find_tasks():
-    """Return the workers that TF_CONFIG, or else Slurm, names.
+    """Return the workers that TF_CONFIG, or else Slurm, names, and our place in them.
 
-    Returns:
-        tasks: list of (job, index, address), the chief first, which is worker 0 if no
-            job is "chief"; [None] without a cluster.
-        rank: the place of this process among them.
-
-    Raises:
-        InputError: TF_CONFIG or Slurm's variables do not describe a cluster.
+    They are (job, index, address), the chief first; [None] without a cluster.
     """
     config = os.environ.get('TF_CONFIG')
     if not config and int(os.environ.get('SLURM_STEP_NUM_TASKS', 1)) > 1:

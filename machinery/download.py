@@ -9,7 +9,7 @@ from machinery import ROOT
 from machinery.caffe import PRETRAINED, read_caffemodel
 from machinery.checkpoint_files import find_weights
 from machinery.errors import InputError, act_as_script
-from machinery.model_file import copy_model
+from machinery.model_file import model_path, read_model, write_model
 from machinery.settings import Parser
 from machinery.transfer import transfer
 from machinery.weights import check_weights, read_npy, read_weights, save_weights
@@ -66,7 +66,6 @@ def fetch_weights(path=DEFAULT_WEIGHTS, sources=SOURCES):
                 save_weights(weights, path)
                 os.remove(part)
             else:
-                del weights  # some systems cannot rename a mapped file
                 os.replace(part, path)
             return
         except (OSError, ValueError, http.client.HTTPException) as error:
@@ -98,7 +97,8 @@ def main():
         if os.path.exists(out):
             raise InputError('%s already exists; remove it to write it again' % out)
         save_weights(read_weights(source), out)
-        copy_model(source, out)
+        if read_model(source):
+            write_model(model_path(out), read_model(source))
     elif os.path.exists(out):
         print('Checking %s; remove it to fetch it again' % out)
         check_weights(read_weights(out), PRETRAINED, out)

@@ -43,29 +43,23 @@ def find_pictures(folder, classes_file=None):
 
 
 def split_pictures(found, shares, seed):
-    """Return {list name: [(path, label or None)]}; shares are {list name: its size}.
-
-    A part that the folder has stays as it is. If one is missing, it is taken from the
-    training pictures, unless its share is 0.
-    """
+    """Return {list name: [(path, label or None)]}; shares are {list name: its size}."""
+    # A missing part is taken from the training pictures; others stay as they are.
     new = [name for name in LISTS
            if name == 'train' or name not in found.classes and shares[name]]
     lists = dict(zip(new, split_classes(found.classes['train'], found.class_names,
                                         [shares[name] for name in new], seed)))
     for name in set(found.classes) - {'train'}:
-        classes = found.classes[name]
-        lists[name], = split_classes(classes, found.class_names, [1])
-        lists[name] += [(path, None) for path in classes.get(None, [])]
+        [lists[name]] = split_classes(found.classes[name], found.class_names, [1])
+        lists[name] += [(path, None) for path in found.classes[name].get(None, [])]
     return {name: lists[name] for name in LISTS if name in lists}
 
 
 @input_errors()
 def split_classes(classes, class_names, shares, seed=0):
-    """Split {class name: [paths]} at random; return [(path, label)] for each share.
-
-    Identical pictures always go to the same list, even if their classes differ.
-    """
+    """Split {class name: [paths]} at random; return [(path, label)] for each share."""
     rng = np.random.RandomState(seed)
+    # Identical pictures always go to the same list, even if their classes differ.
     lists, list_of = [[] for _ in shares], {}
     for label, class_name in enumerate(class_names):
         groups = {}

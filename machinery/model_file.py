@@ -48,20 +48,9 @@ def read_model(weights_path):
                          '--resume=True write it again' % (path, error))
 
 
-def copy_model(source, target):
-    """Copy the model.json of a weight file, if it has one, for another weight file."""
-    model = read_model(source)
-    if model:
-        write_model(model_path(target), model)
-
-
 def describe(facts, session, model, pictures, load_image, data, val_data, class_names,
              optimizer):
-    """Complete the facts for model.json, which hold only the settings so far.
-
-    pictures is the placeholder that is fed with pictures; data and val_data are the
-    generators for training and validation.
-    """
+    """Complete the facts for model.json, which hold only the settings so far."""
     settings, preprocessing, count = facts['settings'], None, data.data_size
     if has_files(data):
         count = len(data.paths)  # of all workers
@@ -139,11 +128,7 @@ def find_preprocessing(weights_path, size, mean):
 
 
 def compare_with_earlier(checkpoint, facts, log_path=None):
-    """Warn of changes between the run being resumed and these facts.
-
-    If other layers were trained, or pictures prepared otherwise, or another run's
-    curves are in log_path, raise an InputError.
-    """
+    """Warn of changes in a resumed run, or refuse them; return what chose its best."""
     try:
         earlier = read_model(checkpoint)
         before, now = [dict(run['settings'], class_names=run['class_names'],
@@ -152,14 +137,14 @@ def compare_with_earlier(checkpoint, facts, log_path=None):
     except (InputError, KeyError) as error:
         print('Warning: model.json of the run being resumed is missing or damaged, so '
               'changes since then go unnoticed: %s' % error)
-        return
+        return None
     if before['train_layers'] != now['train_layers']:
         raise InputError(
             '%s: train_layers was %s, now it is %s; a run cannot go on like that'
             % (checkpoint, before['train_layers'], now['train_layers']))
     paths = [run['filewriter_path'] for run in (before, now)]
-    if log_path and os.path.exists(log_path) and len(set(
-            map(os.path.realpath, paths))) == 2:
+    if log_path and os.path.exists(log_path) and (
+            os.path.realpath(paths[0]) != os.path.realpath(paths[1])):
         raise InputError('%s holds the curves of another run: filewriter_path was %s, '
                          'now it is %s' % (log_path, *paths))
     then, today = [run['preprocessing'] or {} for run in (earlier, facts)]
@@ -174,12 +159,4 @@ def compare_with_earlier(checkpoint, facts, log_path=None):
         if not setting_of(name).may_change and before.get(name, value) != value:
             print('Warning: %s was %.200r in the run being resumed, now it is %.200r'
                   % (name, before[name], value))
-
-
-def read_score_name(checkpoint):
-    """Return the name of the score that chose the best checkpoint, None if unknown."""
-    try:
-        model = read_model(checkpoint)
-    except InputError:
-        return None
-    return model.get('best_by', model.get('settings', {}).get('best_by'))
+    return earlier.get('best_by')

@@ -7,31 +7,24 @@ from machinery.errors import input_errors
 
 
 def list_runs(folder):
-    """Return the numbers of the runs in a folder, the newest last.
-
-    Number 0 is the folder itself: runs had no numbers before.
-    """
+    """Return the numbers of the runs in a folder, the newest last."""
     names = os.listdir(folder) if os.path.isdir(folder) else []
-    return [0] + sorted(int(name) for name in names if re.fullmatch('[1-9][0-9]*', name)
-                        and os.path.isdir(os.path.join(folder, name)))
+    return sorted(int(name) for name in names if re.fullmatch('[1-9][0-9]*', name)
+                  and os.path.isdir(os.path.join(folder, name)))
 
 
 def run_path(folder, number):
     """Return the path of the run of this number."""
-    return os.path.join(folder, str(number)) if number else folder
+    return os.path.join(folder, str(number))
 
 
 @input_errors()
 def make_run(*folders):
-    """Make a numbered folder in each of these, the same new number; return it.
-
-    os.mkdir decides who gets a number, so two processes never share one. Raises an
-    InputError if a folder cannot be made.
-    """
+    """Make a numbered folder in each of these, the same new number; return it."""
     for folder in folders:
         os.makedirs(folder, exist_ok=True)
-    number = 1 + max(list_runs(folder)[-1] for folder in folders)
-    while True:
+    number = 1 + max(sum(map(list_runs, folders), [0]))
+    while True:  # os.mkdir decides who gets a number, so two processes never share one
         made = []
         try:
             for folder in folders:
@@ -47,10 +40,7 @@ def make_run(*folders):
 
 
 class NewFiles:
-    """New files, in a numbered folder that is made along with the first of them.
-
-    parent: the folder that holds the numbered ones.
-    """
+    """New files, in a numbered folder of parent that is made along with the first."""
 
     def __init__(self, parent):
         self._parent, self._number = parent, None

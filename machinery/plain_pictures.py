@@ -9,11 +9,7 @@ from machinery.pictures import load_ahead
 class PlainPictures:
     """Pictures without a list, as Features takes them in place of a generator.
 
-    Args:
-        load: function from a path to a uint8 image, of this size and margin.
-
-    Attributes:
-        faults: {sample: InputError} of those that could not be read so far.
+    load(path) returns a uint8 image; faults is {sample: InputError} of the bad so far.
     """
 
     class_list = 'the pictures'

@@ -12,7 +12,7 @@ from machinery.checkpoint_files import (
     save_checkpoint, save_values)
 from machinery.errors import InputError
 from machinery.model_file import (compare_with_earlier, describe, model_path,
-                                  read_score_name, write_model)
+                                  write_model)
 from machinery.run_folder import NEW, Progress, RunFolder, find_best
 from machinery.signals import StopSignals
 from machinery.tf1 import (assign, find_device, prevent_feeding, reason_of,
@@ -31,7 +31,6 @@ class Run:
         workers: only the chief touches files; it tells the others if the run resumes.
 
     Attributes:
-        folder: a RunFolder.
         settings: {name: value}, completed by record.
         latest: path of the newest checkpoint, None before the first one.
         is_resumed: whether this goes on from a checkpoint.
@@ -65,14 +64,12 @@ class Run:
                                              for variable in tf.trainable_variables()])
         with self.workers.session() as session, StopSignals() as self._signals:
             self._session, best = session, None
-            if self.is_resumed and self.workers.is_chief:
+            if self.latest:  # which only the chief has
                 best = self._restore(session)
             else:
                 session.run(tf.global_variables_initializer())
-            if self.is_resumed:
-                print('Resuming from %s' % self.latest)
-            elif self.workers.is_chief:
-                initialize(session)
+                if self.workers.is_chief:
+                    initialize(session)
             self.workers.broadcast(session)
             self.progress = Progress(*session.run(self._variable).tolist())._replace(
                 score=-np.inf)  # of what is trained from now on
@@ -87,8 +84,7 @@ class Run:
                 print(told)
             with self.folder.open(self.workers, self._has_stepped, self.latest,
                                   best), rebound_told():
-                self._saver = tf.train.Saver(max_to_keep=self.folder.keep)
-                self._saver.recover_last_checkpoints(list_checkpoints(self.folder.path))
+                self._saver = tf.train.Saver(max_to_keep=None)  # we remove older ones
                 yield session
 
     def _restore(self, session):
@@ -98,6 +94,7 @@ class Run:
         path, score, epoch = find_best(self.latest, found)
         assign(session, self._variable,
                found._replace(best_score=score, best_epoch=epoch))
+        print('Resuming from %s' % self.latest)
         return path
 
     def record(self, model, pictures, others, load_image, train_data, val_data,
@@ -118,9 +115,9 @@ class Run:
         describe(self._facts, self._session, model, pictures, load_image, train_data,
                  val_data, class_names, optimizer)
         if self.latest:
-            compare_with_earlier(self.latest, self._facts,
-                                 None if self.folder.is_new else self.folder.log_path)
-            self._facts['best_by'] = read_score_name(self.latest)
+            self._facts['best_by'] = compare_with_earlier(
+                self.latest, self._facts,
+                None if self.folder.is_new else self.folder.log_path)
             if not self.folder.is_new:
                 self._saved_step = self._step()
         if not self.is_done or not os.path.exists(model_path(self.folder.best)):
@@ -142,7 +139,7 @@ class Run:
         The workers agree before each batch, so that all of them stop at the same step.
         epoch is the one that the batches train; without it, they are for evaluation.
         """
-        try:
+        with contextlib.closing(batches):
             while True:
                 batch, fault, start = None, None, time.time()
                 try:
@@ -172,8 +169,6 @@ class Run:
                     self.progress = self.progress._replace(
                         epoch=epoch, done=batch.end * self.workers.size)
                 yield batch.images, batch.labels
-        finally:
-            batches.close()
 
     def _end(self, fault=None):
         """Save, and end all workers because of a fault or a signal."""
@@ -187,7 +182,7 @@ class Run:
         farewell = ('\nStopped in epoch %d, after step %d; saved %s.\nTo go on from '
                     'there, add --resume=%s to the command.' % (
                         min(self.progress.epoch, self.settings['num_epochs']),
-                        self._step(), self.latest, self.folder.number or True))
+                        self._step(), self.latest, self.folder.number))
         if fault:
             self.workers.finish()
             raise InputError(farewell) from fault
@@ -240,12 +235,18 @@ class Run:
                 save_checkpoint(self._saver, session, path)
                 if is_best and not best_values:
                     copy_checkpoint(path, self.folder.best)
+                self._remove_older(self.folder.keep)
             except (tf.errors.OpError, OSError) as error:
                 last = path if os.path.exists(path + '.index') else self.latest
                 sys.exit('The checkpoint of step %d could not be saved: %s\nThe last '
                          'checkpoint: %s.' % (step, reason_of(error),
                                               last or 'none yet'))
         self.latest, self._saved_step = path, step
+
+    def _remove_older(self, keep):
+        """Keep only so many of the newest checkpoints, and the best."""
+        for path in list_checkpoints(self.folder.path)[:-keep]:
+            remove_checkpoint(path)
 
     def stop_unless_finite(self, means, rate):
         """Stop all workers before a score that is not finite can be saved."""
@@ -282,7 +283,7 @@ class Run:
             self.folder.best, self.progress.best_epoch,
             self._facts.get('best_by') or 'score', self.progress.best_score))
         print('Checkpoint: %s, the newest, from which --resume=%s goes on'
-              % (self.latest, self.folder.number or True))
+              % (self.latest, self.folder.number))
         print('\n'.join(list_commands(self.settings, self.folder.path)))
 
     def restore_best(self, session):
@@ -296,5 +297,4 @@ class Run:
         """Wait for the other workers; keep only the newest and the best checkpoint."""
         self.workers.finish()
         if self.workers.is_chief:
-            for path in list_checkpoints(self.folder.path)[:-1]:
-                remove_checkpoint(path)
+            self._remove_older(1)

@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import socket
-import time
 from collections import namedtuple
 
 import numpy as np
@@ -33,13 +32,7 @@ NEW = Progress(-np.inf, 0., 1., 0., -np.inf)
 
 @input_errors()
 def lock(folder):
-    """Keep other processes out of a run's folder until unlock, or until this one ends.
-
-    The operating system releases its lock however the process ends.
-
-    Raises:
-        InputError: another process has it; names that and its host.
-    """
+    """Keep other processes out of a run's folder until unlock, or this one's end."""
     path = os.path.join(os.path.realpath(folder), '.lock')
     if path in HELD:
         return
@@ -49,14 +42,10 @@ def lock(folder):
             raise OSError('this system has no such locks')
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        for _ in range(20):
-            file.seek(0)
-            holder = file.read()
-            if holder:  # written just after locking
-                break
-            time.sleep(0.1)
+        file.seek(0)  # the other process writes its name just after locking
         raise InputError('%s is in use by another run, %s; wait for it, or start a new '
-                         'run with resume = False' % (folder, holder or 'just started'))
+                         'run with resume = False'
+                         % (folder, file.read() or 'just started'))
     except OSError as error:
         print('Warning: %s cannot be locked (%s); make sure that only one run uses it'
               % (folder, error))
@@ -68,52 +57,40 @@ def lock(folder):
 
 def unlock(folder):
     """Let others use a folder again."""
-    file = HELD.pop(os.path.join(os.path.realpath(folder), '.lock'), None)
-    if file:
-        file.close()
+    HELD.pop(os.path.join(os.path.realpath(folder), '.lock')).close()
 
 
 class RunFolder:
-    """The folders of a run, for checkpoints and for TensorBoard.
+    """The numbered folders of a run: path for checkpoints, log_path for TensorBoard.
 
-    Args:
-        checkpoint_path, filewriter_path: the folders of all runs; a new run makes a
-            folder of the same new number in both.
-        keep: how many checkpoints to keep while it runs, besides the best.
-
-    Attributes:
-        number: of the run; 0 if it lies in checkpoint_path itself.
-        path, log_path: the folders of the run, which a new one gets within open.
-        best: the path of its best checkpoint.
-        is_new: whether no earlier run goes on here.
+    A new run gets them, and its number, within open; is_new tells that no earlier one
+    goes on here. best is the path of its best checkpoint.
     """
 
     def __init__(self, checkpoint_path, filewriter_path, keep):
         self._parents, self.keep = [checkpoint_path, filewriter_path], keep
-        self.number, self.is_new = 0, True
+        self.number, self.is_new = 0, True  # until choose or open
 
     def choose(self, resume):
         """Return the checkpoint to start from, None for a new start.
 
-        If its run goes on, locks the folder, puts damaged checkpoints aside, and
-        removes parts of those that were cut off while being saved.
-
-        Args:
-            resume: True: the newest run with a checkpoint; False: none; the number of
-                a run; or the path of a checkpoint, whose run goes on if it is the
-                newest one there; otherwise a new run starts with it.
-
-        Raises:
-            InputError: there is no such run or checkpoint, or it is damaged, or
-                another process uses the run.
+        If its run goes on, locks and repairs the folder. resume is True for the newest
+        run with a checkpoint, False for none, the number of a run, or the path of a
+        checkpoint, whose run goes on if it is the newest one there; otherwise a new run
+        starts with it. Raises an InputError if there is none, if it is damaged, or if
+        another process uses the run.
         """
         if resume is False:
             return None
         parent = self._parents[0]
         numbers = [number for number in list_runs(parent)
-                   if has_checkpoints(run_path(parent, number))]
+                   if find_parts(run_path(parent, number), 'index')]
         if isinstance(resume, str):
-            checkpoint = find_start(resume)
+            try:
+                checkpoint = find_weights(resume, newest=True)
+            except InputError as error:
+                raise InputError('resume is not True, False, the number of a run, or a '
+                                 'path with a checkpoint: %s' % error) from error
             numbers = [number for number in numbers
                        if is_newest(checkpoint, run_path(parent, number))]
             if numbers:
@@ -124,7 +101,7 @@ class RunFolder:
         elif resume is not True and resume not in numbers:
             raise InputError('resume is %d, but %s has no such run with a checkpoint; '
                              'it has %s' % (resume, parent, ', '.join(
-                                 map(str, filter(None, numbers))) or 'none'))
+                                 map(str, numbers)) or 'none'))
         elif not numbers:
             print('%s holds no checkpoint to resume from: a new run starts' % parent)
             return None
@@ -136,12 +113,12 @@ class RunFolder:
     def open(self, workers, has_stepped, start, best):
         """Make the folders of a new run; in the end, unless has_stepped(), remove them.
 
-        All workers learn its number, which their messages name. start and best are
-        checkpoints, or None: the one to start from, and the best one up to it.
+        start and best are the checkpoint to start from and the best one up to it.
         """
         if self.is_new and workers.is_chief:
             self.number = make_run(
                 *dict.fromkeys(map(os.path.realpath, self._parents)))
+        # All workers learn the number, which their messages name.
         self.number, self.is_new = workers.collect(
             [self.number, self.is_new], np.int32)[0].tolist()
         self.path, self.log_path = [run_path(parent, self.number)
@@ -151,13 +128,13 @@ class RunFolder:
             yield
             return
         lock(self.path)
-        self._tell_of_disk()
-        name = os.path.basename(start or '')
-        if self.is_new and name.startswith('model_'):  # so that a kill loses nothing
-            copy_checkpoint(start, os.path.join(self.path, name))
-        if best:
-            copy_checkpoint(best, self.best)
         try:
+            self._tell_of_disk()
+            name = os.path.basename(start or '')
+            if self.is_new and name.startswith('model_'):  # a kill then loses nothing
+                copy_checkpoint(start, os.path.join(self.path, name))
+            if best:
+                copy_checkpoint(best, self.best)
             yield
         finally:
             unlock(self.path)
@@ -169,7 +146,7 @@ class RunFolder:
         """Print what all runs take; warn if this one may find too little room."""
         parent, files = self._parents[0], {}
         for number in list_runs(parent):
-            for path in glob.glob(pattern_of(run_path(parent, number))):
+            for path in find_parts(run_path(parent, number)):
                 with contextlib.suppress(FileNotFoundError):  # it may be running
                     file = os.stat(path)
                     files[file.st_ino] = file.st_size  # the best is another one's twin
@@ -195,30 +172,15 @@ def remove_ours(folder):
             os.rmdir(path)
 
 
-def pattern_of(folder):
-    """Return a pattern for the files of all checkpoints of a run, damaged ones too."""
-    return os.path.join(glob.escape(folder), '*model_*.ckpt.*')
-
-
-def has_checkpoints(folder):
-    """Tell whether a run has checkpoints, whole or damaged."""
-    return any(path.endswith('.ckpt.index') for path in glob.glob(pattern_of(folder)))
-
-
-def find_start(resume):
-    """Return the newest checkpoint that a path means."""
-    try:
-        return find_weights(resume, newest=True)
-    except InputError as error:
-        raise InputError('resume is not True, False, the number of a run, or a path '
-                         'with a checkpoint: %s' % error) from error
+def find_parts(folder, ending='*'):
+    """Return the files of all checkpoints of a run, damaged ones too."""
+    return glob.glob(os.path.join(glob.escape(folder), '*model_*.ckpt.' + ending))
 
 
 def is_newest(checkpoint, folder):
     """Tell whether a path means the newest checkpoint in a folder."""
-    newest = find_in(folder, newest=True)
-    return newest is not None and (
-        os.path.realpath(newest) == os.path.realpath(checkpoint))
+    newest = find_in(folder, newest=True) or ''
+    return os.path.realpath(newest) == os.path.realpath(checkpoint)
 
 
 def repair(folder):
@@ -239,12 +201,9 @@ def repair(folder):
 def find_best(checkpoint, progress):
     """Return (path, score, epoch) of the best checkpoint; or (None, -inf, 0).
 
-    It is one of the run that wrote this checkpoint, up to this one. The run may have
-    been killed before it had copied its best. Each checkpoint knows its own score, so
-    file names are never trusted.
-
-    Args:
-        checkpoint: the one that the run resumes from; progress: the Progress in it.
+    It is one of the run that wrote this checkpoint, which holds this progress, up to
+    this one. The run may have been killed before it had copied its best. Each
+    checkpoint knows its own score, so file names are never trusted.
     """
     folder, found = os.path.dirname(checkpoint), []
     earlier = list_checkpoints(folder)

@@ -19,10 +19,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse(text, rule):
-    """Return the value that text stands for, if that fits the rule.
-
-    It is a Python literal, or text without quotes, or names between commas.
-    """
+    """Return the Python literal, text, or names between commas that fits the rule."""
     values = [os.path.expanduser(text)]
     takes_names = rule[1](['fc8']) and not rule[1]([8])
     if takes_names and re.fullmatch(r'\w+(,\w+)*', text):
@@ -39,12 +36,11 @@ def find_settings(script):
     """Return {name: comment} of the variables at the top of a script.
 
     These are assigned a literal, or have a name that we know, above read_settings.
-    script is the globals() of a file, or of a notebook, whose last cell counts.
     """
     if '__file__' in script:
         with open(script['__file__'], encoding='utf-8') as file:
             source = file.read()
-    else:
+    else:  # the last cell of a notebook
         source, shell = script['In'][-1], find_shell()
         if shell:  # %matplotlib, for example, is no Python
             source = shell.transform_cell(source)
@@ -108,17 +104,16 @@ def read_settings(script, arguments, positional=None):
 
     places = positional + ' ... ' if positional else ''
     parser = Parser(description=script['__doc__'], allow_abbrev=False,
+                    argument_default=argparse.SUPPRESS,
                     usage='%(prog)s ' + places + '--name value ...',
                     formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in settings.items():
         text = '%s (%r)' % (comments[name], default)
         parser.add_argument(
-            '--' + name, metavar='', default=argparse.SUPPRESS,
-            help=text.strip().replace('%', '%%'),
+            '--' + name, metavar='', help=text.strip().replace('%', '%%'),
             type=lambda text, rule=setting_of(name, default).rule: parse(text, rule))
     if positional:
-        parser.add_argument('positional', nargs='*', default=argparse.SUPPRESS,
-                            help=argparse.SUPPRESS)
+        parser.add_argument('positional', nargs='*', help=argparse.SUPPRESS)
     namespace, unknown = parser.parse_known_intermixed_args(
         arguments if '__file__' in script else [])
     if unknown:

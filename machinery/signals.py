@@ -4,11 +4,7 @@ import signal
 
 
 class StopSignals:
-    """Within it, SIGINT and SIGTERM are only noted; a second one ends the process.
-
-    Attributes:
-        received: the numbers of the signals so far.
-    """
+    """Within it, SIGINT and SIGTERM are only received; a second ends the process."""
 
     def __enter__(self):
         self.received = []

@@ -25,12 +25,6 @@ def as_table(settings):
         '| %s | `%s` |\n' % row for row in rows.items())
 
 
-def as_hparams(settings):
-    """Return settings with text for whatever the page HParams cannot show."""
-    return {name: value if type(value) in (int, float, str) else str(value)
-            for name, value in settings.items()}
-
-
 def layer_table(model):
     """Return a text table of an AlexNet: shapes, where they are from, who learns."""
     rows = ['%-6s %-18s %-9s %s' % ('layer', 'weights', 'initially', 'then')]
@@ -120,8 +114,8 @@ class Summaries:
     def __init__(self, run, step, model, data, class_names):
         self._run, self._enabled = run, run.workers.is_chief and not run.is_done
         self._first_step, self._class_names = step, class_names
-        self._files, self._filters, self._is_projected = {}, None, False
-        self._broken = set()  # tags of drawings that have failed
+        self._files, self._filters = {}, None
+        self._ended = set()  # tags of drawings that have failed, or are made only once
         self._weights = next(iter(model.variables.values()))[0]
         self._start(layer_table(model), data)
 
@@ -131,8 +125,9 @@ class Summaries:
         print(layers)
         # TensorBoard believes the first settings that it reads.
         self._session = EventFile(self._run.folder.log_path, 'settings')
-        self._session.add(summary=hparams.session_start_pb(
-            as_hparams(self._run.settings)))
+        self._session.add(summary=hparams.session_start_pb({
+            name: value if type(value) in (int, float, str) else str(value)
+            for name, value in self._run.settings.items()}))
         graph = tf.get_default_graph().as_graph_def(add_shapes=True)
         self._file('train').add(graph_def=graph.SerializeToString())
         is_text = tf.SummaryMetadata.PluginData(plugin_name='text')
@@ -141,8 +136,8 @@ class Summaries:
                              metadata=tf.SummaryMetadata(plugin_data=is_text))
             for tag, text in [('settings', as_table(self._run.settings)),
                               ('layers', '```\n%s\n```' % layers)]])
-        self._add_picture('train', self._first_step, 'batch',
-                          lambda: draw_batch(data, self._class_names))
+        self._add_picture('train', self._first_step, 'batch', draw_batch, data,
+                          self._class_names)
 
     @unless_lost
     def add(self, run, step, *summaries, **scalars):
@@ -158,24 +153,21 @@ class Summaries:
 
         features and values (see draw_mistakes) are those of the validation list.
         """
+        add = functools.partial(self._add_picture, 'validation', step)
         names = self._class_names
-        self._add_picture('validation', step, 'confusion_matrix',
-                          lambda: draw_confusions(values['true'], values['predicted'],
-                                                  names))
-        layer = self._weights.op.name.split('/')[-2]
+        add('confusion_matrix', draw_confusions, values['true'], values['predicted'],
+            names)
         filters = tf.get_default_session().run(self._weights)
         if not np.array_equal(filters, self._filters):
             self._filters = filters
-            self._add_picture('validation', step, layer + '_filters',
-                              lambda: draw_filters(filters))
+            layer = self._weights.op.name.split('/')[-2]
+            add(layer + '_filters', draw_filters, filters)
         if has_files(features.data):
-            self._add_picture('validation', step, 'worst_mistakes',
-                              lambda: draw_mistakes(features.data, values, names))
-        if features.is_stored and not self._is_projected:
-            self._is_projected = True
+            add('worst_mistakes', draw_mistakes, features.data, values, names)
+        if features.is_stored:
             folder = os.path.join(self._run.folder.log_path, 'validation')
-            self._add_picture('validation', step, 'projector', lambda: write_projector(
-                folder, features, batch_size, names))
+            add('projector', write_projector, folder, features, batch_size, names)
+            self._ended.add('projector')
 
     @unless_lost
     def finish(self):
@@ -192,18 +184,18 @@ class Summaries:
             self._files[part] = file
         return self._files[part]
 
-    def _add_picture(self, run, step, tag, draw):
+    def _add_picture(self, run, step, tag, draw, *args):
         """Add what draw returns, the bytes of a picture or None.
 
         People change the network, the scores and the settings of matplotlib. Pictures
         are a help, so if one cannot be drawn, training goes on without it.
         """
         try:
-            data = draw() if tag not in self._broken else None
+            data = draw(*args) if tag not in self._ended else None
         except (tf.errors.OpError, OSError):
             raise  # nothing can be written any more
         except Exception as error:
-            self._broken.add(tag)
+            self._ended.add(tag)
             tqdm.write('Warning: training continues without the picture %s: %s: %s'
                        % (tag, type(error).__name__, error))
             return

@@ -11,11 +11,7 @@ MIN_BYTES_PER_SECOND = 10000  # a slower source counts as dead
 
 
 def transfer(url, path):
-    """Append the rest of the file at url to path; reconnect if the connection is cut.
-
-    Raises OSError, ValueError or http.client.HTTPException if there is no such file or
-    the source is dead. The bytes received so far stay at path for another try.
-    """
+    """Append the rest of the file at url to path; reconnect after a cut."""
     while True:
         done = os.path.getsize(path) if os.path.exists(path) else 0
         headers = {'Range': 'bytes=%d-' % done} if done else {}

@@ -6,7 +6,6 @@ Workstations", JPDC 2009) gives the mean of their gradients to all. TensorFlow's
 ask for no password: use a private network only.
 """
 import contextlib
-import hashlib
 import itertools
 import os
 import socket
@@ -50,19 +49,13 @@ class Workers:
     Attributes:
         size, rank, shard: number of workers; place of this one; (rank, size).
         is_chief: whether this is worker 0, the only one that prints and writes.
-
-    Raises:
-        InputError: the port cannot be opened.
-        SystemExit: other workers do not answer; names them.
     """
 
     def __init__(self, tasks=(None,), rank=0, peer_timeout=120):
         self.tasks, self.rank, self.size = tasks, rank, len(tasks)
-        self.shard = (self.rank, self.size)
-        self.is_chief = self.rank == 0
-        self._timeout = peer_timeout
+        self.shard, self.is_chief = (self.rank, self.size), self.rank == 0
+        self._timeout, self._finished = peer_timeout, threading.Event()
         self._target, self._config = '', session_config()
-        self._finished = threading.Event()
         self._keys = itertools.count(1)
         if self.size == 1:
             return
@@ -93,10 +86,7 @@ class Workers:
             yield session
 
     def mean(self, structure):
-        """Average float32 tensors over the workers.
-
-        structure: the tensors, which have known shapes, in lists or dicts.
-        """
+        """Average float32 tensors of known shapes over all; in lists or dicts."""
         if self.size == 1:
             return structure
         tensors = tf.nest.flatten(structure)
@@ -130,10 +120,7 @@ class Workers:
         return self.collect(bool(flag), np.int32).any()
 
     def gather(self, parts):
-        """Return the values of all samples in list order.
-
-        parts: list of arrays, the values of this worker's samples.
-        """
+        """Return the values of all samples in list order; parts are arrays of ours."""
         share = np.concatenate(parts)
         counts = self.collect(len(share), np.int32)
         # Skipped pictures may have made some shares shorter than others.
@@ -159,10 +146,9 @@ class Workers:
             return
         for variable in tf.global_variables():
             value = np.asarray(session.run(variable))
-            # Most are equal already, and their digests are faster to send.
-            digest = hashlib.sha1(value.tobytes()).digest()
-            digests = self.collect(list(digest), np.int32)
-            if (digests != digests[0]).any():
+            # Most are equal already, and their checksums are faster to send.
+            sums = self.collect(zlib.crc32(value.tobytes()), np.int64)
+            if (sums != sums[0]).any():
                 value = self.merge(value if self.is_chief else np.zeros_like(value))
                 assign(session, variable, value)
 

@@ -182,7 +182,8 @@ def checkpoint_of(folder, name):
     """
     name = 'epoch%s' % name if str(name).isdigit() else name
     folder = '%s/new/checkpoints' % folder
-    return '%s/model_%s.ckpt' % (run_path(folder, list_runs(folder)[-1]), name)
+    newest = max(list_runs(folder), default=1)
+    return '%s/model_%s.ckpt' % (run_path(folder, newest), name)
 
 
 @contextlib.contextmanager

@@ -566,8 +566,7 @@ def test_network_that_explodes_in_the_last_step_is_not_saved(tmp_path):
 
 
 def test_best_checkpoint_alone_can_go_on(tmp_path, uninterrupted):
-    """In the folder itself, as before runs had folders of their own."""
-    folder = tmp_path / 'new' / 'checkpoints'
+    folder = tmp_path / 'new' / 'checkpoints' / '1'
     folder.mkdir(parents=True)
     best = str(folder / 'model_best.ckpt')
     copy_checkpoint(checkpoint_of(uninterrupted, 'best'), best)
