@@ -1,4 +1,5 @@
 """Read, check and save the weights of a network."""
+import mmap
 import os
 import pickle
 
@@ -69,7 +70,10 @@ def num_classes_of(path, last_layer):
 
 
 def check_weights(weights, shapes, path, skip=()):
-    """Raise an InputError that names all that does not fit {layer: weights' shape}."""
+    """Raise an InputError that names everything that does not fit the network.
+
+    shapes: {layer name: shape of its weights}; layers in skip may be missing or differ.
+    """
     faults = ['%s: not a layer of AlexNet' % name for name in weights
               if name not in shapes]
     for name in [name for name in shapes if name not in skip]:
@@ -97,20 +101,21 @@ def save_weights(weights, path):
 
 
 def read_npy(path):
-    """Read weights from an .npy file, without running its code.
+    """Read weights from an .npy file, without running its code and without copies.
 
     It is a pickled dict of lists [weights, biases] or of dicts {'weights': ...,
     'biases': ...}, written by Python 2 or 3 and numpy 1 or 2.
     """
     with open(path, 'rb') as file, damage_told(path, 'a weight file'):
-        if file.peek(100).lstrip().startswith(b'<'):
+        content = MappedFile(file.fileno(), 0, access=mmap.ACCESS_READ)
+        if content[:100].lstrip().startswith(b'<'):
             raise ValueError('it is an HTML page')
-        np.lib.format.read_magic(file)
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        np.lib.format.read_magic(content)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(content)
         if shape != () or dtype != np.dtype(object):
             raise ValueError('holds an array, not a dictionary of layers')
         # Python 2 pickled arrays as text: keep it as bytes, decoding would copy it.
-        [layers] = WeightsUnpickler(file, encoding='bytes').load().state[-1]
+        [layers] = WeightsUnpickler(content, encoding='bytes').load().state[-1]
         return {as_text(name): arrays_of(as_text(name), pair)
                 for name, pair in layers.items()}
 
@@ -130,6 +135,17 @@ def as_text(name):
     return name.decode() if isinstance(name, bytes) else name
 
 
+class MappedFile(mmap.mmap):
+    """A mapped file; a large read returns a view, not a copy."""
+
+    def read(self, size):
+        if size < 1000:
+            return super().read(size)
+        view = memoryview(self)[self.tell():self.tell() + size]
+        self.seek(len(view), os.SEEK_CUR)
+        return view
+
+
 class Pickled:
     """Stands in for a numpy array or its dtype during unpickling."""
 
@@ -140,7 +156,7 @@ class Pickled:
         self.state = state
 
     def array(self):
-        """Return the array, as a view of what was read."""
+        """Return the array, as a view of the file."""
         _, shape, dtype, is_fortran, data = self.state
         kind, order = as_text(dtype.arguments[0]), as_text(dtype.state[1])
         if kind not in ('f2', 'f4', 'f8'):
