@@ -6,9 +6,9 @@ import pytest
 
 from alexnet import AlexNet
 from datagenerator import ImageDataGenerator
-from helpers import ROOT, golden, to_tensorflow
+from helpers import ROOT, golden, make_narrow, narrow, to_tensorflow
 from machinery.tf1 import tf
-from machinery.weights import read_weights, save_weights
+from machinery.weights import save_weights
 
 # No download leaves this machine. Processes that are forked from a server import ours.
 os.environ.update(http_proxy='http://127.0.0.1:9', https_proxy='http://127.0.0.1:9',
@@ -37,12 +37,16 @@ def golden_file(tmp_path_factory):
 
 
 @pytest.fixture(scope='session')
-def start_file(tmp_path_factory):
-    """Weights made from the sample's pictures, which takes a run 4 s."""
-    path = str(tmp_path_factory.mktemp('weights') / 'start.npy')
+def narrow_file(tmp_path_factory):
+    """Weights of a narrow network, made from the sample's pictures: it takes a run 2 s.
+
+    See helpers.narrow_fc.
+    """
+    path = str(tmp_path_factory.mktemp('weights') / 'narrow.npy')
     data = ImageDataGenerator(os.path.join(ROOT, 'images', 'train.txt'), shuffle=True,
                               nb_classes=3)
-    with tf.Graph().as_default(), tf.Session() as session:
+    with pytest.MonkeyPatch.context() as patch, tf.Session(graph=tf.Graph()) as session:
+        make_narrow(patch.setattr)
         tf.set_random_seed(0)
         x = tf.placeholder(tf.float32, [None, 227, 227, 3])
         model = AlexNet(x, 1., 3, [], None)
@@ -52,14 +56,22 @@ def start_file(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope='module')
+def narrow_network(narrow_file):
+    """Let a module's tests have narrow networks, for which narrow_file has weights."""
+    with pytest.MonkeyPatch.context() as patch:
+        make_narrow(patch.setattr)
+        yield
+
+
 @pytest.fixture(scope='session')
-def narrow_file(start_file, tmp_path_factory):
-    """The same for a narrow network, see helpers.narrow_fc."""
-    path = str(tmp_path_factory.mktemp('weights') / 'narrow.npy')
-    weights = read_weights(start_file)
-    for name in ['fc6', 'fc7', 'fc8']:
-        array, biases = weights[name]
-        array = array if name == 'fc6' else array[:64]
-        weights[name] = [array[:, :64], biases[:64]]
-    save_weights(weights, path)
+def narrow_golden_file(tmp_path_factory):
+    path = str(tmp_path_factory.mktemp('weights') / 'golden.npy')
+    np.save(path, narrow(to_tensorflow(golden()[1])))
     return path
+
+
+@pytest.fixture(scope='session')
+def features_path(tmp_path_factory):
+    """A store of features, for runs that compute the same ones: it takes them 2 s."""
+    return str(tmp_path_factory.mktemp('features'))

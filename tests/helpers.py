@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import alexnet
-from machinery import run
+from machinery import feature_key, features, run
 from machinery.errors import InputError
 from machinery.numbered import list_runs, run_path
 from machinery.tf1 import tf
@@ -211,9 +211,22 @@ def narrow_fc(x, num_in, num_out, name, make=alexnet.fc, **options):
                 **options)
 
 
-def make_narrow():
-    """Let this process have a narrow network."""
-    alexnet.fc = narrow_fc
+def narrow(weights):
+    """Return the part of a network's weights that is one for a narrow network."""
+    weights = dict(weights)
+    for name in ['fc6', 'fc7', 'fc8']:
+        array, biases = weights[name]
+        array = array if name == 'fc6' else array[:64]
+        weights[name] = ([array[:, :64], biases[:64]] if name != 'fc8' else
+                         [array, biases])
+    return weights
+
+
+def make_narrow(set_attribute=setattr):
+    """Let this process have a narrow network, and passes of 8 images, not 32."""
+    set_attribute(alexnet, 'fc', narrow_fc)
+    for module in (features, feature_key):
+        set_attribute(module, 'find_pass_size', lambda: 8)
 
 
 class Program:

@@ -5,7 +5,7 @@ import pytest
 
 from alexnet import AlexNet, LAYERS, conv, dropout, dropout_seeds, lrn
 from datagenerator import load_image, normalize
-from helpers import ROOT, golden, same
+from helpers import ROOT, golden, make_narrow, same
 from machinery.errors import InputError
 from machinery.summaries import add_summaries
 from machinery.tf1 import session_config, tf
@@ -16,6 +16,11 @@ def build(num_classes=1000, skip_layer=(), weights_path=None, **kwargs):
     x = tf.placeholder(tf.float32, [None, 227, 227, 3])
     return AlexNet(x, tf.placeholder(tf.float32, []), num_classes, list(skip_layer),
                    weights_path, **kwargs)
+
+
+@pytest.fixture
+def is_narrow(monkeypatch):
+    make_narrow(monkeypatch.setattr)
 
 
 def test_activations_are_those_of_caffe(golden_file):
@@ -121,10 +126,10 @@ def with_statistics(weights_path):
     return model, own
 
 
-def test_all_variables_of_a_checkpoint_are_restored(tmp_path, start_file):
+def test_all_variables_of_a_checkpoint_are_restored(tmp_path, narrow_file, is_narrow):
     """Batch normalisation's, for example; but not those of the optimizer."""
     path = str(tmp_path / 'model.ckpt')
-    model, own = with_statistics(start_file)
+    model, own = with_statistics(narrow_file)
     with tf.Session() as session:
         session.run(tf.global_variables_initializer())
         assert session.run(model.load_initial_weights(session)) == []
@@ -141,8 +146,9 @@ def test_all_variables_of_a_checkpoint_are_restored(tmp_path, start_file):
             model.load_initial_weights(session)
 
 
-def test_other_variables_than_those_of_a_weight_file_are_told(start_file, capsys):
-    model, _ = with_statistics(start_file)
+def test_other_variables_than_those_of_a_weight_file_are_told(narrow_file, is_narrow,
+                                                              capsys):
+    model, _ = with_statistics(narrow_file)
     with tf.Session() as session:
         session.run(tf.global_variables_initializer())
         model.load_initial_weights(session)
@@ -150,16 +156,16 @@ def test_other_variables_than_those_of_a_weight_file_are_told(start_file, capsys
     assert 'has no bn1/moving_mean, conv1/gamma; these keep' in told
 
 
-def test_several_networks_live_in_one_graph(start_file):
+def test_several_networks_live_in_one_graph(narrow_file, is_narrow):
     x = np.zeros((2, 227, 227, 3))
     with tf.variable_scope('a'):
-        first = AlexNet(x, 1., 3, [], start_file)
+        first = AlexNet(x, 1., 3, [], narrow_file)
     with tf.variable_scope('b'):
-        second = AlexNet(x, 1., 3, [], start_file)
+        second = AlexNet(x, 1., 3, [], narrow_file)
     with tf.variable_scope('a', reuse=True):
-        third = AlexNet(x, 1., 3, [], start_file)
+        third = AlexNet(x, 1., 3, [], narrow_file)
     with tf.variable_scope('b', reuse=tf.AUTO_REUSE):
-        AlexNet(x, 1., 3, [], start_file)
+        AlexNet(x, 1., 3, [], narrow_file)
     assert len(tf.global_variables()) == 32
     assert first.variables['fc8'][0].name == 'a/fc8/weights:0'
     with tf.Session() as session:
@@ -253,7 +259,7 @@ def sample_images():
                       for number in range(1, 9)])
 
 
-def test_data_initialisation_gives_mean_0_and_variance_1():
+def test_data_initialisation_gives_mean_0_and_variance_1(is_narrow):
     model = build(num_classes=3)
     images = sample_images()
     with tf.Session() as session:
@@ -268,7 +274,7 @@ def test_data_initialisation_gives_mean_0_and_variance_1():
             np.testing.assert_allclose(values.var(0), 1, atol=1e-3)
 
 
-def test_data_initialisation_needs_images_that_differ():
+def test_data_initialisation_needs_images_that_differ(is_narrow):
     model = build(num_classes=3)
     images = np.repeat(sample_images()[:1], 2, axis=0)
     with tf.Session() as session:

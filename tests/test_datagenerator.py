@@ -264,12 +264,12 @@ def test_augment_that_draws_from_elsewhere_is_told(tmp_path):
 
 
 def test_file_that_is_waited_for_is_named(monkeypatch, capsys):
-    monkeypatch.setattr(pictures, 'SLOW', 0.1)
-    seconds = {'quick.jpg': 0, 'slow.jpg': 0.5}
+    monkeypatch.setattr(pictures, 'SLOW', 0.5)
+    seconds = {'quick.jpg': 0, 'slow.jpg': 0.8}
     [(paths, results)] = load_ahead(lambda path: time.sleep(seconds[path]),
                                     list(seconds), 2)
     assert paths == list(seconds) and results == [None, None]
-    assert capsys.readouterr().err == 'Waiting for slow.jpg: nothing for 0.1 s\n'
+    assert capsys.readouterr().err == 'Waiting for slow.jpg: nothing for 0.5 s\n'
 
 
 def test_decoding_error_reaches_the_caller_with_list_line_and_path(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 
 import datagenerator
 from datagenerator import ImageDataGenerator, load_image
-from helpers import KEY, ROOT, checkpoint_of, finetune, same, tensors
+from helpers import KEY, ROOT, checkpoint_of, finetune, make_narrow, same, tensors
 from machinery import features, passes
 from machinery.batches import checked_batches
 from machinery.errors import InputError
@@ -397,13 +397,14 @@ def test_pictures_that_vanish_are_left_out_on_demand(tmp_path, capsys):
 
 @pytest.mark.parametrize('layers', ["['fc8','fc7']"])
 def test_a_second_run_computes_nothing_and_ends_as_one_that_stores_nothing(
-        tmp_path, start_file, layers, monkeypatch):
+        tmp_path, narrow_file, layers, monkeypatch):
     counts, found = [], []
 
     def counting(forward, images, size):
         counts[-1] += len(images)
         return passes.compute(forward, images, size)
     monkeypatch.setattr(features, 'compute', counting)
+    make_narrow(monkeypatch.setattr)
     for name, cached, rate in [('first', True, 0.001), ('second', True, 0.003),
                                ('uncached', False, 0.003)]:
         folder = str(tmp_path / name)
@@ -411,7 +412,7 @@ def test_a_second_run_computes_nothing_and_ends_as_one_that_stores_nothing(
         status, output = finetune(
             folder, '--cache_features=%s' % cached, '--train_layers=' + layers,
             '--train_file=images/val.txt', '--val_file=images/test.txt',
-            '--num_epochs=3', '--batch_size=32', '--weights_path=' + start_file,
+            '--num_epochs=3', '--batch_size=32', '--weights_path=' + narrow_file,
             '--learning_rate=%s' % rate, '--features_path=%s' % (tmp_path / 'features'))
         assert status == 0, output
         found.append(tensors(checkpoint_of(folder, 3)))

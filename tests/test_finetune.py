@@ -7,7 +7,8 @@ from google.protobuf import text_format
 from tensorboard.plugins.hparams import api_pb2, metadata
 from tensorboard.plugins.projector import projector_config_pb2
 
-from alexnet import AlexNet, LAYERS
+import alexnet
+from alexnet import AlexNet, LAYERS, fc
 from datagenerator import ImageDataGenerator, load_image, normalize
 from helpers import (ROOT, all_checkpoints_kept, checkpoint_of, events, files,
                      finetune, summaries)
@@ -17,13 +18,13 @@ from machinery.weights import read_weights
 
 
 @pytest.fixture(scope='module')
-def run(module_path, golden_file):
+def run(module_path, narrow_network, narrow_golden_file):
     """Three epochs of one step each on fc8, from the golden weights."""
     folder = str(module_path)
     with all_checkpoints_kept() as keep:
         status, output = finetune(
-            folder, '--weights_path=' + golden_file, '--train_file=images/test.txt',
-            "--train_layers=['fc8']", '--num_epochs=3', '--batch_size=27',
+            folder, '--weights_path=' + narrow_golden_file, '--num_epochs=3',
+            '--train_file=images/test.txt', "--train_layers=['fc8']", '--batch_size=27',
             '--learning_rate=1e-6', '--display_step=2', '--dropout_rate=0', *keep)
     assert status == 0, output
     return folder, output
@@ -33,9 +34,9 @@ def checkpoint(folder, epoch):
     return tf.train.load_checkpoint(checkpoint_of(folder, epoch))
 
 
-def test_a_step_changes_the_trained_layers_and_nothing_else(run, golden_file):
+def test_a_step_changes_the_trained_layers_and_nothing_else(run, narrow_golden_file):
     folder, _ = run
-    expected = read_weights(golden_file)
+    expected = read_weights(narrow_golden_file)
     for epoch in (1, 2, 3):
         reader = checkpoint(folder, epoch)
         assert reader.get_tensor('global_step') == epoch
@@ -85,7 +86,7 @@ def test_event_files_hold_the_tags_and_the_graph(run):
     assert any(event.graph_def for event in events(folder, 'train'))
 
 
-def test_validation_pictures_are_in_the_event_file(run, golden_file):
+def test_validation_pictures_are_in_the_event_file(run, narrow_golden_file):
     folder, _ = run
     found = {(event.step, value.tag): cv2.imdecode(
                  np.frombuffer(value.image.encoded_image_string, np.uint8), 1)
@@ -96,7 +97,7 @@ def test_validation_pictures_are_in_the_event_file(run, golden_file):
     assert found[1, 'worst_mistakes'].shape[1] == 960
     filters = found[1, 'conv1_filters'][::5, ::5]
     assert filters.shape == (8 * 12, 12 * 12, 3)
-    one = read_weights(golden_file)['conv1'][0][:, :, :, 30]  # row 3, column 7
+    one = read_weights(narrow_golden_file)['conv1'][0][:, :, :, 30]  # row 3, column 7
     np.testing.assert_allclose(filters[25:36, 73:84],
                                127.5 + 127.5 * one / abs(one).max(), atol=1)
 
@@ -117,7 +118,7 @@ def test_a_batch_and_the_settings_are_in_the_event_file(run):
     settings, layers = [found[name].tensor.string_val[0].decode()
                         for name in ('settings', 'layers')]
     assert "| learning_rate | `1e-06` |\n" in settings and '| OpenCV |' in settings
-    assert 'fc8    4096 x 3           fresh     trained' in layers
+    assert 'fc8    64 x 3             fresh     trained' in layers
     assert found['layers'].metadata.plugin_data.plugin_name == 'text'
 
 
@@ -138,11 +139,12 @@ def test_hparams_page_has_the_settings_and_the_subfolders_the_scores(run):
     assert end.status == api_pb2.STATUS_SUCCESS
 
 
-def test_projector_page_shows_the_bottlenecks_of_the_validation_list(run, golden_file):
+def test_projector_page_shows_the_bottlenecks_of_the_validation_list(
+        run, narrow_golden_file):
     folder = run[0] + '/log/1/validation/'
     paths, labels, _ = read_list(os.path.join(ROOT, 'images', 'val.txt'), 3)
     x = tf.placeholder(tf.float32, [None, 227, 227, 3])
-    model = AlexNet(x, 1., 3, ['fc8'], golden_file)
+    model = AlexNet(x, 1., 3, ['fc8'], narrow_golden_file)
     with tf.Session() as session:
         model.load_initial_weights(session)
         expected = session.run(model.fc7, {
@@ -174,7 +176,7 @@ def test_output_is_clean_and_ends_with_what_to_do_next(run):
     assert device.startswith('Device: ')
     assert lines[0].split() == ['layer', 'weights', 'initially', 'then']
     assert lines[7].split()[-2:] == ['loaded', 'frozen']
-    assert lines[8].split() == ['fc8', '4096', 'x', '3', 'fresh', 'trained']
+    assert lines[8].split() == ['fc8', '64', 'x', '3', 'fresh', 'trained']
     while lines[-1].startswith('Next:       '):
         lines.pop()
     assert all(line.startswith('Epoch ') or line.startswith('Warning: all predictions')
@@ -194,10 +196,11 @@ def test_graph_file_holds_no_weights(run):
     assert os.path.getsize(checkpoint_of(folder, 3) + '.meta') < 1e6
 
 
-def test_sample_learns_from_its_own_pictures(tmp_path):
+def test_sample_learns_from_its_own_pictures(tmp_path, monkeypatch):
     missing = os.path.join(ROOT, 'bvlc_alexnet.npy')
     if os.path.exists(missing):
         pytest.skip('the sample starts from the pretrained weights here')
+    monkeypatch.setattr(alexnet, 'fc', fc)  # the network as it is
     status, output = finetune(str(tmp_path))
     assert status == 0, output
     assert 'the pretrained weights could not be fetched' in output

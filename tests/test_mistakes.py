@@ -9,6 +9,7 @@ import pytest
 from helpers import ROOT, Program, finetune, outputs_in, run_program
 from machinery import settings
 
+pytestmark = pytest.mark.usefixtures('narrow_network')
 CAT, CUP = [os.path.join(ROOT, 'images', name) for name in ('cat.jpg', 'coffee.jpg')]
 
 
@@ -138,10 +139,10 @@ def test_finetune_names_what_is_wrong(tmp_path, folder, argument, message):
     ([CAT, '--checkpoint=page.npy'], 'page.npy: damaged, or not a weight file'),
     ([CAT, '--checkpoint=.'], '.: no checkpoints there'),
     ([CAT, '--top_k=many'], "--top_k: 'many' is not an integer")])
-def test_predict_names_what_is_wrong(folder, monkeypatch, golden_file, arguments,
+def test_predict_names_what_is_wrong(folder, monkeypatch, narrow_file, arguments,
                                      message):
     monkeypatch.chdir(folder)
-    assert_one_message(*run_program('predict.py', '--checkpoint=' + golden_file,
+    assert_one_message(*run_program('predict.py', '--checkpoint=' + narrow_file,
                                     *arguments), message)
 
 

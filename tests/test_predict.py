@@ -22,6 +22,7 @@ from machinery.passes import compute
 from machinery.pictures import decode_image
 from machinery.tf1 import tf
 
+pytestmark = pytest.mark.usefixtures('narrow_network')
 IMAGES = os.path.join(ROOT, 'images')
 TEST = os.path.join(IMAGES, 'test.txt')
 CAT = os.path.join(IMAGES, 'cat.jpg')
@@ -56,11 +57,11 @@ def imagenet_names():
 
 
 @pytest.fixture(scope='module')
-def trained(module_path, start_file):
+def trained(module_path, narrow_file):
     """A folder of checkpoints, trained on the sample with names and a test list."""
     (module_path / 'classes.txt').write_text('\n'.join(NAMES))
     status, output = finetune(
-        module_path, '--weights_path=' + start_file, '--num_epochs=2',
+        module_path, '--weights_path=' + narrow_file, '--num_epochs=2',
         '--batch_size=32', '--test_file=images/test.txt',
         '--classes_file=%s/classes.txt' % module_path)
     assert status == 0, output
@@ -114,7 +115,8 @@ def test_what_training_has_stored_is_not_computed_again(trained, monkeypatch,
         counts.append(len(images))
         return compute(forward, images, size)
     monkeypatch.setattr(features, 'compute', counting)
-    for where, expected in [('None', [32, 22]), (module_path / 'features', [8, 1])]:
+    for where, expected in [('None', 6 * [8] + [6]),
+                            (module_path / 'features', [8, 1])]:
         del counts[:]
         status, output = predict(
             os.path.join(IMAGES, 'val.txt'), '--checkpoint=' + trained[0],
@@ -301,10 +303,11 @@ def test_activations_of_a_layer_are_written(trained, expected):
         assert list(found['labels']) == list(labels)
 
 
-def test_pretrained_weights_name_the_classes_of_imagenet(golden_file):
+def test_pretrained_weights_name_the_classes_of_imagenet(narrow_golden_file):
     with open('list.txt', 'w') as file:
         file.write('%s 281\n' % CAT)
-    status, output = predict('list.txt', '--checkpoint=' + golden_file, '--top_k=1000')
+    status, output = predict('list.txt', '--checkpoint=' + narrow_golden_file,
+                             '--top_k=1000')
     assert status == 0, output
     [row] = rows()
     ranked = [int(row['class_%d' % rank]) for rank in range(1, 1001)]
@@ -313,8 +316,8 @@ def test_pretrained_weights_name_the_classes_of_imagenet(golden_file):
     assert 'Top-5 accuracy: %.4f' % (281 in ranked[:5]) in output
 
 
-def test_names_of_another_network_are_not_used(golden_file):
-    os.symlink(golden_file, 'golden.npy')
+def test_names_of_another_network_are_not_used(narrow_golden_file):
+    os.symlink(narrow_golden_file, 'golden.npy')
     for name in ('golden.json', 'model.json'):
         with open(name, 'w') as file:
             json.dump({'class_names': ['a', 'b']}, file)
@@ -389,9 +392,20 @@ def encode(ending):
     return cv2.imencode('.' + ending.split('.')[-1], image)[1].tobytes()
 
 
+@pytest.fixture(scope='module')
+def exported():
+    """Return a function from a picture's bytes, and a margin, to the export's image."""
+    with tf.Graph().as_default() as graph:
+        data = tf.placeholder(tf.string, [])
+        images = {margin: preprocess(data, IMAGE_SIZE, margin) for margin in (0, 29)}
+    session = tf.Session(graph=graph)
+    yield lambda content, margin: session.run(images[margin], {data: content})
+    session.close()
+
+
 @pytest.mark.parametrize('ending', ['png', 'gif', 'jpg', 'bmp', 'alpha.png',
                                     'alpha.bmp'] + list(range(1, 9)))
-def test_exported_model_sees_a_picture_as_load_image_does(ending):
+def test_exported_model_sees_a_picture_as_load_image_does(exported, ending):
     """A number stands for an EXIF orientation, in both orders of bytes."""
     if ending == 'alpha.bmp' and tf.__version__[0] == '1':
         pytest.skip('TensorFlow 1.15 cannot read it, and says so')
@@ -401,15 +415,11 @@ def test_exported_model_sees_a_picture_as_load_image_does(ending):
         contents = [start + exif % ending + rest for exif in [
             b'II*\0\x08\0\0\0\1\0\x12\1\3\0\1\0\0\0%c' + bytes(7),
             b'MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0%c' + bytes(6)]]
-    data = tf.placeholder(tf.string, [])
     for content in contents:
         with open('picture', 'wb') as file:
             file.write(content)
         for margin in (0, 29):
-            image = preprocess(data, IMAGE_SIZE, margin)
-            with tf.Session() as session:
-                found = session.run(image, {data: content})
-                plain = session.run(image, {data: encode('jpg')})
+            found, plain = exported(content, margin), exported(encode('jpg'), margin)
             assert (ending in ('jpg', 1)) == np.array_equal(found, plain)
             np.testing.assert_array_equal(found, load_image('picture', margin=margin))
 
@@ -424,11 +434,11 @@ def test_resize_is_that_of_opencv(height, width):
         np.testing.assert_array_equal(found, cv2.resize(image, size))
 
 
-def test_pictures_are_cropped_as_in_training(tmp_path, start_file):
+def test_pictures_are_cropped_as_in_training(tmp_path, narrow_file):
     status, output = finetune(
         tmp_path, '--random_crop=True', '--train_file=images/test.txt',
         '--val_file=images/test.txt', '--test_file=images/test.txt', '--num_epochs=2',
-        '--weights_path=' + start_file)
+        '--weights_path=' + narrow_file)
     assert status == 0 and 'Epoch 2/2' in output, output
     assert output.count('features are not stored') == 1
     [told] = [line for line in output.splitlines() if line.startswith('Test: ')]

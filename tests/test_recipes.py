@@ -15,6 +15,7 @@ from machinery.checkpoint_files import list_checkpoints
 from machinery.lists import read_list
 from machinery.tf1 import tf
 
+pytestmark = pytest.mark.usefixtures('narrow_network')  # passes of 8 images
 JOB = ['--num_epochs=2', '--batch_size=4', "--train_layers=['fc8']", '--dropout_rate=0',
        '--learning_rate=0.01', '--horizontal_flip=False']
 
@@ -71,14 +72,14 @@ class Edited:
         out = self.folder / name
         with all_checkpoints_kept() as keep:
             status, output = run_program(str(self.folder / 'finetune.py'), *(
-                JOB + self.lists + outputs_in(out) + keep + list(arguments)))
+                JOB + outputs_in(out) + self.lists + keep + list(arguments)))
         assert status == 0, output
         return str(out), output
 
 
 @pytest.fixture(scope='module')
-def lists(module_path, narrow_file):
-    """Arguments for lists of 12 pictures, and for the weights of a narrow network."""
+def lists(module_path, narrow_file, features_path):
+    """Arguments for lists of 12 pictures, for a narrow network, and for a store."""
     for name, first in [('train', 0), ('val', 4)]:
         with open(os.path.join(ROOT, 'images', name + '.txt')) as file:
             lines = file.readlines()
@@ -87,7 +88,7 @@ def lists(module_path, narrow_file):
             os.path.join(ROOT, 'images', line) for line in chosen + lines[-1:]))
     return ['--train_file=%s' % (module_path / 'train.txt'),
             '--val_file=%s' % (module_path / 'val.txt'),
-            '--weights_path=' + narrow_file]
+            '--weights_path=' + narrow_file, '--features_path=' + features_path]
 
 
 @pytest.fixture

@@ -14,10 +14,9 @@ import cv2
 import numpy as np
 import pytest
 
-import alexnet
 import datagenerator
 from helpers import (ROOT, Program, all_checkpoints_kept, checkpoint_of, events, files,
-                     finetune, make_narrow, narrow_fc, outputs_in, run_program, same,
+                     finetune, make_narrow, outputs_in, run_program, same,
                      summaries, tensors)
 from machinery import features
 from machinery.checkpoint_files import (copy_checkpoint, find_weights,
@@ -33,11 +32,8 @@ JOB = ['--train_file=images/test.txt', '--val_file=images/test.txt', '--num_epoc
 
 
 @pytest.fixture(scope='module', autouse=True)
-def narrow_network(narrow_file):
-    JOB.append('--weights_path=' + narrow_file)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(alexnet, 'fc', narrow_fc)
-        yield
+def start_of_the_job(narrow_network, narrow_file, features_path):
+    JOB.extend(['--weights_path=' + narrow_file, '--features_path=' + features_path])
 
 
 def run(folder, *arguments):
@@ -65,7 +61,7 @@ def test_interrupted_run_resumes_exactly(tmp_path):
     for number, epoch, wanted in [(signal.SIGINT, 1, 'step 3:'),
                                   (signal.SIGTERM, 2, 'step 18:')]:
         status, output = finetune(
-            folder, *JOB, '--batch_size=2', '--resume=True',
+            folder, *JOB, *outputs_in(folder), '--batch_size=2', '--resume=True',
             react=lambda text: os.kill(os.getpid(), number) if wanted in text else None)
         assert status == 128 + number, output
         assert re.search('Stopped in epoch %d, after step [0-9]+; saved %s/new/'
@@ -134,7 +130,7 @@ def test_killed_at_any_moment_it_resumes_exactly(tmp_path):
     killed, whole = tmp_path / 'killed', tmp_path / 'whole'
     moments = random.Random(0)
     for attempt in range(20):
-        program = Program('finetune.py', *outputs_in(killed), *job, '--num_epochs=999',
+        program = Program('finetune.py', *job, *outputs_in(killed), '--num_epochs=999',
                           setup=make_narrow)
         if attempt % 4 == 0:
             time.sleep(moments.uniform(0, 1))
@@ -150,7 +146,8 @@ def test_killed_at_any_moment_it_resumes_exactly(tmp_path):
                       list_checkpoints(os.path.dirname(checkpoint_of(killed, 1)))])
     found = []
     for folder in (killed, whole):
-        status, output = finetune(folder, *job, '--num_epochs=%d' % last)
+        status, output = finetune(folder, *job, *outputs_in(folder),
+                                  '--num_epochs=%d' % last)
         assert status == 0, output
         assert not glob.glob(os.path.dirname(checkpoint_of(folder, 1)) + '/*tempst*')
         found.append([tensors(checkpoint_of(folder, name)) for name in (last, 'best')])
@@ -196,7 +193,7 @@ def test_finished_run_may_be_stopped_when_it_starts_again(uninterrupted):
 def test_each_run_gets_a_folder_of_its_own(tmp_path):
     """Two start at once; then a third. One that makes no step leaves nothing."""
     job = JOB + ['--num_epochs=1']
-    programs = [Program('finetune.py', *outputs_in(tmp_path), *job, setup=make_narrow)
+    programs = [Program('finetune.py', *job, *outputs_in(tmp_path), setup=make_narrow)
                 for _ in range(2)]
     results = [program.wait() for program in programs]
     assert [status for status, _ in results] == [0, 0], results
@@ -672,7 +669,8 @@ def vanishing(tmp_path):
     ('train', 'Epoch 2/3, step 6', 'model_epoch2_step8.ckpt'),  # one pass was ahead
     ('val', 'Epoch 1/3, step 3', 'model_epoch1_step4.ckpt')])
 def test_picture_that_vanishes_loses_nothing(tmp_path, uninterrupted, vanishing, name,
-                                             word, saved):
+                                             word, saved, monkeypatch):
+    monkeypatch.setattr(features, 'find_pass_size', lambda: 32)
     arguments = JOB + ['--%s_file=%s' % (name, tmp_path / 'list.txt'), '--resume=True',
                        '--cache_features=False']
     status, output = finetune(tmp_path / 'out', *arguments,

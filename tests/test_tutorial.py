@@ -10,7 +10,8 @@ from helpers import ROOT
 from machinery.errors import InputError
 from machinery.tf1 import tf
 
-TRAIN, VAL = [os.path.join(ROOT, 'images', name) for name in ('train.txt', 'val.txt')]
+TRAIN, VAL = [os.path.join(ROOT, 'images', name) for name in ('val.txt', 'test.txt')]
+pytestmark = pytest.mark.usefixtures('narrow_network')
 
 
 class Script:
@@ -37,19 +38,19 @@ class Script:
         return session.run([self.loss, self.train_op], self.feed(batch))[0]
 
 
-def test_first_version_with_next_batch(golden_file, tmp_path):
-    script = Script(golden_file)
+def test_first_version_with_next_batch(narrow_golden_file, tmp_path):
+    script = Script(narrow_golden_file)
     train = ImageDataGenerator(TRAIN, horizontal_flip=True, shuffle=True, nb_classes=3)
     val = ImageDataGenerator(VAL, shuffle=False, nb_classes=3)
-    assert len(train.images) == len(train.labels) == train.data_size == 135
+    assert len(train.images) == len(train.labels) == train.data_size == 54
     assert train.n_classes == 3
-    steps = np.floor(train.data_size / 64).astype(np.int16)
+    steps = np.floor(train.data_size / 16).astype(np.int16)
     with tf.Session() as session:
         session.run(tf.global_variables_initializer())
         script.model.load_initial_weights(session)
         losses = []
         for _ in range(2):
-            losses.append(np.mean([script.train(session, train.next_batch(64))
+            losses.append(np.mean([script.train(session, train.next_batch(16))
                                    for _ in range(steps)]))
             batch = val.next_batch(16)
             session.run(script.score, script.feed(batch))
@@ -73,12 +74,12 @@ def test_first_version_with_next_batch(golden_file, tmp_path):
     assert (found == expected).all() and fc7.min() < 0  # before its ReLU
 
 
-def test_second_version_with_datasets(golden_file):
-    script = Script(golden_file)
+def test_second_version_with_datasets(narrow_golden_file):
+    script = Script(narrow_golden_file)
     with tf.device('/cpu:0'):
-        train = ImageDataGenerator(TRAIN, mode='training', batch_size=32, num_classes=3,
+        train = ImageDataGenerator(TRAIN, mode='training', batch_size=16, num_classes=3,
                                    shuffle=True)
-        val = ImageDataGenerator(VAL, mode='inference', batch_size=32, num_classes=3,
+        val = ImageDataGenerator(VAL, mode='inference', batch_size=16, num_classes=3,
                                  shuffle=False)
         iterator = tf.data.Iterator.from_structure(train.data.output_types,
                                                    train.data.output_shapes)
@@ -92,7 +93,7 @@ def test_second_version_with_datasets(golden_file):
         for _ in range(2):
             session.run(start_training)
             losses.append(np.mean([script.train(session, session.run(next_batch))
-                                   for _ in range(train.data_size // 32)]))
+                                   for _ in range(train.data_size // 16)]))
             session.run(start_validation)
             images, labels = zip(*[session.run(next_batch) for _ in range(2)])
             with pytest.raises(tf.errors.OutOfRangeError):
@@ -104,7 +105,7 @@ def test_second_version_with_datasets(golden_file):
 
 
 def test_each_start_of_a_dataset_is_another_epoch_and_two_may_run_at_once():
-    data = ImageDataGenerator(TRAIN, mode='training', batch_size=135, num_classes=3)
+    data = ImageDataGenerator(TRAIN, mode='training', batch_size=54, num_classes=3)
     iterators = [tf.data.make_initializable_iterator(data.data) for _ in range(2)]
     with tf.Session() as session:
         for iterator in iterators:
