@@ -10,7 +10,8 @@ class PlainPictures:
     """Pictures without a list, as Features takes them in place of a generator.
 
     Args:
-        load: function from a path to a uint8 image, of this size and margin.
+        load: function from a path to a uint8 image.
+        preprocessing: the arguments that it gives load_image.
 
     Attributes:
         faults: {sample: InputError} of those that could not be read so far.
@@ -18,11 +19,10 @@ class PlainPictures:
 
     class_list = 'the pictures'
 
-    def __init__(self, paths, load, size, margin):
+    def __init__(self, paths, load, preprocessing):
         self.paths, self.data_size = paths, len(paths)
         self.samples = np.arange(len(paths))
-        self.scale_size, self.margin = size, margin
-        self._load, self.faults = load, {}
+        self._load, self.faults, self.preprocessing = load, {}, preprocessing
 
     def plan(self, epoch):
         """Return (order, mirrored, is_random): none is changed."""

@@ -11,8 +11,8 @@ from machinery.checkpoint_files import (
     copy_checkpoint, list_checkpoints, remove_checkpoint, restore_checkpoint,
     save_checkpoint, save_values)
 from machinery.errors import InputError
-from machinery.model_file import (compare_with_earlier, describe, model_path,
-                                  read_score_name, write_model)
+from machinery.model_file import (compare_with_earlier, describe, find_decoding,
+                                  model_path, read_score_name, write_model)
 from machinery.run_folder import NEW, Progress, RunFolder, find_best
 from machinery.signals import StopSignals
 from machinery.tf1 import (assign, find_device, prevent_feeding, reason_of,
@@ -34,6 +34,7 @@ class Run:
         folder: a RunFolder.
         settings: {name: value}, completed by record.
         latest: path of the newest checkpoint, None before the first one.
+        decoding: arguments of ImageDataGenerator that the run being resumed had.
         is_resumed: whether this goes on from a checkpoint.
         progress: a Progress.
         seconds_waited: time spent waiting for training batches.
@@ -48,6 +49,7 @@ class Run:
         if workers.is_chief:
             self.latest = self.folder.choose(resume)
         self.is_resumed = workers.any(self.latest)
+        self.decoding = find_decoding(self.latest, workers) if self.is_resumed else {}
         self.progress, self.seconds_waited, self._saved_step = NEW, 0., None
         self._variable = tf.get_variable('progress', trainable=False,
                                          initializer=np.array(NEW))
@@ -67,11 +69,10 @@ class Run:
             self._session, best = session, None
             if self.is_resumed and self.workers.is_chief:
                 best = self._restore(session)
+                print('Resuming from %s' % self.latest)
             else:
                 session.run(tf.global_variables_initializer())
-            if self.is_resumed:
-                print('Resuming from %s' % self.latest)
-            elif self.workers.is_chief:
+            if not self.is_resumed and self.workers.is_chief:
                 initialize(session)
             self.workers.broadcast(session)
             self.progress = Progress(*session.run(self._variable).tolist())._replace(
@@ -104,11 +105,10 @@ class Run:
                class_names, optimizer):
         """Write model.json, which predict.py needs; when resuming, warn of changes.
 
-        From here on, nothing that is computed from the placeholders (pictures, and the
-        list others) can be fed, except layers of the model. Otherwise the loop, which
-        feeds y, would silently bypass an edit like y = 0.9 * y + 0.05. Raises an
-        InputError if the run being resumed trained other layers or prepared its
-        pictures in another way.
+        From here on, nothing that is computed from the placeholders (pictures, others)
+        can be fed, except layers of the model. Otherwise the loop, which feeds y, would
+        silently bypass an edit like y = 0.9 * y + 0.05. Raises an InputError if the run
+        being resumed trained other layers or prepared pictures in another way.
         """
         prevent_feeding([pictures] + others, [
             value for name, value in vars(model).items()

@@ -11,7 +11,7 @@ import pytest
 
 import datagenerator
 from alexnet import AlexNet
-from datagenerator import IMAGE_SIZE, load_image, normalize
+from datagenerator import IMAGE_SIZE, REDUCING_GAP, load_image, normalize
 from helpers import ROOT, files, finetune, run_program
 from machinery import export, features
 from machinery.class_names import find_class_names
@@ -204,7 +204,7 @@ def test_model_file_tells_what_predict_needs(trained):
     assert model['preprocessing']['margin'] == 0 and model['best_by'] == 'accuracy'
 
 
-def padded(path, size=IMAGE_SIZE, mean=None, margin=0):
+def padded(path, size=IMAGE_SIZE, mean=None, margin=0, reducing_gap=None):
     """load_image that keeps the aspect ratio: the shorter side gets black bars."""
     image = decode_image(path)
     height, width, _ = image.shape
@@ -406,7 +406,7 @@ def test_exported_model_sees_a_picture_as_load_image_does(ending):
         with open('picture', 'wb') as file:
             file.write(content)
         for margin in (0, 29):
-            image = preprocess(data, IMAGE_SIZE, margin)
+            image = preprocess(data, IMAGE_SIZE, margin, REDUCING_GAP)
             with tf.Session() as session:
                 found = session.run(image, {data: content})
                 plain = session.run(image, {data: encode('jpg')})
@@ -448,8 +448,8 @@ def test_pictures_are_cropped_as_in_training(tmp_path, start_file):
 
 def test_export_that_sees_pictures_in_another_way_is_refused(trained, monkeypatch):
     preprocess = export.preprocess
-    monkeypatch.setattr(export, 'preprocess', lambda data, size, margin: preprocess(
-        data, size, margin)[:, ::-1])
+    monkeypatch.setattr(export, 'preprocess', lambda data, **preprocessing: preprocess(
+        data, **preprocessing)[:, ::-1])
     status, output = predict('--export_path=served', '--checkpoint=' + trained[0])
     assert status == 2 and 'val_01.jpg: the export would give other prob' in output
     assert not [name for name in os.listdir('.') if name.startswith('served')]
