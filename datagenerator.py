@@ -11,17 +11,19 @@ from tqdm import tqdm
 from machinery import folders
 from machinery.batches import Batch, refuse_to_ignore
 from machinery.errors import InputError
-from machinery.lists import read_list
-from machinery.pictures import decode_image, load_ahead
+from machinery.lists import read_list, share_of
+from machinery.pictures import apply_augment, decode_image, load_ahead
 from machinery.rules import check_value
 from machinery.tf1 import tf
 
 IMAGENET_MEAN = [104, 117, 124]  # blue, green, red
 IMAGE_SIZE = (227, 227)  # width, height
 CROP_MARGIN = 29  # the paper and Caffe cut 227 x 227 from 256 x 256
+REDUCING_GAP = 2.  # large photographs are decoded several times faster, and smoothed
 
 
-def load_image(path, size=IMAGE_SIZE, mean=None, margin=0, corner=None):
+def load_image(path, size=IMAGE_SIZE, mean=None, margin=0, corner=None,
+               reducing_gap=REDUCING_GAP):
     """Read a picture file of any format as a uint8 image, blue first.
 
     Grey pictures get three equal channels, 16 bits are reduced to 8, transparency
@@ -33,12 +35,15 @@ def load_image(path, size=IMAGE_SIZE, mean=None, margin=0, corner=None):
         mean: if given, the result is normalize(image, mean).
         margin, corner: resize to size + margin pixels, then crop to size at (left,
             top) = corner; None: at the centre.
+        reducing_gap: decode a JPEG at 1/2, 1/4 or 1/8 of its size if both sides are
+            then at least this many times size + margin, as in Pillow; None: in full.
 
     Raises:
         InputError: not a file, or not a whole picture that OpenCV decodes; names it.
     """
     width, height = size
-    image = cv2.resize(decode_image(path), (width + margin, height + margin))
+    whole = width + margin, height + margin
+    image = cv2.resize(decode_image(path, whole, reducing_gap), whole)
     left, top = (margin // 2, margin // 2) if corner is None else corner
     image = image[top:top + height, left:left + width]
     return image if mean is None else normalize(image, mean)
@@ -65,7 +70,7 @@ class ImageDataGenerator:
         horizontal_flip: mirror each picture left-right with probability 0.5.
         shuffle: new order in every epoch; None: True with a mode, else False.
         mean: next_batch and data subtract it; for batches, normalize does.
-        scale_size, margin: size and margin of load_image.
+        scale_size, margin, reducing_gap: size, margin, reducing_gap of load_image.
         nb_classes, num_classes: number of classes; labels count from 0.
         seed: integer in 0..2**32 - 1.
         shard: (rank, size): this worker's samples are rank, rank + size, ... With
@@ -81,6 +86,7 @@ class ImageDataGenerator:
     Attributes:
         paths, labels, line_numbers: of all samples of the list.
         samples, data_size: the numbers of this worker's samples, and how many they are.
+        preprocessing: the arguments of load_image that are the same for all pictures.
 
     Raises:
         InputError: an argument is wrong, or the list has faults; names them.
@@ -90,14 +96,15 @@ class ImageDataGenerator:
                  mean=IMAGENET_MEAN, scale_size=IMAGE_SIZE, nb_classes=2, seed=0,
                  shard=(0, 1), margin=0, random_crop=False, augment=None,
                  check_files=True, leave_out_bad=False, mode=None, batch_size=None,
-                 num_classes=None, buffer_size=None):
+                 num_classes=None, buffer_size=None, reducing_gap=REDUCING_GAP):
         check_value('horizontal_flip', horizontal_flip)
         check_value('batch_size', batch_size if mode else 1)
         if mode not in (None, 'training', 'inference'):
             raise InputError("mode is %r, must be 'training' or 'inference'" % (mode,))
         self.class_list, self.n_classes = class_list, num_classes or nb_classes
         self.shuffle = bool(mode) if shuffle is None else shuffle
-        self.scale_size, self.margin = tuple(scale_size), margin
+        self.preprocessing = {'size': tuple(scale_size), 'margin': margin,
+                              'reducing_gap': reducing_gap}
         self.horizontal_flip, self.random_crop = horizontal_flip, random_crop
         self.augment, self.leave_out_bad = augment, leave_out_bad
         self.seed, self.shard = seed, shard
@@ -164,19 +171,15 @@ class ImageDataGenerator:
         """Return a sample's uint8 image in an epoch, or raise an InputError."""
         if self.random_crop or self.augment:  # making a RandomState is slow
             rng = np.random.RandomState([self.seed, epoch, sample])
-        corner = rng.randint(0, self.margin + 1, 2) if self.random_crop else None
+        margin = self.preprocessing['margin']
+        corner = rng.randint(0, margin + 1, 2) if self.random_crop else None
         try:
-            image = load_image(self.paths[sample], self.scale_size, None, self.margin,
-                               corner)
+            image = load_image(self.paths[sample], corner=corner, **self.preprocessing)
         except InputError as error:
             raise InputError('%s, line %d: %s' % (
                 self.class_list, self.line_numbers[sample], error)) from error
         if self.augment:
-            changed = np.asarray(self.augment(np.float32(image), rng))
-            if changed.shape != image.shape or not np.isfinite(changed).all():
-                raise ValueError('augment must return finite numbers of shape %s'
-                                 % (image.shape,))
-            image = np.uint8(np.clip(np.round(changed), 0, 255))
+            image = apply_augment(self.augment, image, rng)
         return image[:, ::-1] if is_mirrored else image
 
     def one_hot(self, samples):
@@ -190,21 +193,15 @@ class ImageDataGenerator:
             raise InputError('drop takes numbers of samples, from 0 to %d'
                              % everything[-1])
         kept = np.setdiff1d(everything, samples)
-        rank, size = self.shard
-        if not len(kept):
-            raise InputError('%s: no picture is left' % self.class_list)
-        if len(kept) < size:
-            raise InputError('%s: %d pictures are too few for %d workers'
-                             % (self.class_list, len(kept), size))
+        self.samples = share_of(self.class_list, len(kept), self.shard, self.shuffle)
         self.paths = [self.paths[sample] for sample in kept]
         self.labels, self.line_numbers = self.labels[kept], self.line_numbers[kept]
-        end = -(-len(kept) // size) * size if self.shuffle else len(kept)
-        self.samples = np.arange(rank, end, size, dtype=np.int32) % len(kept)
 
     data_size = property(lambda self: len(self.samples))
 
     # The rest is for the tutorial's scripts: the same batches, as float32 minus mean.
     images = property(lambda self: self.paths)
+    scale_size = property(lambda self: self.preprocessing['size'])
 
     def reset_pointer(self, epoch=None):
         """Go to the start of an epoch, by default the next one."""

@@ -63,7 +63,7 @@ check_files(settings)
 class_names = choose_class_names(classes_file, train_file, num_classes, run, LAYERS[-1])
 num_classes = len(class_names)
 shared = dict(nb_classes=num_classes, margin=CROP_MARGIN if random_crop else 0,
-              shard=workers.shard, check_files=on_bad_image == 'stop')
+              shard=workers.shard, check_files=on_bad_image == 'stop', **run.decoding)
 train_data = ImageDataGenerator(
     train_file, horizontal_flip, shuffle=True, seed=seed + workers.rank, **shared,
     leave_out_bad=on_bad_image == 'skip', random_crop=random_crop)

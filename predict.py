@@ -4,13 +4,15 @@ Edit the variables below, or give them and the pictures on the command line:
     python predict.py cat.jpg photos 'more/*.png' --top_k=5
 """
 import csv
+import functools
 import io
 import sys
 
 import numpy as np
 
 from alexnet import AlexNet, LAYERS
-from datagenerator import IMAGENET_MEAN, IMAGE_SIZE, load_image, normalize
+from datagenerator import (IMAGENET_MEAN, IMAGE_SIZE, REDUCING_GAP, load_image,
+                           normalize)
 from machinery.checkpoint_files import find_weights
 from machinery.class_names import find_class_names, warn_of_other_names
 from machinery.drawings import draw_confusions
@@ -104,18 +106,15 @@ weights_path = find_weights(checkpoint)
 print('Network: %s' % weights_path)
 print('Device: %s' % find_device())
 class_names = find_class_names(weights_path, LAYERS[-1])
-size, margin, test_summary = find_preprocessing(weights_path, IMAGE_SIZE, IMAGENET_MEAN)
+preprocessing, test_summary = find_preprocessing(
+    weights_path, IMAGENET_MEAN, size=IMAGE_SIZE, margin=0, reducing_gap=REDUCING_GAP)
+load = functools.partial(load_image, **preprocessing)  # reads as training did
 trained = read_model(weights_path).get('train_layers', [])
 
 
 def network(images):
     """Build the network for uint8 images (n, 227, 227, 3), BGR."""
     return AlexNet(normalize(images), 1., len(class_names), [], weights_path, trained)
-
-
-def load(path):
-    """Read a picture as training did."""
-    return load_image(path, size, margin=margin)
 
 
 # Without labels, pictures may come from several places. With labels they are scored,
@@ -145,7 +144,7 @@ def run_network(session):
     """Return the output for the pictures that can be read, and which these are."""
     dropout = {model.dropout6: model.fc6, model.dropout7: model.fc7}  # which is off
     store = open_store(features_path, np.inf, session, fed, dropout, load_image)
-    data = PlainPictures(paths, load, tuple(size), margin)
+    data = PlainPictures(paths, load, preprocessing)
     [features] = open_features(
         [data], lambda batch: session.run(fed, {images: batch}), store)
     values, read = [], []
@@ -168,9 +167,9 @@ with tf.Session(config=session_config()) as session:
     # without any sign of it. A test picture tells.
     if test_summary:
         check_summary(weights_path, test_summary, summarize(
-            session, model, images, load_image, size, margin))
+            session, model, images, load_image, preprocessing))
     if export_path:
-        export_model(network, class_names, export_path, size, margin,
+        export_model(network, class_names, export_path, preprocessing,
                      pictures_to_compare(weights_path, len(class_names), load))
     else:
         values, read = run_network(session)

@@ -9,6 +9,7 @@ import numpy as np
 from machinery.errors import InputError, input_errors
 from machinery.lists import read_list
 from machinery.model_file import read_model
+from machinery.pictures import sides_to_reduce
 from machinery.tf1 import session_config, tf
 
 FORMATS = b'\xff\xd8', b'\x89PNG', b'BM', b'GIF8'  # first bytes of those that it takes
@@ -42,7 +43,7 @@ def pictures_to_compare(weights_path, num_classes, load):
 
 
 @input_errors()
-def export_model(build, class_names, folder, size, margin, examples):
+def export_model(build, class_names, folder, preprocessing, examples):
     """Write a SavedModel that classifies the bytes of picture files.
 
     Its signature serving_default takes pictures, a string tensor (n,); the signature
@@ -53,7 +54,7 @@ def export_model(build, class_names, folder, size, margin, examples):
     Args:
         build: function from uint8 images, as load_image returns them, to an AlexNet.
         folder: must not exist; it appears when it is complete.
-        size, margin: as load_image takes them.
+        preprocessing: the arguments of load_image: size, margin and reducing_gap.
         examples: [(path, content, image)] of pictures for which the export must give
             the same probabilities as predict.py.
 
@@ -66,7 +67,7 @@ def export_model(build, class_names, folder, size, margin, examples):
     os.makedirs(part)
     with tf.Graph().as_default(), tf.Session(config=session_config()) as session:
         pictures = tf.placeholder(tf.string, [None], 'pictures')
-        images = tf.map_fn(lambda data: preprocess(data, size, margin), pictures,
+        images = tf.map_fn(lambda data: preprocess(data, **preprocessing), pictures,
                            tf.uint8)
         model = build(images)
         probabilities, class_ids = tf.nn.top_k(model.probabilities, len(class_names))
@@ -97,7 +98,7 @@ def export_model(build, class_names, folder, size, margin, examples):
     os.rename(part, folder)
 
 
-def preprocess(data, size, margin):
+def preprocess(data, size, margin, reducing_gap):
     """load_image as part of the graph: a scalar string to a uint8 BGR image.
 
     Takes JPEG, PNG, BMP, and GIF of one frame. CMYK differs by up to 2 of 255 levels.
@@ -105,15 +106,29 @@ def preprocess(data, size, margin):
     def has(mark, start):
         return tf.equal(tf.strings.substr(data, start, len(mark)), mark)
 
-    image = tf.case([(has('PNG', 1), lambda: decode_png(data)),
-                     (has('BM', 0), lambda: decode_bmp(data))],
-                    # OpenCV decodes with the same method. GIF works here as well.
-                    lambda: turn(tf.image.decode_jpeg(
-                        data, 3, dct_method='INTEGER_ACCURATE'), data))
     width, height = size
+    whole = width + margin, height + margin
+    sides = sides_to_reduce(whole, reducing_gap)
+    image = tf.case([(has('PNG', 1), lambda: decode_png(data)),
+                     (has('BM', 0), lambda: decode_bmp(data)),
+                     (has(b'\xff\xd8', 0), lambda: decode_jpeg(data, sides))],
+                    lambda: tf.image.decode_jpeg(data, 3))  # GIF works here as well
     start = margin // 2
-    image = resize(image, (width + margin, height + margin))
+    image = resize(image, whole)
     return tf.cast(image[start:start + height, start:start + width, ::-1], tf.uint8)
+
+
+def decode_jpeg(data, sides):
+    """Decode and turn a JPEG, at the scale that sides_to_reduce gives."""
+    def decode(scale):
+        # OpenCV decodes with the same method.
+        return tf.image.decode_jpeg(data, 3, scale, dct_method='INTEGER_ACCURATE')
+
+    if not sides:
+        return turn(decode(1), data)
+    side = tf.reduce_min(tf.image.extract_jpeg_shape(data)[:2])
+    return turn(tf.case([(side >= least, lambda scale=scale: decode(scale))
+                         for scale, least in sides.items()], lambda: decode(1)), data)
 
 
 def decode_png(data):

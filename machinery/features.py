@@ -61,7 +61,7 @@ class Features:
         if sum('load' in vars(kind) for kind in [data, *type(data).__mro__]) > 1:
             store = Store(store.shape)  # a load of your own, whose code no key covers
         self._store = store
-        self._how = tuple(data.scale_size), data.margin
+        self._how = sorted(data.preprocessing.items())
         self._first = store.register(data.paths, self._how)
 
     def select_unchanged(self):

@@ -64,7 +64,7 @@ def split_classes(classes, class_names, shares, seed=0):
     for label, class_name in enumerate(class_names):
         groups = {}
         for path in classes.get(class_name, []):
-            content = hashlib.sha1(read_file(path)).digest()
+            content = hashlib.sha1(read_file(path)[0]).digest()
             groups.setdefault(content, []).append((path, label))
         fresh = [content for content in groups if content not in list_of]
         rng.shuffle(fresh)

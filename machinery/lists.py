@@ -115,6 +115,22 @@ def find_file(list_path, path):
 
 
 @input_errors()
+def share_of(list_path, count, shard, is_even):
+    """Return the numbers of those of a list's samples that a worker has.
+
+    shard is (rank, size): rank, rank + size, ... If is_even, all shares have the same
+    length: a short one borrows a sample. Raises an InputError if one would be empty.
+    """
+    rank, size = shard
+    if not count:
+        raise InputError('%s: no picture is left' % list_path)
+    if count < size:
+        raise InputError('%s: %d pictures are too few for %d workers'
+                         % (list_path, count, size))
+    end = -(-count // size) * size if is_even else count
+    return np.arange(rank, end, size, dtype=np.int32) % count
+
+
 def read_class_names(path, num_classes=None):
     """Read a file with one class name per line; without a path, names are numbers."""
     if path is None:

@@ -2,6 +2,7 @@
 
 The model.json of an .npy file has the file's own name: my.json next to my.npy.
 """
+import contextlib
 import json
 import os
 import zlib
@@ -54,9 +55,8 @@ def describe(facts, session, model, pictures, load_image, data, val_data, class_
     settings, preprocessing, count = facts['settings'], None, data.data_size
     if has_files(data):
         count = len(data.paths)  # of all workers
-        preprocessing = {'size': list(data.scale_size), 'margin': data.margin}
-        preprocessing['test'] = summarize(session, model, pictures, load_image,
-                                          **preprocessing)
+        preprocessing = dict(data.preprocessing, test=summarize(
+            session, model, pictures, load_image, data.preprocessing))
     settings['num_classes'] = len(class_names)
     settings['training pictures'] = count
     settings['optimizer'] = dict(
@@ -82,16 +82,17 @@ def digest_of(data):
     return digest
 
 
-def summarize(session, model, pictures, load_image, size, margin):
+def summarize(session, model, pictures, load_image, preprocessing):
     """Return the network's input for a test picture, as the means of 8 x 8 parts.
 
-    Means, because other versions decode a picture a little differently.
+    Means, because other versions decode a picture a little differently. preprocessing
+    has the arguments of load_image.
     """
     if not os.path.exists(TEST_PICTURE):
         print('Warning: without %s, we cannot check that pictures are prepared '
               'as in training' % TEST_PICTURE)
         return None
-    image = check_uint8(load_image(TEST_PICTURE, tuple(size), margin=margin))
+    image = check_uint8(load_image(TEST_PICTURE, **preprocessing))
     [found] = session.run(model.X, {pictures: image[None]})
     height, width = found.shape[0] // 8, found.shape[1] // 8
     parts = found[:8 * height, :8 * width].reshape(8, height, 8, width, -1)
@@ -110,13 +111,36 @@ def check_summary(weights_path, expected, found):
             % weights_path)
 
 
-def find_preprocessing(weights_path, size, mean):
-    """Return how the pictures of a network are prepared: (size, margin, summary).
+def read_preprocessing(weights_path):
+    """Return the preprocessing in model.json; {} without it; None: own batches."""
+    model = read_model(weights_path)
+    found = model.get('preprocessing', {})
+    if model and found is not None:  # earlier versions decoded every JPEG in full
+        found = dict({'reducing_gap': None}, **found)
+    return found
 
-    size and mean are those that load_image and normalize use now. If training
-    subtracted another mean, raise an InputError.
+
+def find_decoding(checkpoint, workers):
+    """Return how the run being resumed decodes JPEGs, for ImageDataGenerator.
+
+    {} if that is unknown. Only the chief knows the checkpoint; it tells the others.
     """
-    found = read_model(weights_path).get('preprocessing', {})
+    found = {}
+    if checkpoint:
+        with contextlib.suppress(InputError):  # compare_with_earlier reports it
+            found = read_preprocessing(checkpoint) or {}
+    is_known, gap = workers.collect(
+        ['reducing_gap' in found, found.get('reducing_gap') or 0], np.float64)[0]
+    return {'reducing_gap': float(gap) or None} if is_known else {}
+
+
+def find_preprocessing(weights_path, mean, **defaults):
+    """Return how a network's pictures are prepared: (arguments of load_image, summary).
+
+    defaults are these arguments for weights without a model.json, and mean is that of
+    normalize. If training subtracted another mean, raise an InputError.
+    """
+    found = read_preprocessing(weights_path)
     if found is None:
         print('Warning: this was trained on batches of your own, but pictures are now '
               'prepared as load_image does by default')
@@ -124,7 +148,9 @@ def find_preprocessing(weights_path, size, mean):
     if list(found.get('minus_mean', mean)) != list(mean):  # of earlier versions
         raise InputError('%s was trained with the mean %s: set IMAGENET_MEAN in '
                          'datagenerator.py to it' % (weights_path, found['minus_mean']))
-    return found.get('size', size), found.get('margin', 0), found.get('test')
+    preprocessing = {name: found.get(name, value) for name, value in defaults.items()}
+    preprocessing['size'] = tuple(preprocessing['size'])
+    return preprocessing, found.get('test')
 
 
 def compare_with_earlier(checkpoint, facts, log_path=None):
@@ -148,6 +174,11 @@ def compare_with_earlier(checkpoint, facts, log_path=None):
         raise InputError('%s holds the curves of another run: filewriter_path was %s, '
                          'now it is %s' % (log_path, *paths))
     then, today = [run['preprocessing'] or {} for run in (earlier, facts)]
+    gaps = [found.get('reducing_gap') for found in (then, today)]
+    if then and today and gaps[0] != gaps[1]:
+        raise InputError('%s: reducing_gap was %s, now it is %s; a run cannot go on '
+                         'with pictures that are decoded in another way'
+                         % (checkpoint, *gaps))
     if then.get('test') and then['margin'] == today.get('margin'):
         check_summary(checkpoint, then['test'], today['test'])
     for name, digest in earlier.get('lists', {}).items():

@@ -3,6 +3,7 @@ import contextlib
 import hashlib
 import io
 import json
+import math
 import os
 import socket
 import sys
@@ -22,11 +23,17 @@ from machinery.lists import list_warnings
 SLOW = 30  # seconds for a picture
 DARK, BAD = 1, 2
 MAX_PIXELS = 10 ** 8  # few cameras have more, and more could fill the memory
+REDUCED = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4,
+           2: cv2.IMREAD_REDUCED_COLOR_2}
 
 
 @input_errors()
 def read_file(path):
-    """Return the bytes of a file as a uint8 array, if it is a picture of sane size."""
+    """Return the bytes of a picture file (a uint8 array), and its shorter side.
+
+    The side is 0 if the header cannot be read. Raises an InputError if the file is
+    empty or the picture is too large.
+    """
     with open_plain(path) as file:
         data = file.read()
     if not data:
@@ -38,7 +45,22 @@ def read_file(path):
     if width * height > MAX_PIXELS:
         raise InputError('%s: %d x %d pixels are more than %d million'
                          % (path, width, height, MAX_PIXELS // 10 ** 6))
-    return np.frombuffer(data, np.uint8)
+    return np.frombuffer(data, np.uint8), min(width, height)
+
+
+def is_jpeg(data):
+    """Tell if the bytes of a file are those of a JPEG."""
+    return data[:2].tobytes() == b'\xff\xd8'
+
+
+def sides_to_reduce(size, reducing_gap):
+    """Return {8, 4 or 2: from which shorter side on a JPEG is reduced by that}.
+
+    The shorter side is compared with the longer one of the size, because some versions
+    of imagesize apply the EXIF orientation and others do not.
+    """
+    return {scale: math.ceil(scale * reducing_gap * max(size)) for scale in REDUCED
+            if reducing_gap}
 
 
 def decode(data, flags, path):
@@ -53,9 +75,16 @@ def decode(data, flags, path):
     return image
 
 
-def decode_image(path):
-    """Decode a picture to uint8 BGR, transparency to white; raise as load_image."""
-    return decode_bytes(read_file(path), path)
+def decode_image(path, size=None, reducing_gap=None):
+    """Decode a picture to uint8 BGR, transparency to white; raise as load_image.
+
+    With a reducing_gap, a JPEG may be smaller than in the file: see load_image.
+    """
+    data, side = read_file(path)
+    for scale, least in sides_to_reduce(size, reducing_gap).items():
+        if side >= least and is_jpeg(data):
+            return decode(data, REDUCED[scale], path)
+    return decode_bytes(data, path)
 
 
 def decode_bytes(data, path):
@@ -85,9 +114,9 @@ def may_be_transparent(data):
 def examine(path):
     """Return (why a picture cannot be decoded or None, whether it is nearly black)."""
     try:
-        data = read_file(path)
-        if data[:2].tobytes() == b'\xff\xd8':  # a JPEG: an eighth of its size is faster
-            decode(data, cv2.IMREAD_REDUCED_COLOR_8, path)
+        data, _ = read_file(path)
+        if is_jpeg(data):  # all of it is read, and an eighth of its size is faster
+            decode(data, REDUCED[8], path)
             return None, False
         # Decode it as training does, or training might fail at it. If it is dark in
         # 8 bits, look again: it may have 10 bits that are stored as 16.
@@ -194,6 +223,15 @@ def find_bad_pictures(data, workers):
             json.dump({'state': state, 'again': again}, file)
         os.replace(part, memory)  # so that nobody reads one that is half written
     return verdicts, faults
+
+
+def apply_augment(augment, image, rng):
+    """Return augment(image, rng) as uint8, rounded and clipped, or raise ValueError."""
+    changed = np.asarray(augment(np.float32(image), rng))
+    if changed.shape != image.shape or not np.isfinite(changed).all():
+        raise ValueError('augment must return finite numbers of shape %s'
+                         % (image.shape,))
+    return np.uint8(np.clip(np.round(changed), 0, 255))
 
 
 def check_augment(data):

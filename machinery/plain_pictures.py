@@ -9,16 +9,16 @@ from machinery.pictures import load_ahead
 class PlainPictures:
     """Pictures without a list, as Features takes them in place of a generator.
 
-    load(path) returns a uint8 image; faults is {sample: InputError} of the bad so far.
+    load(path) returns a uint8 image, preprocessing is what it gives to load_image, and
+    faults is {sample: InputError} of the bad ones so far.
     """
 
     class_list = 'the pictures'
 
-    def __init__(self, paths, load, size, margin):
+    def __init__(self, paths, load, preprocessing):
         self.paths, self.data_size = paths, len(paths)
         self.samples = np.arange(len(paths))
-        self.scale_size, self.margin = size, margin
-        self._load, self.faults = load, {}
+        self._load, self.faults, self.preprocessing = load, {}, preprocessing
 
     def plan(self, epoch):
         """Return (order, mirrored, is_random): none is changed."""

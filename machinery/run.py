@@ -11,8 +11,8 @@ from machinery.checkpoint_files import (
     copy_checkpoint, list_checkpoints, remove_checkpoint, restore_checkpoint,
     save_checkpoint, save_values)
 from machinery.errors import InputError
-from machinery.model_file import (compare_with_earlier, describe, model_path,
-                                  write_model)
+from machinery.model_file import (compare_with_earlier, describe, find_decoding,
+                                  model_path, write_model)
 from machinery.run_folder import NEW, Progress, RunFolder, find_best
 from machinery.signals import StopSignals
 from machinery.tf1 import (assign, find_device, prevent_feeding, reason_of,
@@ -33,6 +33,7 @@ class Run:
     Attributes:
         settings: {name: value}, completed by record.
         latest: path of the newest checkpoint, None before the first one.
+        decoding: arguments of ImageDataGenerator that the run being resumed had.
         is_resumed: whether this goes on from a checkpoint.
         progress: a Progress.
         seconds_waited: time spent waiting for training batches.
@@ -47,6 +48,7 @@ class Run:
         if workers.is_chief:
             self.latest = self.folder.choose(resume)
         self.is_resumed = workers.any(self.latest)
+        self.decoding = find_decoding(self.latest, workers) if self.is_resumed else {}
         self.progress, self.seconds_waited, self._saved_step = NEW, 0., None
         self._variable = tf.get_variable('progress', trainable=False,
                                          initializer=np.array(NEW))
@@ -101,11 +103,10 @@ class Run:
                class_names, optimizer):
         """Write model.json, which predict.py needs; when resuming, warn of changes.
 
-        From here on, nothing that is computed from the placeholders (pictures, and the
-        list others) can be fed, except layers of the model. Otherwise the loop, which
-        feeds y, would silently bypass an edit like y = 0.9 * y + 0.05. Raises an
-        InputError if the run being resumed trained other layers or prepared its
-        pictures in another way.
+        From here on, nothing that is computed from the placeholders (pictures, others)
+        can be fed, except layers of the model. Otherwise the loop, which feeds y, would
+        silently bypass an edit like y = 0.9 * y + 0.05. Raises an InputError if the run
+        being resumed trained other layers or prepared pictures in another way.
         """
         prevent_feeding([pictures] + others, [
             value for name, value in vars(model).items()

@@ -2,7 +2,7 @@
 
 With --workers 2 instead: what the reduction of gradients among so many workers on this
 machine moves and takes, for three choices of layers. With --host: what Python costs in
-a step, see its help.
+a step. With --photos 300: what an epoch of large photographs takes. See their help.
 
 Each way is a process of its own, starts from the same weights, and trains fc7 and fc8
 on the same pictures, with and without mirroring; all other settings of finetune.py are
@@ -52,6 +52,35 @@ def make_lists(folder):
     for name, part in [('train', lines[:1836]), ('val', lines[1836:2230])]:
         with open(os.path.join(folder, name + '.txt'), 'w') as file:
             file.writelines(part)
+    return 2
+
+
+def make_photos(folder, count):
+    """Write so many JPEGs of 12 megapixels, and lists; return the number of classes.
+
+    Details of every size, as photographs have them, make files of 2 to 3 MB.
+    """
+    import cv2
+    rng, width, height = np.random.RandomState(0), 4032, 3024
+    scene = np.full((height, width, 3), 120, np.float32)
+    for cells, contrast in [(8, 70), (24, 45), (96, 25), (400, 12), (2016, 6)]:
+        noise = rng.normal(0, contrast, (cells * 3 // 4, cells, 3))
+        scene += cv2.resize(np.float32(noise), (width, height),
+                            interpolation=cv2.INTER_CUBIC)
+    scene = np.uint8(np.clip(scene, 0, 255))
+    lines = []
+    for number in range(count):
+        photo = np.roll(scene, (rng.randint(height), rng.randint(width)), (0, 1))
+        if number % 2:  # the other class
+            photo = photo[..., ::-1]
+        name = os.path.join(folder, '%d.jpg' % number)
+        cv2.imwrite(name, photo, [cv2.IMWRITE_JPEG_QUALITY, 90])
+        lines.append('%s %d\n' % (name, number % 2))
+    for name, part in [('train', lines), ('val', lines[:max(2, count // 10)])]:
+        with open(os.path.join(folder, name + '.txt'), 'w') as file:
+            file.writelines(part)
+    print('%d photographs of %.1f MB' % (count, np.mean([
+        os.path.getsize(line.split()[0]) for line in lines]) / 1e6), flush=True)
     return 2
 
 
@@ -344,9 +373,7 @@ def host(args):
 
     session.tf_session.TF_SessionRun_wrapper = timed(core, 0)
     session.BaseSession.run = timed(run, 1)
-    os.chdir(args.checkout)
-    sys.path[:] = [args.checkout] + [path for path in sys.path if path != ROOT]
-    sys.argv = ['finetune.py'] + json.loads(args.settings)
+    enter_checkout(args)
     stdout, sys.stdout = sys.stdout, Output()
     runpy.run_path('finetune.py', run_name='__main__')
     sys.stdout = stdout
@@ -354,6 +381,61 @@ def host(args):
                       for before, after in zip(shown, shown[1:])
                       if before[0] == after[0] > 1])
     print(*1e3 * np.median(steps[:, 2:], 0))
+
+
+def enter_checkout(args):
+    """Import from a checkout from now on; give its finetune.py the settings."""
+    os.chdir(args.checkout)
+    sys.path[:] = [args.checkout] + [path for path in sys.path if path != ROOT]
+    sys.argv = ['finetune.py'] + json.loads(args.settings)
+
+
+def part_of_checkout(part, name, checkout, settings):
+    """Return the command of a part in a checkout, with the settings that it knows."""
+    with open(os.path.join(checkout, 'finetune.py')) as file:
+        known = re.findall('^[a-z]\w+', file.read(), re.M)
+    return part(name, '--checkout', os.path.abspath(checkout), '--settings',
+                json.dumps([setting for setting in settings
+                            if re.match('--([a-z]\w+)', setting).group(1) in known]))
+
+
+def photos_epoch(args):
+    """Run the finetune.py of a checkout; print images/s in training and in epochs."""
+    enter_checkout(args)
+    try:
+        from machinery.progress import ProgressBar
+    except ImportError:  # earlier versions
+        from machinery.summaries import ProgressBar
+    found, report = [], ProgressBar.report
+
+    def timed(bar, *arguments):
+        found.append([bar.images_per_second, time.time() - bar._start])
+        return report(bar, *arguments)
+
+    ProgressBar.report = timed
+    stdout, sys.stdout = sys.stdout, io.StringIO()
+    runpy.run_path('finetune.py', run_name='__main__')
+    sys.stdout = stdout
+    print(*found[0])
+
+
+def run_photos(part, finetune, folder, checkouts, count):
+    """Print how fast the first epoch is in each of these checkouts."""
+    _, _, *settings = finetune(1, os.path.join(folder, 'photos'))
+    print('%-32s %17s %17s %10s' % ('first epoch', 'trained images/s',
+                                    'with validation', 'job, s'))
+    speeds = []
+    for checkout in checkouts:
+        start = time.time()
+        output = subprocess.check_output(
+            part_of_checkout(part, 'photos_epoch', checkout, settings),
+            stderr=subprocess.DEVNULL)
+        speed, seconds = map(float, output.split())
+        speeds.append([speed, count / seconds, 1 / (time.time() - start)])
+        print('%-32s %17.1f %17.1f %10.1f' % (
+            checkout, *speeds[-1][:2], time.time() - start), flush=True)
+    print('%-32s %17.2f %17.2f %10.2f' % (
+        'how many times as fast', *np.divide(speeds[-1], speeds[0])))
 
 
 def run_host(part, finetune, folder, checkouts):
@@ -364,12 +446,8 @@ def run_host(part, finetune, folder, checkouts):
     print('Milliseconds per step outside of TensorFlow\'s core, and of session.run')
     for _ in range(ROUNDS):
         for checkout in checkouts:
-            with open(os.path.join(checkout, 'finetune.py')) as file:
-                known = re.findall('^[a-z]\w+', file.read(), re.M)
-            output = subprocess.check_output(part(
-                'host', '--checkout', os.path.abspath(checkout), '--settings',
-                json.dumps([setting for setting in settings
-                            if re.match('--([a-z]\w+)', setting).group(1) in known])),
+            output = subprocess.check_output(
+                part_of_checkout(part, 'host', checkout, settings),
                 stderr=subprocess.DEVNULL)
             found[checkout].append(list(map(float, output.split())))
             shutil.rmtree(os.path.join(folder, 'host'))
@@ -384,7 +462,8 @@ def main():
     parser.add_argument('--val', help='list of validation pictures')
     parser.add_argument('--classes', type=int, help='number of classes of these lists')
     parser.add_argument('--epochs', type=int, help='default: 10, with --host 8')
-    parser.add_argument('--batch', type=int, help='default: 128, with --host 32')
+    parser.add_argument('--batch', type=int,
+                        help='default: 128, with --host 32, with --photos 16')
     parser.add_argument('--rate', type=float, default=0.003, help='learning rate')
     parser.add_argument('--ways', nargs='+', default=['tutorial', 'finetune', 'keras'],
                         help='also: again (after finetune: with another learning rate, '
@@ -397,13 +476,18 @@ def main():
         'the host side alone: the time that a step of finetune.py takes outside of '
         "TensorFlow's core, when fc8 is trained on stored features. Without mirroring, "
         'so that all are stored after the first epoch, which does not count'))
+    parser.add_argument('--photos', type=int, metavar='N', help=(
+        'time the first epoch of finetune.py, mirrored, on N generated JPEGs of 12 '
+        'megapixels: training alone, and with the validation; the whole job also '
+        'checks the pictures'))
     parser.add_argument('--against', metavar='DIR', help=(
-        'with --host: the same with the finetune.py of an earlier checkout, in turns'))
+        'with --host or --photos: the same with the finetune.py of an earlier '
+        'checkout, in turns'))
     for option in ('part', 'weights', 'out', 'checkout', 'settings'):
         parser.add_argument('--' + option, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    args.epochs = args.epochs or (8 if args.host else 10)
-    args.batch = args.batch or (32 if args.host else 128)
+    args.epochs = args.epochs or (8 if args.host else 1 if args.photos else 10)
+    args.batch = args.batch or (32 if args.host else 16 if args.photos else 128)
     if args.part:
         args.mirror = args.mirror[0]
         return globals()[args.part](args)
@@ -413,7 +497,8 @@ def main():
 
     with tempfile.TemporaryDirectory() as folder:
         if not args.train:
-            args.classes = make_lists(folder)
+            args.classes = (make_photos(folder, args.photos) if args.photos else
+                            make_lists(folder))
             args.train, args.val = [os.path.join(folder, name + '.txt')
                                     for name in ('train', 'val')]
         weights = os.path.join(folder, 'weights.npy')
@@ -435,9 +520,11 @@ def main():
                     '--features_path=%s/features%d' % (folder, mirror)] + list(more)
 
         subprocess.check_call(part('make_weights'))
+        checkouts = [args.against] * bool(args.against) + [ROOT]
         if args.host:
-            checkouts = [args.against] * bool(args.against) + [ROOT]
             return run_host(part, finetune, folder, checkouts)
+        if args.photos:
+            return run_photos(part, finetune, folder, checkouts, args.photos)
         subprocess.check_call(part('speed'))
         print('%-28s' % 'seconds of epoch' + ''.join(
             '%8d' % number for number in SHOWN if number <= args.epochs) +

@@ -72,9 +72,9 @@ def decoded(monkeypatch):
     """The paths of all pictures decoded from now on."""
     paths, load_image = [], datagenerator.load_image
 
-    def counting(path, *args):
+    def counting(path, **preprocessing):
         paths.append(path)
-        return load_image(path, *args)
+        return load_image(path, **preprocessing)
     monkeypatch.setattr(datagenerator, 'load_image', counting)
     return paths
 

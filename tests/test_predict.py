@@ -11,7 +11,7 @@ import pytest
 
 import datagenerator
 from alexnet import AlexNet
-from datagenerator import IMAGE_SIZE, load_image, normalize
+from datagenerator import IMAGE_SIZE, REDUCING_GAP, load_image, normalize
 from helpers import ROOT, files, finetune, run_program
 from machinery import export, features
 from machinery.class_names import find_class_names
@@ -206,7 +206,7 @@ def test_model_file_tells_what_predict_needs(trained):
     assert model['preprocessing']['margin'] == 0 and model['best_by'] == 'accuracy'
 
 
-def padded(path, size=IMAGE_SIZE, mean=None, margin=0):
+def padded(path, size=IMAGE_SIZE, mean=None, margin=0, reducing_gap=None):
     """load_image that keeps the aspect ratio: the shorter side gets black bars."""
     image = decode_image(path)
     height, width, _ = image.shape
@@ -397,7 +397,8 @@ def exported():
     """Return a function from a picture's bytes, and a margin, to the export's image."""
     with tf.Graph().as_default() as graph:
         data = tf.placeholder(tf.string, [])
-        images = {margin: preprocess(data, IMAGE_SIZE, margin) for margin in (0, 29)}
+        images = {margin: preprocess(data, IMAGE_SIZE, margin, REDUCING_GAP)
+                  for margin in (0, 29)}
     session = tf.Session(graph=graph)
     yield lambda content, margin: session.run(images[margin], {data: content})
     session.close()
@@ -458,8 +459,8 @@ def test_pictures_are_cropped_as_in_training(tmp_path, narrow_file):
 
 def test_export_that_sees_pictures_in_another_way_is_refused(trained, monkeypatch):
     preprocess = export.preprocess
-    monkeypatch.setattr(export, 'preprocess', lambda data, size, margin: preprocess(
-        data, size, margin)[:, ::-1])
+    monkeypatch.setattr(export, 'preprocess', lambda data, **preprocessing: preprocess(
+        data, **preprocessing)[:, ::-1])
     status, output = predict('--export_path=served', '--checkpoint=' + trained[0])
     assert status == 2 and 'val_01.jpg: the export would give other prob' in output
     assert not [name for name in os.listdir('.') if name.startswith('served')]
