@@ -90,7 +90,7 @@ variables = [variable for layer in train_layers for variable in model.variables[
 # The trained layers are fed with the output of the frozen ones, which is computed once
 # per picture. If nothing is frozen, the network is fed with pictures.
 fed = pictures if model.bottleneck is model.X else model.bottleneck
-dropout = {model.dropout6: model.fc6, model.dropout7: model.fc7}  # when it is off
+same = {model.dropout6: model.fc6, model.dropout7: model.fc7}  # if dropout is off
 
 with tf.name_scope('scores'):  # one value per picture; add yours here
     predictions = {'true': tf.argmax(y, 1), 'predicted': tf.argmax(model.logits, 1),
@@ -135,7 +135,7 @@ def evaluate(batches):
 
 check_pictures([train_data, val_data, test_data], on_bad_image, workers)
 with run.session(initialize) as session, FrozenLayers(
-        session, fed, pictures, {keep_prob: 1.}, dropout, mixed_precision) as frozen:
+        session, fed, pictures, {keep_prob: 1.}, same, mixed_precision) as frozen:
     run.record(model, pictures, [y, rate, keep_prob], load_image, train_data, val_data,
                class_names, optimizer)
     # Features outlive the run: the next one with the same frozen layers finds them.

@@ -136,7 +136,7 @@ output = getattr(model, layer or 'probabilities')
 # Training may have stored what the frozen layers make of a picture.
 is_behind = trained and layer not in LAYERS[:min(map(LAYERS.index, trained))]
 fed = model.bottleneck if is_behind else images
-dropout = {model.dropout6: model.fc6, model.dropout7: model.fc7}  # which is off
+same = {model.dropout6: model.fc6, model.dropout7: model.fc7}  # as dropout is off
 
 
 def run_network(session, frozen):
@@ -169,7 +169,7 @@ with tf.Session(config=session_config()) as session:
         export_model(network, class_names, export_path, size, margin,
                      pictures_to_compare(weights_path, len(class_names), load))
     else:
-        with FrozenLayers(session, fed, images, {}, dropout, mixed_precision) as frozen:
+        with FrozenLayers(session, fed, images, {}, same, mixed_precision) as frozen:
             values, read = run_network(session, frozen)
         paths = [paths[sample] for sample in read]
         labels = labels if labels is None else labels[read]
