@@ -16,14 +16,15 @@ from datagenerator import (IMAGENET_MEAN, IMAGE_SIZE, REDUCING_GAP, load_image,
 from machinery.checkpoint_files import find_weights
 from machinery.class_names import find_class_names, warn_of_other_names
 from machinery.drawings import draw_confusions
-from machinery.errors import InputError, cell_of, printable
+from machinery.errors import InputError, cell_of
 from machinery.export import export_model, pictures_to_compare
-from machinery.features import open_features, open_store
-from machinery.lists import MAX_FAULTS, find_pictures, has_labels, read_list
-from machinery.model_file import (check_summary, find_preprocessing, read_model,
-                                  summarize)
+from machinery.features import open_features
+from machinery.frozen import FrozenLayers
+from machinery.lists import find_pictures, has_labels, read_list
+from machinery.model_file import (check_summary, find_mixed_precision,
+                                  find_preprocessing, read_model, summarize)
 from machinery.numbered import NewFiles
-from machinery.plain_pictures import PlainPictures
+from machinery.plain_pictures import PlainPictures, print_some
 from machinery.settings import read_settings
 from machinery.tf1 import find_device, session_config, tf
 
@@ -34,6 +35,7 @@ batch_size = 128  # pictures at once
 layer = None  # 'fc7', for example: write this layer's activations instead
 export_path = None  # a new folder: write a SavedModel there instead
 features_path = '/tmp/finetune_alexnet/features'  # what training has stored; or None
+mixed_precision = None  # frozen layers in bfloat16; None: as in training
 
 # Output
 predictions_path = 'predictions'  # each call writes to a new numbered folder there
@@ -88,13 +90,6 @@ def print_scores(labels, predicted, probabilities):
         print('Top-5 accuracy: %.4f' % (ranks < 5).mean())
 
 
-def print_some(lines, rest):
-    """Print some lines, and where the rest of them is."""
-    print('\n'.join(map(printable, lines[:MAX_FAULTS])))
-    if len(lines) > MAX_FAULTS:
-        print('… and %d more%s' % (len(lines) - MAX_FAULTS, rest))
-
-
 def number_of(samples):
     """Return '1 picture', '2 pictures' and so on."""
     return '%d picture%s' % (len(samples), 's' if len(samples) > 1 else '')
@@ -110,6 +105,8 @@ preprocessing, test_summary = find_preprocessing(
     weights_path, IMAGENET_MEAN, size=IMAGE_SIZE, margin=0, reducing_gap=REDUCING_GAP)
 load = functools.partial(load_image, **preprocessing)  # reads as training did
 trained = read_model(weights_path).get('train_layers', [])
+if mixed_precision is None:
+    mixed_precision = find_mixed_precision(weights_path)
 
 
 def network(images):
@@ -138,15 +135,14 @@ output = getattr(model, layer or 'probabilities')
 # Training may have stored what the frozen layers make of a picture.
 is_behind = trained and layer not in LAYERS[:min(map(LAYERS.index, trained))]
 fed = model.bottleneck if is_behind else images
+same = {model.dropout6: model.fc6, model.dropout7: model.fc7}  # as dropout is off
 
 
-def run_network(session):
+def run_network(session, frozen):
     """Return the output for the pictures that can be read, and which these are."""
-    dropout = {model.dropout6: model.fc6, model.dropout7: model.fc7}  # which is off
-    store = open_store(features_path, np.inf, session, fed, dropout, load_image)
     data = PlainPictures(paths, load, preprocessing)
-    [features] = open_features(
-        [data], lambda batch: session.run(fed, {images: batch}), store)
+    store = frozen.open_store(features_path, np.inf, load_image)
+    [features] = open_features([data], frozen, store)
     values, read = [], []
     for batch in features.batches(batch_size):
         if len(batch.samples):
@@ -172,12 +168,15 @@ with tf.Session(config=session_config()) as session:
         export_model(network, class_names, export_path, preprocessing,
                      pictures_to_compare(weights_path, len(class_names), load))
     else:
-        values, read = run_network(session)
+        with FrozenLayers(session, fed, images, {}, same, mixed_precision) as frozen:
+            values, read = run_network(session, frozen)
         paths = [paths[sample] for sample in read]
         labels = labels if labels is None else labels[read]
 
 if export_path:
     print('Wrote %s' % export_path)
+    if mixed_precision:
+        print('It computes in float32, the frozen layers of training in bfloat16')
 elif layer:  # for other programs, so there is nothing to show or to score
     arrays = {'features': values, 'paths': paths}
     if labels is not None:

@@ -6,23 +6,11 @@ from tqdm import tqdm
 
 from machinery.batches import Batch, has_files, read_batches
 from machinery.errors import InputError
-from machinery.feature_key import feature_key
 from machinery.passes import compute, compute_batches, one_ahead
 from machinery.store import Store, names_of
-from machinery.tf1 import find_pass_size, list_gpus
+from machinery.tf1 import find_pass_size
 
 SAMPLE_SIZE = 200  # training pictures that are scored without dropout
-
-
-def open_store(folder, limit, session, layer, same_as, load_image):
-    """Return the Store for a layer's features, or None if the layer is a placeholder.
-
-    folder and limit are those of Store, the rest are those of feature_key.
-    """
-    if layer.op.type == 'Placeholder':  # nothing is frozen
-        return None
-    key = feature_key(session, layer, same_as, load_image)
-    return Store(layer.shape.as_list()[1:], folder, key, limit)
 
 
 def open_features(generators, forward, store):
@@ -43,7 +31,8 @@ class Features:
     Args:
         data: an ImageDataGenerator, or batches of your own (see machinery.batches).
         forward: function from uint8 images (n, height, width, 3) to features (n, ...),
-            called in passes (see machinery.passes).
+            called in passes (see machinery.passes); its attribute rounding, if it has
+            one, is that of FrozenLayers.
         store: a Store; without it, or with batches of your own, features are not kept.
 
     Attributes:
@@ -162,7 +151,6 @@ class Features:
         """Tell if of eight rows of earlier runs, any differs by more than rounding."""
         if not self.is_stored:
             return False
-        # A GPU may round to 10 bits (TF32), and differently each time.
         samples, mirrored = np.tile(self.data.samples, 2), np.repeat(
             [False, True], len(self.data.samples))
         is_lasting = ~self.data.plan(0)[2][samples]
@@ -170,7 +158,7 @@ class Features:
             self._store.has(self._places(samples, mirrored)) & is_lasting)
         known = known[np.linspace(0, len(known) - 1, min(8, len(known))).astype(int)]
         return self._have_changed(samples[known], mirrored[known], 0, self._pass_size,
-                                  tolerance=1e-3 if list_gpus() else 1e-5)
+                                  getattr(self._forward, 'rounding', 1e-5))
 
     def _have_changed(self, samples, mirrored, epoch, pass_size, tolerance):
         """Tell if stored features differ from new ones by this part of their norm."""

@@ -13,7 +13,7 @@ from machinery import ROOT
 from machinery.batches import check_uint8, has_files
 from machinery.errors import InputError, input_errors
 from machinery.rules import setting_of
-from machinery.tf1 import tf
+from machinery.tf1 import tf, why_no_bfloat16
 
 TEST_PICTURE = os.path.join(ROOT, 'images', 'cat.jpg')
 
@@ -57,6 +57,8 @@ def describe(facts, session, model, pictures, load_image, data, val_data, class_
         count = len(data.paths)  # of all workers
         preprocessing = dict(data.preprocessing, test=summarize(
             session, model, pictures, load_image, data.preprocessing))
+    if settings.get('mixed_precision') and why_no_bfloat16():
+        settings['mixed_precision'] = False  # it has no effect
     settings['num_classes'] = len(class_names)
     settings['training pictures'] = count
     settings['optimizer'] = dict(
@@ -151,6 +153,11 @@ def find_preprocessing(weights_path, mean, **defaults):
     preprocessing = {name: found.get(name, value) for name, value in defaults.items()}
     preprocessing['size'] = tuple(preprocessing['size'])
     return preprocessing, found.get('test')
+
+
+def find_mixed_precision(weights_path):
+    """Tell whether a network was trained on features that were computed in bfloat16."""
+    return read_model(weights_path).get('settings', {}).get('mixed_precision', False)
 
 
 def compare_with_earlier(checkpoint, facts, log_path=None):

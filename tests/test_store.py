@@ -17,7 +17,7 @@ from helpers import KEY, ROOT, files
 from machinery import feature_key, store
 from machinery.features import Features
 from machinery.store import Store, names_of
-from machinery.tf1 import assign, tf
+from machinery.tf1 import assign, session_config, tf
 from test_features import (TRAIN, Forward, pictures, run_epoch,  # noqa: F401
                            size_of_passes, stored)
 
@@ -324,7 +324,8 @@ def key_of(load=load_image, value=1., stride=1, keep_prob=1., seed=None, name='f
         second = alexnet.fc(dropped, 5, 4, name + '_second')
         for variable in tf.global_variables():
             assign(session, variable, np.full(variable.shape.as_list(), value))
-        return feature_key.feature_key(session, second, {dropped: first}, load)
+        return feature_key.feature_key(session, second, {dropped: first}, load,
+                                       session_config())
 
 
 def test_each_thing_that_features_depend_on_changes_the_key(monkeypatch):
@@ -358,7 +359,8 @@ def test_hidden_code_has_no_key():
     layer = tf.py_func(lambda images: np.float32(images), [x], tf.float32)
     layer.set_shape([None, 8, 8, 3])
     with tf.Session() as session:
-        assert feature_key.feature_key(session, layer, {}, load_image) is None
+        assert feature_key.feature_key(session, layer, {}, load_image,
+                                       session_config()) is None
 
 
 def test_a_picture_that_changes_during_the_run_is_not_stored(tmp_path):
