@@ -70,6 +70,12 @@ def remove_checkpoint(path):
         os.remove(part)
 
 
+def remove_older(folder, keep):
+    """Keep only so many of the newest checkpoints in a folder, and the best."""
+    for path in list_checkpoints(folder)[:-keep]:
+        remove_checkpoint(path)
+
+
 def copy_checkpoint(source, target):
     """Copy a checkpoint; an interrupted copy is incomplete, never a mix of two."""
     if os.path.realpath(source) == os.path.realpath(target):

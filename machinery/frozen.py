@@ -6,7 +6,8 @@ from machinery.errors import InputError
 from machinery.feature_key import (feature_key, find_processor, find_variables,
                                    list_operations)
 from machinery.store import Store
-from machinery.tf1 import list_gpus, session_config, tf, why_no_bfloat16
+from machinery.tf1 import (TimedSession, list_gpus, session_config, tf,
+                           why_no_bfloat16)
 
 FAST = r'\b(avx512_bf16|amx_bf16|bf16)\b'  # flags of processors that gain from it
 
@@ -110,7 +111,7 @@ def copy_session(session, tensors, same_as, config):
                          ] + ['^' + source.name for source in operation.control_inputs]
     with tf.Graph().as_default() as graph:
         tf.import_graph_def(graph_def, name='')
-    copy = tf.Session(graph=graph, config=config)
+    copy = TimedSession(graph=graph, config=config)
     for variable in used:
         initializer = variable.initializer
         copy.run(initializer.name,

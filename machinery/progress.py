@@ -5,6 +5,7 @@ import numpy as np
 from tqdm import tqdm
 
 from machinery.advice import advise
+from machinery.tf1 import TimedSession
 
 
 def as_text(scores):
@@ -26,18 +27,35 @@ class ProgressBar:
     def start(self, epoch):
         """Begin an epoch."""
         self._epoch, self._title = epoch, 'Epoch %d/%d' % (epoch, self._num_epochs)
-        self._start, self._waited = time.time(), self._run.seconds_waited
-        self._seconds = self.images_per_second = 0.  # if a resumed epoch has no step
+        self._before = self._now = self._read_clocks()
+        self.images_per_second = 0.  # if a resumed epoch has no step
         self._first = self._run.start_of(epoch) * self._run.workers.size
         self._bar = tqdm(total=self._total, desc=self._title, unit=' images',
                          initial=self._first,
                          disable=None if self._run.workers.is_chief else True)
 
+    def _read_clocks(self):
+        return np.array([time.time(), self._run.seconds_waited,
+                         *TimedSession.seconds()])
+
+    def _what_took_time(self):
+        """Return which shares of the epoch's training the run spent on what."""
+        seconds, waited, own, others = self._now - self._before
+        # A thread reads pictures and runs the frozen layers. If this one waits longer
+        # than those take, it waits for pictures.
+        pictures = max(0., waited - others)
+        python = seconds - waited - own
+        shares = {'network': seconds - pictures - python, 'pictures': pictures,
+                  'Python': python}
+        return ', '.join('%s %.0f %%' % (name, 100 * share / seconds)
+                         for name, share in shares.items())
+
     def update(self, step, means):
         """Show how many samples are done, and the scores of the step."""
         done = self._run.progress.done
-        self._seconds = time.time() - self._start
-        self.images_per_second = (done - self._first) / max(self._seconds, 1e-9)
+        self._now = self._read_clocks()
+        seconds, *_ = self._now - self._before
+        self.images_per_second = (done - self._first) / max(seconds, 1e-9)
         if not self._bar.disable:
             self._bar.set_postfix_str(as_text(means), refresh=False)
             self._bar.update(done - self._bar.n)
@@ -54,10 +72,9 @@ class ProgressBar:
         if self._epoch == 1:
             line += ' (always predicting the most common class: %.4f)' % (
                 np.bincount(classes).max() / len(classes))
-        if self._seconds:
-            waited = self._run.seconds_waited - self._waited
-            line += '; trained at %.0f images/s, %.0f %% of the time for features' % (
-                self.images_per_second, 100 * waited / self._seconds)
+        if self.images_per_second:
+            line += '; trained at %.0f images/s: %s; saved in %.1f s' % (
+                self.images_per_second, self._what_took_time(), self._run.seconds_saved)
         print(line)
         predicted = set(val_values['predicted'])
         if len(predicted) == 1 < len(set(classes)):

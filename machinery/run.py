@@ -8,15 +8,14 @@ import numpy as np
 
 from machinery.advice import list_commands
 from machinery.checkpoint_files import (
-    copy_checkpoint, list_checkpoints, remove_checkpoint, restore_checkpoint,
-    save_checkpoint, save_values)
+    copy_checkpoint, remove_older, restore_checkpoint, save_checkpoint, save_values)
 from machinery.errors import InputError
 from machinery.model_file import (compare_with_earlier, describe, find_decoding,
                                   model_path, write_model)
 from machinery.run_folder import NEW, Progress, RunFolder, find_best
 from machinery.signals import StopSignals
 from machinery.tf1 import (assign, find_device, prevent_feeding, reason_of,
-                           rebound_told, tf)
+                           rebound_told, tf, time_outside)
 
 
 class Run:
@@ -36,7 +35,8 @@ class Run:
         decoding: arguments of ImageDataGenerator that the run being resumed had.
         is_resumed: whether this goes on from a checkpoint.
         progress: a Progress.
-        seconds_waited: time spent waiting for training batches.
+        seconds_waited: for training batches, outside of sessions in this thread.
+        seconds_saved: what the last call of save took.
     """
 
     def __init__(self, checkpoint_path, filewriter_path, resume, keep, settings,
@@ -49,7 +49,8 @@ class Run:
             self.latest = self.folder.choose(resume)
         self.is_resumed = workers.any(self.latest)
         self.decoding = find_decoding(self.latest, workers) if self.is_resumed else {}
-        self.progress, self.seconds_waited, self._saved_step = NEW, 0., None
+        self.progress, self._saved_step = NEW, None
+        self.seconds_waited = self.seconds_saved = 0.
         self._variable = tf.get_variable('progress', trainable=False,
                                          initializer=np.array(NEW))
 
@@ -142,7 +143,7 @@ class Run:
         """
         with contextlib.closing(batches):
             while True:
-                batch, fault, start = None, None, time.time()
+                batch, fault, start = None, None, time_outside()
                 try:
                     batch = next(batches, None)
                     if batch is not None and not len(batch.images):
@@ -150,7 +151,7 @@ class Run:
                 except InputError as error:
                     fault = error
                 if epoch:
-                    self.seconds_waited += time.time() - start
+                    self.seconds_waited += time_outside() - start
                 is_faulty, is_signalled, has_batch = self.workers.collect(
                     [fault is not None, bool(self._signals.received),
                      batch is not None], np.int32).T
@@ -213,9 +214,10 @@ class Run:
         self.progress = self.progress._replace(score=value)
         if step is None:
             self.progress = self.progress._replace(epoch=epoch + 1, done=0)
-        self._saved_step = None
+        self._saved_step, start = None, time.time()
         self._write(session, None if step else 'model_epoch%d.ckpt' % epoch, is_best,
                     best_values)
+        self.seconds_saved = time.time() - start
         self.progress = self.progress._replace(score=-np.inf)
 
     def _write(self, session, name=None, is_best=False, best_values=None):
@@ -236,18 +238,13 @@ class Run:
                 save_checkpoint(self._saver, session, path)
                 if is_best and not best_values:
                     copy_checkpoint(path, self.folder.best)
-                self._remove_older(self.folder.keep)
+                remove_older(self.folder.path, self.folder.keep)
             except (tf.errors.OpError, OSError) as error:
                 last = path if os.path.exists(path + '.index') else self.latest
                 sys.exit('The checkpoint of step %d could not be saved: %s\nThe last '
                          'checkpoint: %s.' % (step, reason_of(error),
                                               last or 'none yet'))
         self.latest, self._saved_step = path, step
-
-    def _remove_older(self, keep):
-        """Keep only so many of the newest checkpoints, and the best."""
-        for path in list_checkpoints(self.folder.path)[:-keep]:
-            remove_checkpoint(path)
 
     def stop_unless_finite(self, means, rate):
         """Stop all workers before a score that is not finite can be saved."""
@@ -298,4 +295,4 @@ class Run:
         """Wait for the other workers; keep only the newest and the best checkpoint."""
         self.workers.finish()
         if self.workers.is_chief:
-            self._remove_older(1)
+            remove_older(self.folder.path, 1)

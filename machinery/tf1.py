@@ -1,10 +1,13 @@
 """TensorFlow as TensorFlow 1: from machinery.tf1 import tf."""
+import collections
 import contextlib
 import functools
 import logging
 import os
 import re
 import sys
+import threading
+import time
 
 from machinery.cores import count_cores
 from machinery.errors import InputError, stderr_to
@@ -45,6 +48,30 @@ def session_config(mixed_precision=False):
     if mixed_precision:
         setattr(config.graph_options.rewrite_options, BFLOAT16, RewriterConfig.ON)
     return config
+
+
+class TimedSession(tf.Session):
+    """A session. Together, they know how long each thread has been in run."""
+
+    _seconds = collections.Counter()
+
+    def run(self, *args, **kwargs):
+        start = time.time()
+        try:
+            return super().run(*args, **kwargs)
+        finally:
+            self._seconds[threading.get_ident()] += time.time() - start
+
+    @classmethod
+    def seconds(cls):
+        """Return the seconds of this thread, and of all others together."""
+        own = cls._seconds[threading.get_ident()]
+        return own, sum(list(cls._seconds.values())) - own
+
+
+def time_outside():
+    """Return the time in seconds, as a clock that stands still within sessions."""
+    return time.time() - TimedSession.seconds()[0]
 
 
 def why_no_bfloat16():

@@ -20,7 +20,7 @@ import numpy as np
 from machinery.cluster import find_tasks
 from machinery.errors import InputError
 from machinery.rules import setting_of
-from machinery.tf1 import assign, reason_of, session_config, tf
+from machinery.tf1 import TimedSession, assign, reason_of, session_config, tf
 
 LOST_A_PEER = 75  # exit status: try again, with resume
 NAME = '%s %d (%s)'  # of a worker: job, index and address
@@ -83,7 +83,7 @@ class Workers:
     @contextlib.contextmanager
     def session(self):
         """Give a tf.Session in which the tensors of mean can be run."""
-        with tf.Session(self._target, config=self._config) as session, self._naming():
+        with TimedSession(self._target, config=self._config) as session, self._naming():
             yield session
 
     def mean(self, structure):
