@@ -15,7 +15,6 @@ from datagenerator import (IMAGENET_MEAN, IMAGE_SIZE, REDUCING_GAP, load_image,
                            normalize)
 from machinery.checkpoint_files import find_weights
 from machinery.class_names import find_class_names, warn_of_other_names
-from machinery.drawings import draw_confusions
 from machinery.errors import InputError, cell_of
 from machinery.export import export_model, pictures_to_compare
 from machinery.features import open_features
@@ -141,7 +140,9 @@ same = {model.dropout6: model.fc6, model.dropout7: model.fc7}  # as dropout is o
 def run_network(session, frozen):
     """Return the output for the pictures that can be read, and which these are."""
     data = PlainPictures(paths, load, preprocessing)
-    store = frozen.open_store(features_path, np.inf, load_image)
+    store = None
+    if len(paths) > 32:  # a few are computed faster than the stored ones are found
+        store = frozen.open_store(features_path, np.inf, load_image)
     [features] = open_features([data], frozen, store)
     values, read = [], []
     for batch in features.batches(batch_size):
@@ -192,6 +193,7 @@ else:
     write_predictions(paths, labels, values, best)
     if labels is not None:  # scores tell how far to trust the classes
         print_scores(labels, best[:, 0], values)
+        from machinery.drawings import draw_confusions  # matplotlib loads slowly
         matrix = draw_confusions(labels, best[:, 0], class_names)
         if matrix:
             with files.new(confusion_file, 'confusion_matrix.png') as file:
