@@ -478,8 +478,9 @@ def main():
         'so that all are stored after the first epoch, which does not count'))
     parser.add_argument('--photos', type=int, metavar='N', help=(
         'time the first epoch of finetune.py, mirrored, on N generated JPEGs of 12 '
-        'megapixels: training alone, and with the validation; the whole job also '
-        'checks the pictures'))
+        'megapixels: training alone, and with what it scores at the end, which for '
+        'newer versions is also 200 of the training pictures; and the whole job, which '
+        'checks the pictures first'))
     parser.add_argument('--against', metavar='DIR', help=(
         'with --host or --photos: the same with the finetune.py of an earlier '
         'checkout, in turns'))
