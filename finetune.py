@@ -5,20 +5,7 @@ Edit the variables below, or give them on the command line:
 """
 import sys
 
-from alexnet import AlexNet, LAYERS
-from datagenerator import CROP_MARGIN, ImageDataGenerator, load_image, normalize
-from machinery.batches import read_batches
-from machinery.class_names import choose_class_names
-from machinery.download import fetch_if_missing
-from machinery.features import open_features
-from machinery.frozen import FrozenLayers
-from machinery.pictures import check_pictures
-from machinery.progress import ProgressBar
-from machinery.run import Run
 from machinery.settings import check_files, read_settings
-from machinery.summaries import Summaries, add_summaries
-from machinery.tf1 import tf
-from machinery.workers import start_workers
 
 # Pictures
 train_file = 'images/train.txt'  # one line per picture: "path label", labels from 0
@@ -55,13 +42,28 @@ resume = False  # True: go on with the newest run; or a run's number; or a path
 peer_timeout = 120  # seconds of silence before another machine counts as lost
 
 settings = read_settings(globals(), sys.argv[1:])  # overrides and checks the above
+check_files(settings)  # before TensorFlow is loaded, which takes seconds
+
+from alexnet import AlexNet, LAYERS
+from datagenerator import CROP_MARGIN, ImageDataGenerator, load_image, normalize
+from machinery.batches import read_batches
+from machinery.class_names import choose_class_names
+from machinery.download import fetch_if_missing
+from machinery.features import open_features
+from machinery.frozen import FrozenLayers
+from machinery.pictures import check_pictures
+from machinery.progress import ProgressBar
+from machinery.run import Run
+from machinery.summaries import Summaries, add_summaries
+from machinery.tf1 import tf
+from machinery.workers import start_workers
+
 tf.reset_default_graph()
 tf.set_random_seed(seed)
 workers = start_workers(settings)  # just this one, unless TF_CONFIG names more
 run = Run(checkpoint_path, filewriter_path, resume, keep, settings, workers)
 
 # Data: each worker reads its share of the lists; only training pictures are shuffled.
-check_files(settings)
 class_names = choose_class_names(classes_file, train_file, num_classes, run, LAYERS[-1])
 num_classes = len(class_names)
 shared = dict(nb_classes=num_classes, margin=CROP_MARGIN if random_crop else 0,

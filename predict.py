@@ -8,24 +8,7 @@ import functools
 import io
 import sys
 
-import numpy as np
-
-from alexnet import AlexNet, LAYERS
-from datagenerator import (IMAGENET_MEAN, IMAGE_SIZE, REDUCING_GAP, load_image,
-                           normalize)
-from machinery.checkpoint_files import find_weights
-from machinery.class_names import find_class_names, warn_of_other_names
-from machinery.errors import InputError, cell_of
-from machinery.export import export_model, pictures_to_compare
-from machinery.features import open_features
-from machinery.frozen import FrozenLayers
-from machinery.lists import find_pictures, has_labels, read_list
-from machinery.model_file import (check_summary, find_mixed_precision,
-                                  find_preprocessing, read_model, summarize)
-from machinery.numbered import NewFiles
-from machinery.plain_pictures import PlainPictures, print_some
 from machinery.settings import read_settings
-from machinery.tf1 import find_device, session_config, tf
 
 checkpoint = '/tmp/finetune_alexnet/checkpoints'  # a folder means its best one
 pictures = 'images/test.txt'  # a picture, folder, pattern or list, or several of them
@@ -43,6 +26,27 @@ confusion_file = None  # for a list with labels; None: confusion_matrix.png ther
 features_file = None  # for a layer: features, paths, any labels; None: features.npz
 
 read_settings(globals(), sys.argv[1:], positional='pictures')
+
+# TensorFlow takes seconds to load, so a misspelt option is told before that.
+import numpy as np
+
+from alexnet import AlexNet, LAYERS
+from datagenerator import (IMAGENET_MEAN, IMAGE_SIZE, REDUCING_GAP, load_image,
+                           normalize)
+from machinery.checkpoint_files import find_weights
+from machinery.class_names import find_class_names, warn_of_other_names
+from machinery.errors import InputError
+from machinery.export import export_model, pictures_to_compare
+from machinery.features import open_features
+from machinery.frozen import FrozenLayers
+from machinery.lists import find_pictures, has_labels, read_list
+from machinery.model_file import (check_summary, find_mixed_precision,
+                                  find_preprocessing, read_model, summarize)
+from machinery.numbered import NewFiles
+from machinery.plain_pictures import PlainPictures
+from machinery.text import cell_of, number_of, print_some
+from machinery.tf1 import find_device, session_config, tf
+
 if layer not in [None] + LAYERS:
     raise InputError('layer is %r, must be None or one of %s' % (layer, LAYERS))
 files = NewFiles(predictions_path)
@@ -87,11 +91,6 @@ def print_scores(labels, predicted, probabilities):
         own = probabilities[np.arange(len(labels)), labels]
         ranks = (~(probabilities <= own[:, None])).sum(1)  # NaN counts as last
         print('Top-5 accuracy: %.4f' % (ranks < 5).mean())
-
-
-def number_of(samples):
-    """Return '1 picture', '2 pictures' and so on."""
-    return '%d picture%s' % (len(samples), 's' if len(samples) > 1 else '')
 
 
 # Next to the checkpoint, model.json names the classes and says how pictures were

@@ -9,8 +9,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from machinery.batches import read_batches
-from machinery.errors import InputError, printable
+from machinery.errors import InputError
 from machinery.pictures import load_ahead
+from machinery.text import printable
 
 WHITE = np.full((227, 227, 3), 255, np.uint8)
 PROJECTOR_CONFIG = '''embeddings {

@@ -2,10 +2,11 @@
 import contextlib
 import logging
 import os
-import re
 import sys
 
 import cv2
+
+from machinery.text import printable
 
 
 class InputError(ValueError):
@@ -41,17 +42,6 @@ def stderr_to(number):
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)
-
-
-def printable(text):
-    """Return text with its control characters escaped: file names may have some."""
-    return re.sub('[\0-\x1f\x7f-\x9f]', lambda match: repr(match.group())[1:-1], text)
-
-
-def cell_of(text):
-    """Return printable text that no spreadsheet takes for a formula."""
-    mark = "'" if text.startswith(tuple('=+-@\t\r')) else ''
-    return mark + printable(text)
 
 
 def tell(kind, error, traceback):

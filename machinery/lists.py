@@ -11,9 +11,9 @@ from array import array
 import numpy as np
 
 from machinery.errors import InputError, input_errors, open_plain
+from machinery.text import MAX_LINES
 from machinery.find import find_files, is_list
 
-MAX_FAULTS = 20
 is_integer = re.compile('[+-]?[0-9]{1,18}').fullmatch
 is_header = re.compile('[a-z_ "]+[,;][a-z_ "]+', re.I).fullmatch  # of a CSV file
 
@@ -71,9 +71,9 @@ def read_list(list_path, num_classes, check_files=True):
     if not paths and not faults:
         faults.append('no samples in it')
     if faults:
-        lines = [list_path + ':'] + faults[:MAX_FAULTS]
-        if len(faults) > MAX_FAULTS:
-            lines.append('and %d more' % (len(faults) - MAX_FAULTS))
+        lines = [list_path + ':'] + faults[:MAX_LINES]
+        if len(faults) > MAX_LINES:
+            lines.append('and %d more' % (len(faults) - MAX_LINES))
         low, high = min(labels, default=0), max(labels, default=0)
         if low < 0 or high >= num_classes:
             lines.append('the labels run %d..%d, but labels start at 0 and num_classes '

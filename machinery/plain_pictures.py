@@ -2,8 +2,7 @@
 import numpy as np
 
 from machinery.batches import Batch
-from machinery.errors import InputError, printable
-from machinery.lists import MAX_FAULTS
+from machinery.errors import InputError
 from machinery.pictures import load_ahead
 
 
@@ -51,10 +50,3 @@ class PlainPictures:
                     read.append(sample)
                     images.append(result)
             yield Batch(np.array(images), None, np.array(read, int), None)
-
-
-def print_some(lines, rest):
-    """Print some lines, and where the rest of them is."""
-    print('\n'.join(map(printable, lines[:MAX_FAULTS])))
-    if len(lines) > MAX_FAULTS:
-        print('… and %d more%s' % (len(lines) - MAX_FAULTS, rest))

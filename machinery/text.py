@@ -1,0 +1,27 @@
+"""Text for terminals and tables."""
+import re
+
+MAX_LINES = 20  # of one kind that are shown
+
+
+def printable(text):
+    """Return text with its control characters escaped: file names may have some."""
+    return re.sub('[\0-\x1f\x7f-\x9f]', lambda match: repr(match.group())[1:-1], text)
+
+
+def cell_of(text):
+    """Return printable text that no spreadsheet takes for a formula."""
+    mark = "'" if text.startswith(tuple('=+-@\t\r')) else ''
+    return mark + printable(text)
+
+
+def print_some(lines, rest):
+    """Print some lines, and where the rest of them is."""
+    print('\n'.join(map(printable, lines[:MAX_LINES])))
+    if len(lines) > MAX_LINES:
+        print('… and %d more%s' % (len(lines) - MAX_LINES, rest))
+
+
+def number_of(pictures):
+    """Return '1 picture', '2 pictures' and so on."""
+    return '%d picture%s' % (len(pictures), 's' if len(pictures) > 1 else '')
