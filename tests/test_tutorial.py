@@ -18,6 +18,7 @@ class Script:
     """What scripts for either version build alike, to train fc8 on three classes."""
 
     def __init__(self, weights_path):
+        tf.set_random_seed(0)
         self.x = tf.placeholder(tf.float32, [None, 227, 227, 3], 'x')
         self.y = tf.placeholder(tf.float32, [None, 3])
         self.keep_prob = tf.placeholder(tf.float32, name='keep_prob')
@@ -28,7 +29,7 @@ class Script:
         self.loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits_v2(
             logits=self.score, labels=self.y))
         gradients = list(zip(tf.gradients(self.loss, variables), variables))
-        self.train_op = tf.train.GradientDescentOptimizer(1e-6).apply_gradients(
+        self.train_op = tf.train.GradientDescentOptimizer(1e-3).apply_gradients(
             grads_and_vars=gradients)
 
     def feed(self, batch):
