@@ -190,7 +190,7 @@ def checkpoint_of(folder, name):
 def all_checkpoints_kept():
     """Let runs with a large keep not remove checkpoints when they are finished."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, 'remove_checkpoint', lambda path: None)
+        patch.setattr(run, 'remove_older', lambda folder, keep: None)
         yield ['--keep=99']
 
 
