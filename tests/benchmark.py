@@ -345,10 +345,12 @@ def run(name, command):
 
 
 def host(args):
-    """Run the finetune.py of a checkout; print milliseconds of Python per step.
+    """Run the finetune.py of a checkout; print what Python costs, without the network.
 
-    That is the time between two shown steps, without the time in TensorFlow's core;
-    and without the time in session.run, whose Python is TensorFlow's.
+    The frozen layers give zeros at once. Prints images per second of processor time in
+    the first epoch; and for a step of later ones, whose features are stored, the
+    milliseconds of the main thread outside of TensorFlow's core, and of session.run,
+    whose Python is TensorFlow's.
     """
     from tensorflow.python.client import session
     core, run, seconds, shown = (
@@ -360,27 +362,35 @@ def host(args):
             try:
                 return function(*arguments, **kwargs)
             finally:
-                seconds[place] += time.perf_counter() - start
+                if threading.current_thread() is threading.main_thread():
+                    seconds[place] += time.perf_counter() - start
         return call
+
+    def run_without_frozen(session, fetches, feed_dict=None, *others):
+        images = [value for value in (feed_dict or {}).values() if np.ndim(value) == 4]
+        if images and getattr(fetches, 'shape', ())[1:] == [4096]:  # the features
+            return np.zeros((len(images[0]), 4096), np.float32)
+        return run(session, fetches, feed_dict, *others)
 
     class Output(io.StringIO):
         def write(self, text):
             step = re.match(r'Epoch (\d+)/\d+, step (\d+)', text)
             if step:
-                shown.append(list(map(int, step.groups())) +
-                             [time.perf_counter() - spent for spent in seconds])
+                shown.append(list(map(int, step.groups())) + [time.process_time()] + [
+                    time.perf_counter() - spent for spent in seconds])
             return super().write(text)
 
     session.tf_session.TF_SessionRun_wrapper = timed(core, 0)
-    session.BaseSession.run = timed(run, 1)
+    session.BaseSession.run = timed(run_without_frozen, 1)
     enter_checkout(args)
     stdout, sys.stdout = sys.stdout, Output()
     runpy.run_path('finetune.py', run_name='__main__')
     sys.stdout = stdout
-    steps = np.array([np.subtract(after, before) / (after[1] - before[1])
-                      for before, after in zip(shown, shown[1:])
-                      if before[0] == after[0] > 1])
-    print(*1e3 * np.median(steps[:, 2:], 0))
+    steps = [[before[0], *np.subtract(after, before)[2:] / (after[1] - before[1])]
+             for before, after in zip(shown, shown[1:]) if before[0] == after[0]]
+    first, later = [np.median([step[1:] for step in steps if is_right(step[0])], 0)
+                    for is_right in (lambda epoch: epoch == 1, lambda epoch: epoch > 1)]
+    print(args.batch / first[0], *1e3 * later[1:])
 
 
 def enter_checkout(args):
@@ -409,7 +419,8 @@ def photos_epoch(args):
     found, report = [], ProgressBar.report
 
     def timed(bar, *arguments):
-        found.append([bar.images_per_second, time.time() - bar._start])
+        start = bar._before[0] if hasattr(bar, '_before') else bar._start
+        found.append([bar.images_per_second, time.time() - start])
         return report(bar, *arguments)
 
     ProgressBar.report = timed
@@ -439,21 +450,27 @@ def run_photos(part, finetune, folder, checkouts, count):
 
 
 def run_host(part, finetune, folder, checkouts):
-    """Print what a step costs in Python in each of these checkouts, in turns."""
+    """Print what Python costs in each of these checkouts, in turns."""
     _, _, *settings = finetune(0, os.path.join(folder, 'host'),
                                "--train_layers=['fc8']")
     found = {checkout: [] for checkout in checkouts}
-    print('Milliseconds per step outside of TensorFlow\'s core, and of session.run')
+    print('%-32s %17s %32s' % ('without the frozen layers', 'first epoch,',
+                               'milliseconds per step outside of'))
+    print('%-32s %17s %15s %16s' % ('', 'images/core-s', "TF's core", 'session.run'))
     for _ in range(ROUNDS):
         for checkout in checkouts:
             output = subprocess.check_output(
                 part_of_checkout(part, 'host', checkout, settings),
                 stderr=subprocess.DEVNULL)
             found[checkout].append(list(map(float, output.split())))
-            shutil.rmtree(os.path.join(folder, 'host'))
-            print('%-40s %8.3f %8.3f' % (checkout, *found[checkout][-1]), flush=True)
-    medians = [np.median(times, 0) for times in found.values()]
-    print('%-40s %8.2f %8.2f' % ('medians: first / last', *medians[0] / medians[-1]))
+            for name in ('host', 'features0'):  # each starts with nothing stored
+                shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
+            print('%-32s %17.0f %15.3f %16.3f' % (checkout, *found[checkout][-1]),
+                  flush=True)
+    first, last = [np.median(times, 0) for times in (found[checkouts[0]],
+                                                     found[checkouts[-1]])]
+    print('%-32s %17.2f %15.2f %16.2f' % (
+        'medians: how many times as fast', last[0] / first[0], *first[1:] / last[1:]))
 
 
 def main():
@@ -473,9 +490,9 @@ def main():
                         help='1: with mirroring, 0: without (default: both)')
     parser.add_argument('--workers', type=int, help='2 or more: time the reduction')
     parser.add_argument('--host', action='store_true', help=(
-        'the host side alone: the time that a step of finetune.py takes outside of '
-        "TensorFlow's core, when fc8 is trained on stored features. Without mirroring, "
-        'so that all are stored after the first epoch, which does not count'))
+        'the host side alone, with frozen layers that cost nothing: images per second '
+        'of processor time in the first epoch, and the time that a step of later ones '
+        "takes outside of TensorFlow's core, when fc8 is trained on stored features"))
     parser.add_argument('--photos', type=int, metavar='N', help=(
         'time the first epoch of finetune.py, mirrored, on N generated JPEGs of 12 '
         'megapixels: training alone, and with what it scores at the end, which for '
