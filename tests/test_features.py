@@ -429,3 +429,34 @@ def test_a_second_run_computes_nothing_and_ends_as_one_that_stores_nothing(
                                        atol=1e-6 * np.abs(other).max())
         else:
             assert (one == other).all(), name
+
+
+def test_next_batch_is_made_during_a_step():
+    is_made, made = threading.Event(), []
+
+    def batches():
+        try:
+            for number in range(3):
+                made.append(number)
+                if number == 1:
+                    is_made.set()
+                yield number
+        finally:
+            made.append('closed')
+
+    ahead = passes.one_ahead(batches())
+    assert next(ahead) == 0 and is_made.wait(10)  # nobody has asked for it so far
+    ahead.close()
+    assert made == [0, 1, 'closed']
+    assert list(passes.one_ahead(batches())) == [0, 1, 2]
+
+
+def test_error_in_the_thread_reaches_the_loop():
+    def batches():
+        yield 1
+        raise InputError('a picture is gone')
+
+    ahead = passes.one_ahead(batches())
+    assert next(ahead) == 1
+    with pytest.raises(InputError, match='a picture is gone'):
+        next(ahead)

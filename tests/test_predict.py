@@ -126,6 +126,12 @@ def test_what_training_has_stored_is_not_computed_again(trained, monkeypatch,
     assert told[0] == told[1]
 
 
+def test_few_pictures_are_not_looked_for_in_the_store(trained, tmp_path):
+    status, output = predict(TEST, '--checkpoint=' + trained[0],
+                             '--features_path=%s' % (tmp_path / 'features'))
+    assert status == 0 and not (tmp_path / 'features').exists(), output
+
+
 def test_sample_is_found_from_any_folder(trained):
     status, output = predict('--checkpoint=' + trained[0])
     assert status == 0 and 'of 27 pictures' in output

@@ -204,3 +204,17 @@ def test_scripts_end_with_one_message(name):
                       '--help shows the options\n')
     status, output = run_program(name, '--help')
     assert status == 0 and '--batch_size' in output and '(None)' in output
+
+
+@pytest.mark.parametrize('name, option, told', [
+    ('finetune.py', '--batch_sise=3', 'did you mean --batch_size?'),
+    ('finetune.py', '--val_file=no.txt', 'val_file = no.txt: No such file'),
+    ('predict.py', '--batch_sise=3', 'did you mean --batch_size?')])
+def test_command_line_is_checked_before_tensorflow_is_loaded(tmp_path, name, option,
+                                                             told):
+    (tmp_path / 'tensorflow.py').write_text('raise SystemExit("TensorFlow is loaded")')
+    result = subprocess.run([sys.executable, name, option], cwd=ROOT,
+                            env=dict(os.environ, PYTHONPATH=str(tmp_path)),
+                            stderr=subprocess.PIPE, universal_newlines=True)
+    assert result.returncode == 2 and told in result.stderr, result.stderr
+    assert 'Traceback' not in result.stderr

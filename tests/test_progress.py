@@ -1,0 +1,58 @@
+"""What an epoch's line says: where the time has gone."""
+import threading
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from machinery.progress import ProgressBar
+from machinery.run_folder import NEW
+from machinery.tf1 import TimedSession, tf
+
+VALUES = {'true': np.array([0, 1]), 'predicted': np.array([0, 1])}
+
+
+@pytest.fixture
+def sleep():
+    """Return a function that keeps a session busy for so many seconds."""
+    seconds = tf.placeholder(tf.float64, [])
+    operation = tf.py_func(time.sleep, [seconds], [])
+    with TimedSession() as session:
+        yield lambda duration: session.run(operation, {seconds: duration})
+
+
+def line_of(capsys, train):
+    """Return the line of an epoch whose training is train(run)."""
+    run = SimpleNamespace(progress=NEW._replace(done=8), seconds_waited=0.,
+                          seconds_saved=0.25, start_of=lambda epoch: 0,
+                          workers=SimpleNamespace(size=1, is_chief=True))
+    bar = ProgressBar(run, 3, 8, 99, ['a', 'b'])
+    bar.start(2)
+    train(run)
+    bar.update(1, {'loss': 1.})
+    bar.report({}, {'loss': 0.5}, VALUES)
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize('how, expected', [
+    ('step', 'network'), ('frozen layers', 'network'), ('pictures', 'pictures'),
+    ('loop', 'Python')])
+def test_line_says_what_took_the_time(capsys, sleep, how, expected):
+    def train(run):
+        if how == 'step':
+            sleep(0.3)
+        elif how == 'loop':
+            time.sleep(0.3)
+        else:  # this thread waits for one that runs the frozen layers, or that waits
+            thread = threading.Thread(target=time.sleep if how == 'pictures' else sleep,
+                                      args=[0.3])
+            thread.start()
+            thread.join()
+            run.seconds_waited += 0.3
+
+    line = line_of(capsys, train)
+    shares = line.split('images/s: ')[1].split('; ')[0].split(', ')
+    shares = {name: int(share) for name, share, _ in map(str.split, shares)}
+    assert shares.pop(expected) >= 90 and max(shares.values()) <= 10, line
+    assert line.endswith('; saved in 0.2 s\n')
