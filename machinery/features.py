@@ -45,7 +45,8 @@ class Features:
         self.is_stored = bool(store) and has_files(data)
         self._forward, self._has_told = forward, False
         self._pass_size = find_pass_size()
-        if not self.is_stored:
+        if not self.is_stored:  # nothing has to agree with them
+            self._pass_size = min(self._pass_size, self.data_size)
             return
         if sum('load' in vars(kind) for kind in [data, *type(data).__mro__]) > 1:
             store = Store(store.shape)  # a load of your own, whose code no key covers

@@ -155,8 +155,8 @@ class Summaries:
         """
         add = functools.partial(self._add_picture, 'validation', step)
         names = self._class_names
-        add('confusion_matrix', draw_confusions, values['true'], values['predicted'],
-            names)
+        add('confusion_matrix', lambda: draw_confusions(
+            values['true'], values['predicted'], names))
         filters = tf.get_default_session().run(self._weights)
         if not np.array_equal(filters, self._filters):
             self._filters = filters

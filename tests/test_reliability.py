@@ -341,7 +341,9 @@ def test_two_runs_do_not_share_a_folder(tmp_path):
     for line in program.stdout:
         if 'Epoch 2/999' in line:
             break
-    for resume in ('True', '1', checkpoint_of(tmp_path, 'epoch1')):
+    program.send_signal(signal.SIGSTOP)  # it holds its lock, and no epoch ends
+    newest = list_checkpoints(os.path.dirname(checkpoint_of(tmp_path, 1)))[-1]
+    for resume in ('True', '1', newest):
         status, output = finetune(str(tmp_path), *JOB, '--resume=' + resume)
         assert status == 2
         assert 'in use by another run, process %d on ' % program.process.pid in output
