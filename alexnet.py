@@ -101,8 +101,8 @@ class AlexNet:
     def load_initial_weights(self, session):
         """Assign the file's weights to every layer that is not in skip_layer.
 
-        Adds no operation. InputError, with nothing assigned, if the file is missing or
-        damaged or runs code, or if a layer does not fit.
+        Adds no operation. Raises an InputError and assigns nothing if the file is
+        missing or damaged or runs code, or if a layer does not fit.
         """
         load_weights(session, self.WEIGHTS_PATH, self.variables, self.added,
                      self.SKIP_LAYER, self.scope)
@@ -128,7 +128,7 @@ class AlexNet:
             weights, biases = session.run(self.variables[name])
             assign(session, self.variables[name][0], weights / deviation)
             assign(session, self.variables[name][1], (biases - mean) / deviation)
-            feed[output] = session.run(output, feed)  # where the next layer starts
+            feed[output] = session.run(output, feed)  # start the next layer here
 
 
 def check_layers(names, argument, allowed):

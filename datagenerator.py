@@ -64,6 +64,7 @@ class ImageDataGenerator:
 
     An epoch yields every sample once, in an order and with changes to the pictures
     that depend on (seed, epoch, sample) alone, so a resumed run repeats them.
+    Methods that you override may run in a thread, one batch ahead of the loop.
 
     Args:
         class_list: text file with a line "path label" per picture: see read_list.
@@ -202,6 +203,7 @@ class ImageDataGenerator:
     # The rest is for the tutorial's scripts: the same batches, as float32 minus mean.
     images = property(lambda self: self.paths)
     scale_size = property(lambda self: self.preprocessing['size'])
+    margin = property(lambda self: self.preprocessing['margin'])
 
     def reset_pointer(self, epoch=None):
         """Go to the start of an epoch, by default the next one."""

@@ -29,7 +29,7 @@ seed = 0  # the same seed repeats a run
 
 # Speed
 cache_features = True  # run the frozen layers only once per picture
-mixed_precision = False  # frozen layers in bfloat16: twice as fast with AMX
+mixed_precision = False  # frozen layers in bfloat16; only with AMX or AVX512-BF16
 features_path = '/tmp/finetune_alexnet/features'  # shared by runs; None: not shared
 features_limit = 20.  # GB; above it, features unused for longest are deleted
 
@@ -43,7 +43,6 @@ peer_timeout = 120  # seconds of silence before another machine counts as lost
 
 settings = read_settings(globals(), sys.argv[1:])  # overrides and checks the above
 check_files(settings)  # before TensorFlow is loaded, which takes seconds
-
 from alexnet import AlexNet, LAYERS
 from datagenerator import CROP_MARGIN, ImageDataGenerator, load_image, normalize
 from machinery.batches import read_batches
@@ -66,8 +65,9 @@ run = Run(checkpoint_path, filewriter_path, resume, keep, settings, workers)
 # Data: each worker reads its share of the lists; only training pictures are shuffled.
 class_names = choose_class_names(classes_file, train_file, num_classes, run, LAYERS[-1])
 num_classes = len(class_names)
-shared = dict(nb_classes=num_classes, margin=CROP_MARGIN if random_crop else 0,
-              shard=workers.shard, check_files=on_bad_image == 'stop', **run.decoding)
+shared = dict(run.decoding,  # a resumed run decodes JPEGs as it did before
+              nb_classes=num_classes, margin=CROP_MARGIN if random_crop else 0,
+              shard=workers.shard, check_files=on_bad_image == 'stop')
 train_data = ImageDataGenerator(
     train_file, horizontal_flip, shuffle=True, seed=seed + workers.rank, **shared,
     leave_out_bad=on_bad_image == 'skip', random_crop=random_crop)
@@ -92,7 +92,7 @@ variables = [variable for layer in train_layers for variable in model.variables[
 # The trained layers are fed with the output of the frozen ones, which is computed once
 # per picture. If nothing is frozen, the network is fed with pictures.
 fed = pictures if model.bottleneck is model.X else model.bottleneck
-same = {model.dropout6: model.fc6, model.dropout7: model.fc7}  # if dropout is off
+same = {model.dropout6: model.fc6, model.dropout7: model.fc7}  # without dropout
 
 with tf.name_scope('scores'):  # one value per picture; add yours here
     predictions = {'true': tf.argmax(y, 1), 'predicted': tf.argmax(model.logits, 1),

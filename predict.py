@@ -27,7 +27,7 @@ features_file = None  # for a layer: features, paths, any labels; None: features
 
 read_settings(globals(), sys.argv[1:], positional='pictures')
 
-# TensorFlow takes seconds to load, so a misspelt option is told before that.
+# TensorFlow takes seconds to load, so misspelt options are reported first.
 import numpy as np
 
 from alexnet import AlexNet, LAYERS
@@ -131,9 +131,10 @@ images = tf.placeholder(tf.uint8, [None, 227, 227, 3])
 model = network(images)
 output = getattr(model, layer or 'probabilities')
 # Training may have stored what the frozen layers make of a picture.
-is_behind = trained and layer not in LAYERS[:min(map(LAYERS.index, trained))]
+is_behind = (trained and model.bottleneck is not model.X and
+             layer not in LAYERS[:min(map(LAYERS.index, trained))])
 fed = model.bottleneck if is_behind else images
-same = {model.dropout6: model.fc6, model.dropout7: model.fc7}  # as dropout is off
+same = {model.dropout6: model.fc6, model.dropout7: model.fc7}  # without dropout
 
 
 def run_network(session, frozen):
@@ -176,7 +177,7 @@ with tf.Session(config=session_config()) as session:
 if export_path:
     print('Wrote %s' % export_path)
     if mixed_precision:
-        print('It computes in float32, the frozen layers of training in bfloat16')
+        print('It computes in float32; training ran the frozen layers in bfloat16')
 elif layer:  # for other programs, so there is nothing to show or to score
     arrays = {'features': values, 'paths': paths}
     if labels is not None:

@@ -73,7 +73,8 @@ def remove_checkpoint(path):
 def remove_older(folder, keep):
     """Keep only so many of the newest checkpoints in a folder, and the best."""
     for path in list_checkpoints(folder)[:-keep]:
-        remove_checkpoint(path)
+        with contextlib.suppress(OSError):  # in use, or gone; the next call tries again
+            remove_checkpoint(path)
 
 
 def copy_checkpoint(source, target):

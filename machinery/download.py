@@ -66,6 +66,7 @@ def fetch_weights(path=DEFAULT_WEIGHTS, sources=SOURCES):
                 save_weights(weights, path)
                 os.remove(part)
             else:
+                del weights  # some systems cannot rename a mapped file
                 os.replace(part, path)
             return
         except (OSError, ValueError, http.client.HTTPException) as error:

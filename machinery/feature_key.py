@@ -39,7 +39,7 @@ def feature_key(session, layer, same_as, load_image, config):
     key = hashlib.sha256(repr([
         FORMAT, find_pass_size(), layer.shape.as_list()[1:], tf.__version__,
         cv2.__version__, find_environment(), list_gpus() or find_processor(), sources,
-        config.SerializeToString(deterministic=True), has_tf32(),
+        config.graph_options.SerializeToString(deterministic=True), has_tf32(),
     ]).encode('utf-8', 'surrogateescape'))
     if os.path.exists(TEST_PICTURE):
         key.update(load_image(TEST_PICTURE).tobytes())

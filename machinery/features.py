@@ -8,7 +8,7 @@ from machinery.batches import Batch, has_files, read_batches
 from machinery.errors import InputError
 from machinery.passes import compute, compute_batches, one_ahead
 from machinery.store import Store, names_of
-from machinery.tf1 import find_pass_size
+from machinery.tf1 import find_pass_size, find_rounding
 
 SAMPLE_SIZE = 200  # training pictures that are scored without dropout
 
@@ -159,7 +159,7 @@ class Features:
             self._store.has(self._places(samples, mirrored)) & is_lasting)
         known = known[np.linspace(0, len(known) - 1, min(8, len(known))).astype(int)]
         return self._have_changed(samples[known], mirrored[known], 0, self._pass_size,
-                                  getattr(self._forward, 'rounding', 1e-5))
+                                  getattr(self._forward, 'rounding', find_rounding()))
 
     def _have_changed(self, samples, mirrored, epoch, pass_size, tolerance):
         """Tell if stored features differ from new ones by this part of their norm."""

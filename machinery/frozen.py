@@ -6,7 +6,7 @@ from machinery.errors import InputError
 from machinery.feature_key import (feature_key, find_processor, find_variables,
                                    list_operations)
 from machinery.store import Store
-from machinery.tf1 import (TimedSession, list_gpus, session_config, tf,
+from machinery.tf1 import (TimedSession, find_rounding, session_config, tf,
                            why_no_bfloat16)
 
 FAST = r'\b(avx512_bf16|amx_bf16|bf16)\b'  # flags of processors that gain from it
@@ -18,14 +18,14 @@ class FrozenLayers:
     Use it in a with statement, which closes what it has opened.
 
     Args:
-        session: has the variables' values, which must not change any more.
+        session: has the variables' values, which must not change from now on.
         layer: tensor, the features; or pictures itself, if nothing is frozen.
         pictures: placeholder for images.
         feed: {placeholder: value} of the others, for example {keep_prob: 1.}.
         same_as: {tensor: tensor of the same value}, for example {dropout6: fc6}, if
             dropout is off.
-        mixed_precision: compute in bfloat16 what bears that. It prints why that has no
-            effect, or that it is slow.
+        mixed_precision: run the layers in bfloat16, where TensorFlow considers that
+            safe. Prints why that has no effect, or that it is slow.
 
     Attributes:
         rounding: how much features of the same image may differ, as part of their norm.
@@ -35,13 +35,12 @@ class FrozenLayers:
         self._session, self._layer, self._same_as = session, layer, same_as
         self._pictures, self._feed = pictures, feed
         self._config, self._copy = session_config(), None
-        # A GPU may round to 10 bits (TF32), and differently each time.
-        self.rounding = 1e-3 if list_gpus() else 1e-5
+        self.rounding = find_rounding()
         if mixed_precision and self._has_effect():
             self.rounding = 2e-3  # in passes of 1 and of 32, it was up to 8e-4
             self._config = session_config(mixed_precision=True)
-            # A session of its own: the option acts on all that is run in one, and the
-            # gradients of the trained layers would change.
+            # A separate session: the option applies to everything run in it, and would
+            # change the gradients of the trained layers.
             self._copy = copy_session(session, [layer, pictures, *feed], same_as,
                                       self._config)
 
@@ -49,12 +48,12 @@ class FrozenLayers:
         """Tell if mixed_precision has an effect; print why not, or that it is slow."""
         reason = why_no_bfloat16()
         if self._layer.op.type == 'Placeholder':
-            reason = 'where no frozen layers run by themselves'
+            reason = 'here: no layer is frozen'
         if reason:
             print('mixed_precision has no effect %s' % reason)
         elif os.path.exists('/proc/cpuinfo') and not re.search(
                 FAST, str(find_processor())):
-            print('Warning: mixed_precision makes this processor slower, which has '
+            print('Warning: mixed_precision is slower on this processor, which has '
                   'neither AMX nor AVX512-BF16')
         return not reason
 
@@ -86,10 +85,10 @@ class FrozenLayers:
 
 
 def copy_session(session, tensors, same_as, config):
-    """Return a session with a copy of all that some tensors are computed from.
+    """Copy the part of the graph that computes these tensors into a new session.
 
-    Names stay the same. Raises an InputError if there is a table or the like, whose
-    content cannot be copied.
+    All keep their names, and variables their values. Raises an InputError if there is
+    a table or the like, whose content cannot be copied.
     """
     values, needed = find_variables(), [tensor.op for tensor in tensors]
     used = [values[operation] for operation in list_operations(needed, same_as)
@@ -106,7 +105,7 @@ def copy_session(session, tensors, same_as, config):
         node = graph_def.node.add()
         node.CopyFrom(operation.node_def)
         node.device = ''  # this process's, also in a cluster
-        node.attr.pop('_class', None)  # the place of an operation that is left out
+        node.attr.pop('_class', None)  # colocation with an operation that is not copied
         node.input[:] = [same_as.get(tensor, tensor).name for tensor in operation.inputs
                          ] + ['^' + source.name for source in operation.control_inputs]
     with tf.Graph().as_default() as graph:

@@ -11,8 +11,8 @@ from array import array
 import numpy as np
 
 from machinery.errors import InputError, input_errors, open_plain
-from machinery.text import MAX_LINES
 from machinery.find import find_files, is_list
+from machinery.text import MAX_LINES
 
 is_integer = re.compile('[+-]?[0-9]{1,18}').fullmatch
 is_header = re.compile('[a-z_ "]+[,;][a-z_ "]+', re.I).fullmatch  # of a CSV file
@@ -114,9 +114,8 @@ def find_file(list_path, path):
     return whole
 
 
-@input_errors()
 def share_of(list_path, count, shard, is_even):
-    """Return the numbers of those of a list's samples that a worker has.
+    """Return the numbers of the samples in a worker's share of a list.
 
     shard is (rank, size): rank, rank + size, ... If is_even, all shares have the same
     length: a short one borrows a sample. Raises an InputError if one would be empty.
@@ -131,6 +130,7 @@ def share_of(list_path, count, shard, is_even):
     return np.arange(rank, end, size, dtype=np.int32) % count
 
 
+@input_errors()
 def read_class_names(path, num_classes=None):
     """Read a file with one class name per line; without a path, names are numbers."""
     if path is None:

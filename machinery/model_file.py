@@ -57,8 +57,8 @@ def describe(facts, session, model, pictures, load_image, data, val_data, class_
         count = len(data.paths)  # of all workers
         preprocessing = dict(data.preprocessing, test=summarize(
             session, model, pictures, load_image, data.preprocessing))
-    if settings.get('mixed_precision') and why_no_bfloat16():
-        settings['mixed_precision'] = False  # it has no effect
+    if why_no_bfloat16() or model.bottleneck is model.X:  # then it has no effect
+        settings['mixed_precision'] = False
     settings['num_classes'] = len(class_names)
     settings['training pictures'] = count
     settings['optimizer'] = dict(

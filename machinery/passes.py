@@ -3,13 +3,19 @@
 TensorFlow rounds differently for other batch sizes, so that features could not be used
 again by a run that has another one.
 """
+import contextlib
 import itertools
+import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from machinery.batches import check_uint8
+
+# One thread computes features at a time, also if the loop evaluates within an epoch:
+# they share a store.
+BUSY = threading.Lock()
 
 
 def compute(forward, images, size):
@@ -40,12 +46,16 @@ def compute_batches(forward, batches, size):
 
 
 def one_ahead(batches):
-    """Yield what a generator yields; its next item is made in a thread meanwhile."""
-    with ThreadPoolExecutor(1) as thread:
-        try:
-            ahead = thread.submit(next, batches, None)
-            while ahead.result() is not None:
-                batch, ahead = ahead.result(), thread.submit(next, batches, None)
-                yield batch
-        finally:
-            thread.submit(batches.close).result()
+    """Yield a generator's items; a thread computes the next one in advance.
+
+    When it is closed, it waits for that item.
+    """
+    def take():
+        with BUSY:
+            return next(batches, None)
+
+    with contextlib.closing(batches), ThreadPoolExecutor(1) as thread:
+        ahead = thread.submit(take)
+        while ahead.result() is not None:
+            batch, ahead = ahead.result(), thread.submit(take)
+            yield batch

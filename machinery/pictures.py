@@ -54,7 +54,7 @@ def is_jpeg(data):
 
 
 def sides_to_reduce(size, reducing_gap):
-    """Return {8, 4 or 2: from which shorter side on a JPEG is reduced by that}.
+    """Return {scale: shorter side from which a JPEG is decoded at 1 / scale}.
 
     The shorter side is compared with the longer one of the size, because some versions
     of imagesize apply the EXIF orientation and others do not.

@@ -28,6 +28,7 @@ class ProgressBar:
         """Begin an epoch."""
         self._epoch, self._title = epoch, 'Epoch %d/%d' % (epoch, self._num_epochs)
         self._before = self._now = self._read_clocks()
+        self._saved = self._run.seconds['saving']
         self.images_per_second = 0.  # if a resumed epoch has no step
         self._first = self._run.start_of(epoch) * self._run.workers.size
         self._bar = tqdm(total=self._total, desc=self._title, unit=' images',
@@ -35,17 +36,17 @@ class ProgressBar:
                          disable=None if self._run.workers.is_chief else True)
 
     def _read_clocks(self):
-        return np.array([time.time(), self._run.seconds_waited,
+        return np.array([time.perf_counter(), self._run.seconds['waiting'],
                          *TimedSession.seconds()])
 
-    def _what_took_time(self):
-        """Return which shares of the epoch's training the run spent on what."""
+    def _split_time(self):
+        """Return how the time of an epoch's training splits, as text."""
         seconds, waited, own, others = self._now - self._before
-        # A thread reads pictures and runs the frozen layers. If this one waits longer
-        # than those take, it waits for pictures.
-        pictures = max(0., waited - others)
+        # A thread reads pictures and runs the frozen layers. If the loop waits longer
+        # than these take, the rest is waiting for pictures, or for stored features.
+        reading = max(0., waited - others)
         python = seconds - waited - own
-        shares = {'network': seconds - pictures - python, 'pictures': pictures,
+        shares = {'network': seconds - reading - python, 'reading': reading,
                   'Python': python}
         return ', '.join('%s %.0f %%' % (name, 100 * share / seconds)
                          for name, share in shares.items())
@@ -73,8 +74,9 @@ class ProgressBar:
             line += ' (always predicting the most common class: %.4f)' % (
                 np.bincount(classes).max() / len(classes))
         if self.images_per_second:
-            line += '; trained at %.0f images/s: %s; saved in %.1f s' % (
-                self.images_per_second, self._what_took_time(), self._run.seconds_saved)
+            line += '; trained at %.0f images/s: %s; saving took %.1f s' % (
+                self.images_per_second, self._split_time(),
+                self._run.seconds['saving'] - self._saved)
         print(line)
         predicted = set(val_values['predicted'])
         if len(predicted) == 1 < len(set(classes)):

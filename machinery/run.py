@@ -30,13 +30,14 @@ class Run:
         workers: only the chief touches files; it tells the others if the run resumes.
 
     Attributes:
+        folder: a RunFolder.
         settings: {name: value}, completed by record.
         latest: path of the newest checkpoint, None before the first one.
-        decoding: arguments of ImageDataGenerator that the run being resumed had.
+        decoding: how a resumed run has decoded JPEGs, for ImageDataGenerator.
         is_resumed: whether this goes on from a checkpoint.
         progress: a Progress.
-        seconds_waited: for training batches, outside of sessions in this thread.
-        seconds_saved: what the last call of save took.
+        seconds: spent 'waiting' for training batches, outside of session.run in this
+            thread, and 'saving'.
     """
 
     def __init__(self, checkpoint_path, filewriter_path, resume, keep, settings,
@@ -50,7 +51,7 @@ class Run:
         self.is_resumed = workers.any(self.latest)
         self.decoding = find_decoding(self.latest, workers) if self.is_resumed else {}
         self.progress, self._saved_step = NEW, None
-        self.seconds_waited = self.seconds_saved = 0.
+        self.seconds = {'waiting': 0., 'saving': 0.}
         self._variable = tf.get_variable('progress', trainable=False,
                                          initializer=np.array(NEW))
 
@@ -151,7 +152,7 @@ class Run:
                 except InputError as error:
                     fault = error
                 if epoch:
-                    self.seconds_waited += time_outside() - start
+                    self.seconds['waiting'] += time_outside() - start
                 is_faulty, is_signalled, has_batch = self.workers.collect(
                     [fault is not None, bool(self._signals.received),
                      batch is not None], np.int32).T
@@ -214,10 +215,10 @@ class Run:
         self.progress = self.progress._replace(score=value)
         if step is None:
             self.progress = self.progress._replace(epoch=epoch + 1, done=0)
-        self._saved_step, start = None, time.time()
+        self._saved_step, start = None, time.perf_counter()
         self._write(session, None if step else 'model_epoch%d.ckpt' % epoch, is_best,
                     best_values)
-        self.seconds_saved = time.time() - start
+        self.seconds['saving'] += time.perf_counter() - start
         self.progress = self.progress._replace(score=-np.inf)
 
     def _write(self, session, name=None, is_best=False, best_values=None):

@@ -102,6 +102,9 @@ class RunFolder:
             raise InputError('resume is %d, but %s has no such run with a checkpoint; '
                              'it has %s' % (resume, parent, ', '.join(
                                  map(str, numbers)) or 'none'))
+        elif not numbers and find_in(parent):
+            raise InputError('%s is the folder of one run: give --resume=%s, or the '
+                             'folder above it as checkpoint_path' % (parent, parent))
         elif not numbers:
             print('%s holds no checkpoint to resume from: a new run starts' % parent)
             return None

@@ -55,8 +55,8 @@ def add_summaries(scores, gradients, variables):
 def add_histogram(tag, tensor):
     """Return a summary with the histogram of a tensor."""
     with tf.name_scope('histograms/'):
-        # All the millions of fc7 would cost a second. An odd stride, since with an even
-        # one some columns of a matrix would never be seen.
+        # All the millions of fc7 would cost a second. The stride is odd, because an
+        # even one would skip whole columns of a matrix.
         stride = tensor.shape.num_elements() // 100000 | 1
         values = tf.reshape(tensor, [-1])[::stride]
         # An infinite value would end the step with an error, before the loop could say

@@ -1,7 +1,7 @@
 """Text for terminals and tables."""
 import re
 
-MAX_LINES = 20  # of one kind that are shown
+MAX_LINES = 20  # at most so many of one kind are shown
 
 
 def printable(text):

@@ -15,22 +15,24 @@ from machinery.errors import InputError, stderr_to
 # Keep TensorFlow's start-up messages off the screen, unless the user set a level. Some
 # are written straight to file descriptor 2 during the import, whatever the level is.
 is_quiet = os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3') == '3'
-# TensorFlow imports Keras, too, so that its optimizers are known, which takes a quarter
-# of the start. It allows this to fail, and tf.keras imports Keras when it is used.
+# TensorFlow also imports Keras, to register its optimizers, which takes a quarter of
+# the start. It tolerates that this fails; tf.keras still loads Keras on first use.
 KERAS = 'keras.src.optimizers'
 sys.modules.setdefault(KERAS, None)
-with open(os.devnull, 'w') as null, stderr_to(null.fileno() if is_quiet else 2):
-    import tensorflow.compat.v1 as tf
-if sys.modules[KERAS] is None:
-    del sys.modules[KERAS]
+logger = logging.getLogger('tensorflow')
+level = logger.level  # which the import sets
+try:
+    with open(os.devnull, 'w') as null, stderr_to(null.fileno() if is_quiet else 2):
+        import tensorflow.compat.v1 as tf
+finally:
+    if sys.modules[KERAS] is None:
+        del sys.modules[KERAS]
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 from tensorflow.python.client import device_lib
 
 BFLOAT16 = 'auto_mixed_precision_onednn_bfloat16'  # an option of TensorFlow 2
 GPU_FILE = '/dev/nvidia0'  # where Linux has an NVIDIA GPU
 
-logger = logging.getLogger('tensorflow')
-level = logger.level
 logger.setLevel(logging.ERROR)  # these calls warn that they are deprecated
 tf.disable_v2_behavior()
 # A reference variable's update can race the backward pass that still reads it.
@@ -40,7 +42,7 @@ logger.setLevel(level)
 
 def session_config(mixed_precision=False):
     """Return the tf.ConfigProto that all sessions start from."""
-    # TensorFlow counts the cores of the machine, whatever a container's quota is.
+    # TensorFlow counts the cores of the machine, even if a container's quota is lower.
     config = tf.ConfigProto(intra_op_parallelism_threads=count_cores())
     config.gpu_options.allow_growth = True  # leave the rest of a GPU to other programs
     # With this optimization, TensorFlow 2.21 asks for x though conv3's input is fed.
@@ -51,16 +53,16 @@ def session_config(mixed_precision=False):
 
 
 class TimedSession(tf.Session):
-    """A session. Together, they know how long each thread has been in run."""
+    """A session; the class adds up the seconds that each thread has been in run."""
 
     _seconds = collections.Counter()
 
     def run(self, *args, **kwargs):
-        start = time.time()
+        start = time.perf_counter()
         try:
             return super().run(*args, **kwargs)
         finally:
-            self._seconds[threading.get_ident()] += time.time() - start
+            self._seconds[threading.get_ident()] += time.perf_counter() - start
 
     @classmethod
     def seconds(cls):
@@ -70,8 +72,8 @@ class TimedSession(tf.Session):
 
 
 def time_outside():
-    """Return the time in seconds, as a clock that stands still within sessions."""
-    return time.time() - TimedSession.seconds()[0]
+    """Return the seconds of a clock that stops while this thread is in session.run."""
+    return time.perf_counter() - TimedSession.seconds()[0]
 
 
 def why_no_bfloat16():
@@ -136,6 +138,12 @@ def list_gpus():
 def find_pass_size():
     """Return how many images to give to the frozen layers at once, on this device."""
     return 512 if list_gpus() else 32
+
+
+def find_rounding():
+    """Return by how much of its norm a feature may differ if it is computed again."""
+    # A GPU may round to 10 bits (TF32), and differently each time.
+    return 1e-3 if list_gpus() else 1e-5
 
 
 def find_device():

@@ -71,7 +71,7 @@ class Workers:
         with tf.Graph().as_default() as graph:
             self._words = tf.placeholder(tf.int32, [None])
             self._merged = self._all_reduce(self._words)
-        self._session = tf.Session(self._target, graph, self._config)
+        self._session = TimedSession(self._target, graph, self._config)
         try:
             self._session.run(self._merged, {self._words: [0]}, tf.RunOptions(
                 timeout_in_ms=int(1000 * peer_timeout)))

@@ -460,3 +460,15 @@ def test_error_in_the_thread_reaches_the_loop():
     assert next(ahead) == 1
     with pytest.raises(InputError, match='a picture is gone'):
         next(ahead)
+
+
+def test_features_are_right_if_the_loop_evaluates_within_an_epoch(tmp_path):
+    data = pictures()
+    features = stored(data, Forward(), tmp_path)
+    for number, batch in enumerate(features.batches(20)):
+        if number % 2:
+            for other in features.batches(30, epoch=1):
+                _, mirrored, _ = data.plan(1)
+                for sample, row in zip(other.samples, other.images):
+                    image = data.load(sample, 1, mirrored[sample])
+                    assert (row == np.float32(image) * 2).all()

@@ -149,7 +149,7 @@ def test_where_it_has_no_effect_it_says_so(network, images, monkeypatch, capsys)
         assert (mixed(images) == images).all()
         assert mixed.open_store(None, 0, load_image) is None
     assert capsys.readouterr().out == (
-        'mixed_precision has no effect where no frozen layers run by themselves\n')
+        'mixed_precision has no effect here: no layer is frozen\n')
 
 
 @needs_bfloat16
@@ -161,8 +161,16 @@ def test_a_processor_that_gets_slower_is_told(network, monkeypatch, capsys, flag
     monkeypatch.setattr(frozen, 'find_processor', lambda: ['flags\t: ' + flags])
     with network().frozen():
         told = capsys.readouterr().out
-    assert told == is_slow * ('Warning: mixed_precision makes this processor slower, '
+    assert told == is_slow * ('Warning: mixed_precision is slower on this processor, '
                               'which has neither AMX nor AVX512-BF16\n')
+
+
+def test_number_of_cores_does_not_change_the_key(network, monkeypatch):
+    one = network()
+    before = one.key(False)
+    monkeypatch.setattr(tf1, 'count_cores', lambda: 7)
+    assert session_config().intra_op_parallelism_threads == 7
+    assert one.key(False) == before
 
 
 @pytest.fixture(scope='module')

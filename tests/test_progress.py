@@ -24,19 +24,20 @@ def sleep():
 
 def line_of(capsys, train):
     """Return the line of an epoch whose training is train(run)."""
-    run = SimpleNamespace(progress=NEW._replace(done=8), seconds_waited=0.,
-                          seconds_saved=0.25, start_of=lambda epoch: 0,
+    run = SimpleNamespace(progress=NEW._replace(done=8), start_of=lambda epoch: 0,
+                          seconds={'waiting': 0., 'saving': 1.},
                           workers=SimpleNamespace(size=1, is_chief=True))
     bar = ProgressBar(run, 3, 8, 99, ['a', 'b'])
     bar.start(2)
     train(run)
     bar.update(1, {'loss': 1.})
+    run.seconds['saving'] += 0.25
     bar.report({}, {'loss': 0.5}, VALUES)
     return capsys.readouterr().out
 
 
 @pytest.mark.parametrize('how, expected', [
-    ('step', 'network'), ('frozen layers', 'network'), ('pictures', 'pictures'),
+    ('step', 'network'), ('frozen layers', 'network'), ('pictures', 'reading'),
     ('loop', 'Python')])
 def test_line_says_what_took_the_time(capsys, sleep, how, expected):
     def train(run):
@@ -49,10 +50,10 @@ def test_line_says_what_took_the_time(capsys, sleep, how, expected):
                                       args=[0.3])
             thread.start()
             thread.join()
-            run.seconds_waited += 0.3
+            run.seconds['waiting'] += 0.3
 
     line = line_of(capsys, train)
     shares = line.split('images/s: ')[1].split('; ')[0].split(', ')
     shares = {name: int(share) for name, share, _ in map(str.split, shares)}
     assert shares.pop(expected) >= 90 and max(shares.values()) <= 10, line
-    assert line.endswith('; saved in 0.2 s\n')
+    assert line.endswith('; saving took 0.2 s\n')

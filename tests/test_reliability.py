@@ -18,7 +18,7 @@ import datagenerator
 from helpers import (ROOT, Program, all_checkpoints_kept, checkpoint_of, events, files,
                      finetune, make_narrow, outputs_in, run_program, same,
                      summaries, tensors)
-from machinery import features
+from machinery import checkpoint_files, features
 from machinery.checkpoint_files import (copy_checkpoint, find_weights,
                                         list_checkpoints, put_aside_if_damaged)
 from machinery.errors import InputError
@@ -276,6 +276,27 @@ def test_checkpoints_of_odd_names_are_found(tmp_path, uninterrupted):
             ('alexnet.py', [str(tmp_path / '[a]' / 'model_best.ckpt.index')])]:
         status, output = run_program(script, *arguments)
         assert status == 2 and 'in the path of a checkpoint' in output
+
+
+def test_folder_of_one_run_is_not_taken_for_that_of_all(uninterrupted):
+    folder = os.path.dirname(checkpoint_of(uninterrupted, 1))
+    status, output = finetune(uninterrupted, *JOB, '--resume=True',
+                              '--checkpoint_path=' + folder)
+    assert status == 2
+    assert '%s is the folder of one run: give --resume=%s' % (folder, folder) in output
+
+
+def test_older_checkpoint_that_is_in_use_does_not_end_the_run(tmp_path, monkeypatch):
+    for epoch in (1, 2):
+        (tmp_path / ('model_epoch%d.ckpt.index' % epoch)).write_text('')
+
+    def refuse(path):
+        raise PermissionError(13, 'used by another process', path)
+    monkeypatch.setattr(checkpoint_files, 'remove_checkpoint', refuse)
+    checkpoint_files.remove_older(str(tmp_path), 1)
+    monkeypatch.undo()
+    checkpoint_files.remove_older(str(tmp_path), 1)
+    assert os.listdir(str(tmp_path)) == ['model_epoch2.ckpt.index']
 
 
 def test_resume_where_there_is_nothing_starts_and_says_so(tmp_path):

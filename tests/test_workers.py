@@ -367,7 +367,7 @@ def test_guard_ends_the_run_if_no_picture_of_a_batch_can_be_read():
 def test_guard_waits_for_the_worker_with_more_batches_to_evaluate(pair):
     def guard(workers, session):
         run, found = guarded(workers, None, 1 + workers.rank)
-        assert run.seconds_waited == 0 and run.epoch == 1
+        assert run.seconds['waiting'] == 0 and run.epoch == 1
         return found
     assert pair(guard) == [[('features 3', 0)], [('features 3', 0), ('features 6', 0)]]
 
@@ -375,7 +375,7 @@ def test_guard_waits_for_the_worker_with_more_batches_to_evaluate(pair):
 def test_guard_counts_training_batches_of_which_all_workers_have_as_many(pair):
     def guard(workers, session):
         run, found = guarded(workers, 2, 2)
-        assert run.seconds_waited > 0 and run.epoch == 2 and run.start_of(2) == 6
+        assert run.seconds['waiting'] > 0 and run.epoch == 2 and run.start_of(2) == 6
         with pytest.raises(InputError, match='different numbers of training batches'):
             guarded(workers, 2, 1 + workers.rank)
         return found
