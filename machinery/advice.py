@@ -74,7 +74,9 @@ def follow_loss(history, num_classes):
     """Tell whether the loss has hardly fallen, has risen, or was still falling."""
     losses, validated = losses_of(history, 0), losses_of(history, 1)
     guessing = math.log(num_classes)
-    if len(losses) > 1 and min(losses.values()) > 0.95 * guessing > 0:
+    *_, before, now = [0., 0., *losses.values()]  # in the last two epochs
+    is_stuck = min(losses.values(), default=0.) > 0.95 * guessing > 0
+    if is_stuck and now > 0.95 * before > 0:
         return ('The training loss hardly fell: it was %.2f at best, guessing gives '
                 '%.2f. Try another learning_rate, first a tenth of it'
                 % (min(losses.values()), guessing))

@@ -13,6 +13,7 @@ from machinery import ROOT
 from machinery.batches import check_uint8, has_files
 from machinery.errors import InputError, input_errors
 from machinery.rules import setting_of
+from machinery.settings import is_in_sample
 from machinery.tf1 import tf, why_no_bfloat16
 
 TEST_PICTURE = os.path.join(ROOT, 'images', 'cat.jpg')
@@ -175,6 +176,10 @@ def compare_with_earlier(checkpoint, facts, log_path=None):
         raise InputError(
             '%s: train_layers was %s, now it is %s; a run cannot go on like that'
             % (checkpoint, before['train_layers'], now['train_layers']))
+    if is_in_sample(now['train_file']) and not is_in_sample(before['train_file']):
+        raise InputError('%s was trained on %s, but train_file is the sample\'s: '
+                         'repeat the command of that run, with --resume'
+                         % (checkpoint, before['train_file']))
     paths = [run['filewriter_path'] for run in (before, now)]
     if log_path and os.path.exists(log_path) and (
             os.path.realpath(paths[0]) != os.path.realpath(paths[1])):

@@ -81,6 +81,7 @@ def test_a_loss_that_never_fell_asks_for_another_rate():
     assert advise(found, *GOOD, NAMES) == [
         'The training loss hardly fell: it was 1.08 at best, guessing gives 1.10. Try '
         'another learning_rate, first a tenth of it']
+    assert not advise(history((1.9, 1.9), (1.2, 1.2)), *GOOD, NAMES)  # but it falls
 
 
 @pytest.mark.parametrize('confusions, is_told', [

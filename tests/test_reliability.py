@@ -286,6 +286,19 @@ def test_folder_of_one_run_is_not_taken_for_that_of_all(uninterrupted):
     assert '%s is the folder of one run: give --resume=%s' % (folder, folder) in output
 
 
+def test_resume_does_not_go_on_with_the_sample_instead(tmp_path):
+    with open(os.path.join(ROOT, 'images', 'test.txt')) as file:
+        (tmp_path / 'mine.txt').write_text(''.join(
+            os.path.join(ROOT, 'images', line) for line in file))
+    mine = ['--train_file=%s' % (tmp_path / 'mine.txt')]
+    run(str(tmp_path), *mine, '--num_epochs=1')
+    status, output = finetune(str(tmp_path), *JOB, '--resume=True')
+    assert status == 2, output
+    assert ('was trained on %s, but train_file is the sample\'s: repeat the command of '
+            'that run' % (tmp_path / 'mine.txt')) in output
+    assert 'Resuming' in run(str(tmp_path), *mine, '--num_epochs=2', '--resume=True')
+
+
 def test_older_checkpoint_that_is_in_use_does_not_end_the_run(tmp_path, monkeypatch):
     for epoch in (1, 2):
         (tmp_path / ('model_epoch%d.ckpt.index' % epoch)).write_text('')
