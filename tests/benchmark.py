@@ -419,8 +419,9 @@ def photos_epoch(args):
     found, report = [], ProgressBar.report
 
     def timed(bar, *arguments):
-        start = bar._before[0] if hasattr(bar, '_before') else bar._start
-        found.append([bar.images_per_second, time.time() - start])
+        seconds = (time.time() - bar._start if hasattr(bar, '_start') else
+                   time.perf_counter() - bar._before[0])
+        found.append([bar.images_per_second, seconds])
         return report(bar, *arguments)
 
     ProgressBar.report = timed
