@@ -40,8 +40,8 @@ from machinery.export import export_model, pictures_to_compare
 from machinery.features import open_features
 from machinery.frozen import FrozenLayers
 from machinery.lists import find_pictures, has_labels, read_list
-from machinery.model_file import (check_summary, find_mixed_precision,
-                                  find_preprocessing, read_model, summarize)
+from machinery.model_file import (check_summary, find_preprocessing, read_model,
+                                  summarize)
 from machinery.numbered import NewFiles
 from machinery.plain_pictures import PlainPictures
 from machinery.text import cell_of, number_of, print_some
@@ -102,9 +102,10 @@ class_names = find_class_names(weights_path, LAYERS[-1])
 preprocessing, test_summary = find_preprocessing(
     weights_path, IMAGENET_MEAN, size=IMAGE_SIZE, margin=0, reducing_gap=REDUCING_GAP)
 load = functools.partial(load_image, **preprocessing)  # reads as training did
-trained = read_model(weights_path).get('train_layers', [])
+training = read_model(weights_path)
+trained = training.get('train_layers', [])
 if mixed_precision is None:
-    mixed_precision = find_mixed_precision(weights_path)
+    mixed_precision = training.get('settings', {}).get('mixed_precision', False)
 
 
 def network(images):

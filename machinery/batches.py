@@ -95,8 +95,8 @@ class DatasetBatches:
         """Yield the batches of the dataset after its first start samples."""
         # Not the default session, which is the loop's between two batches.
         session = tf.Session(graph=self._batch[0].graph, config=session_config())
-        at_the_end = tf.errors.OutOfRangeError
-        with contextlib.closing(session), contextlib.suppress(at_the_end):
+        with contextlib.closing(session), contextlib.suppress(
+                tf.errors.OutOfRangeError):  # the dataset is at its end
             session.run(self._iterator.initializer)
             while True:
                 images, labels = session.run(self._batch)

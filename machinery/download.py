@@ -98,8 +98,9 @@ def main():
         if os.path.exists(out):
             raise InputError('%s already exists; remove it to write it again' % out)
         save_weights(read_weights(source), out)
-        if read_model(source):
-            write_model(model_path(out), read_model(source))
+        model = read_model(source)
+        if model:
+            write_model(model_path(out), model)
     elif os.path.exists(out):
         print('Checking %s; remove it to fetch it again' % out)
         check_weights(read_weights(out), PRETRAINED, out)

@@ -46,9 +46,7 @@ class FrozenLayers:
 
     def _has_effect(self):
         """Tell if mixed_precision has an effect; print why not, or that it is slow."""
-        reason = why_no_bfloat16()
-        if self._layer.op.type == 'Placeholder':
-            reason = 'here: no layer is frozen'
+        reason = why_no_bfloat16(self._layer)
         if reason:
             print('mixed_precision has no effect %s' % reason)
         elif os.path.exists('/proc/cpuinfo') and not re.search(

@@ -58,7 +58,8 @@ def describe(facts, session, model, pictures, load_image, data, val_data, class_
         count = len(data.paths)  # of all workers
         preprocessing = dict(data.preprocessing, test=summarize(
             session, model, pictures, load_image, data.preprocessing))
-    if why_no_bfloat16() or model.bottleneck is model.X:  # then it has no effect
+    fed = pictures if model.bottleneck is model.X else model.bottleneck
+    if why_no_bfloat16(fed):
         settings['mixed_precision'] = False
     settings['num_classes'] = len(class_names)
     settings['training pictures'] = count
@@ -156,9 +157,15 @@ def find_preprocessing(weights_path, mean, **defaults):
     return preprocessing, found.get('test')
 
 
-def find_mixed_precision(weights_path):
-    """Tell whether a network was trained on features that were computed in bfloat16."""
-    return read_model(weights_path).get('settings', {}).get('mixed_precision', False)
+def check_preprocessing(checkpoint, then, today):
+    """Raise an InputError if a resumed run would prepare its pictures otherwise."""
+    gaps = [found.get('reducing_gap') for found in (then, today)]
+    if then and today and gaps[0] != gaps[1]:
+        raise InputError('%s: reducing_gap was %s, now it is %s; a run cannot go on '
+                         'with pictures that are decoded in another way'
+                         % (checkpoint, *gaps))
+    if then.get('test') and then['margin'] == today.get('margin'):
+        check_summary(checkpoint, then['test'], today['test'])
 
 
 def compare_with_earlier(checkpoint, facts, log_path=None):
@@ -185,14 +192,8 @@ def compare_with_earlier(checkpoint, facts, log_path=None):
             os.path.realpath(paths[0]) != os.path.realpath(paths[1])):
         raise InputError('%s holds the curves of another run: filewriter_path was %s, '
                          'now it is %s' % (log_path, *paths))
-    then, today = [run['preprocessing'] or {} for run in (earlier, facts)]
-    gaps = [found.get('reducing_gap') for found in (then, today)]
-    if then and today and gaps[0] != gaps[1]:
-        raise InputError('%s: reducing_gap was %s, now it is %s; a run cannot go on '
-                         'with pictures that are decoded in another way'
-                         % (checkpoint, *gaps))
-    if then.get('test') and then['margin'] == today.get('margin'):
-        check_summary(checkpoint, then['test'], today['test'])
+    check_preprocessing(checkpoint, *[
+        run['preprocessing'] or {} for run in (earlier, facts)])
     for name, digest in earlier.get('lists', {}).items():
         if facts['lists'].get(name, digest) != digest:
             print('Warning: the pictures or labels of %s have changed since the run '

@@ -23,7 +23,7 @@ def make_run(*folders):
     """Make a numbered folder in each of these, the same new number; return it."""
     for folder in folders:
         os.makedirs(folder, exist_ok=True)
-    number = 1 + max(sum(map(list_runs, folders), [0]))
+    number = 1 + max(max(list_runs(folder), default=0) for folder in folders)
     while True:  # os.mkdir decides who gets a number, so two processes never share one
         made = []
         try:

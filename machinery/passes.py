@@ -56,6 +56,9 @@ def one_ahead(batches):
 
     with contextlib.closing(batches), ThreadPoolExecutor(1) as thread:
         ahead = thread.submit(take)
-        while ahead.result() is not None:
-            batch, ahead = ahead.result(), thread.submit(take)
+        while True:
+            batch = ahead.result()
+            if batch is None:
+                return
+            ahead = thread.submit(take)
             yield batch

@@ -19,6 +19,7 @@ from machinery.batches import has_files
 from machinery.cores import count_cores
 from machinery.errors import InputError, input_errors, open_plain, stderr_to
 from machinery.lists import list_warnings
+from machinery.text import number_of
 
 SLOW = 30  # seconds for a picture
 DARK, BAD = 1, 2
@@ -276,10 +277,9 @@ def check_pictures(generators, on_bad_image, workers):
         dark, bad = [np.flatnonzero(verdicts == verdict) for verdict in (DARK, BAD)]
         if len(dark):
             warnings.append(
-                '%d picture%s of %s will be nearly black: only the darkest quarter of '
+                '%s of %s will be nearly black: only the darkest quarter of '
                 '16 bits is in use. If they have 10 or 12 bits, scale them up. The '
-                'first is %s' % (len(dark), 's' if len(dark) > 1 else '',
-                                 data.class_list, data.paths[dark[0]]))
+                'first is %s' % (number_of(dark), data.class_list, data.paths[dark[0]]))
         for sample in bad:
             path, number = data.paths[sample], data.line_numbers[sample]
             fault = fault_of.get(sample, path + ': bad, as another worker found')
@@ -287,8 +287,7 @@ def check_pictures(generators, on_bad_image, workers):
         if len(bad) and on_bad_image == 'skip':
             data.drop(bad)
     if faults:
-        report = 'Cannot read %d picture%s:\n  %s' % (
-            len(faults), 's' if len(faults) > 1 else '', '\n  '.join(faults))
+        report = 'Cannot read %s:\n  %s' % (number_of(faults), '\n  '.join(faults))
         if on_bad_image == 'stop':
             raise InputError(
                 report + "\nRemove these lines, or choose on_bad_image = 'skip'")

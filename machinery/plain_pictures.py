@@ -18,7 +18,8 @@ class PlainPictures:
     def __init__(self, paths, load, preprocessing):
         self.paths, self.data_size = paths, len(paths)
         self.samples = np.arange(len(paths))
-        self._load, self.faults, self.preprocessing = load, {}, preprocessing
+        self._load, self.preprocessing = load, preprocessing
+        self.faults = {}
 
     def plan(self, epoch):
         """Return (order, mirrored, is_random): none is changed."""

@@ -215,7 +215,8 @@ class Run:
         self.progress = self.progress._replace(score=value)
         if step is None:
             self.progress = self.progress._replace(epoch=epoch + 1, done=0)
-        self._saved_step, start = None, time.perf_counter()
+        self._saved_step = None
+        start = time.perf_counter()
         self._write(session, None if step else 'model_epoch%d.ckpt' % epoch, is_best,
                     best_values)
         self.seconds['saving'] += time.perf_counter() - start

@@ -76,8 +76,10 @@ def time_outside():
     return time.perf_counter() - TimedSession.seconds()[0]
 
 
-def why_no_bfloat16():
-    """Return why mixed_precision has no effect here, None if it has."""
+def why_no_bfloat16(layer):
+    """Return why mixed_precision has no effect on the layers up to one, or None."""
+    if layer.op.type == 'Placeholder':
+        return 'here: no layer is frozen'
     if BFLOAT16 not in RewriterConfig.DESCRIPTOR.fields_by_name:
         return 'in TensorFlow %s' % tf.__version__
     if list_gpus():

@@ -54,8 +54,10 @@ class Workers:
 
     def __init__(self, tasks=(None,), rank=0, peer_timeout=120):
         self.tasks, self.rank, self.size = tasks, rank, len(tasks)
-        self.shard, self.is_chief = (self.rank, self.size), self.rank == 0
-        self._timeout, self._finished = peer_timeout, threading.Event()
+        self.shard = (self.rank, self.size)
+        self.is_chief = self.rank == 0
+        self._timeout = peer_timeout
+        self._finished = threading.Event()
         self._target, self._config = '', session_config()
         self._keys = itertools.count(1)
         if self.size == 1:
