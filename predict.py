@@ -141,9 +141,8 @@ same = {model.dropout6: model.fc6, model.dropout7: model.fc7}  # without dropout
 def run_network(session, frozen):
     """Return the output for the pictures that can be read, and which these are."""
     data = PlainPictures(paths, load, preprocessing)
-    store = None
-    if len(paths) > 32:  # a few are computed faster than the stored ones are found
-        store = frozen.open_store(features_path, np.inf, load_image)
+    # A few are computed faster than the stored ones are found.
+    store = len(paths) > 32 and frozen.open_store(features_path, np.inf, load_image)
     [features] = open_features([data], frozen, store)
     values, read = [], []
     for batch in features.batches(batch_size):
