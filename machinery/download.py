@@ -3,20 +3,18 @@ import hashlib
 import http.client
 import os
 
-import numpy as np
-
 from machinery import ROOT
 from machinery.caffe import PRETRAINED, read_caffemodel
 from machinery.checkpoint_files import find_weights
 from machinery.errors import InputError, act_as_script
 from machinery.model_file import model_path, read_model, write_model
 from machinery.settings import Parser
-from machinery.transfer import transfer
+from machinery.transfer import find_part, forget, transfer
 from machinery.weights import check_weights, read_npy, read_weights, save_weights
 
 DEFAULT_WEIGHTS = os.path.join(ROOT, 'bvlc_alexnet.npy')
 SAMPLE = os.path.realpath(os.path.join(ROOT, 'images', 'train.txt'))
-# (URL, SHA-1 if its publisher gives one), tried in this order.
+# (URL, SHA-1 or SHA-256 if its publisher gives one), tried in this order.
 SOURCES = [
     ('https://www.cs.toronto.edu/~guerzhoy/tf_alexnet/bvlc_alexnet.npy', None),
     ('http://www.cs.toronto.edu/~guerzhoy/tf_alexnet/bvlc_alexnet.npy', None),
@@ -48,36 +46,55 @@ def fetch_weights(path=DEFAULT_WEIGHTS, sources=SOURCES):
     """Download the pretrained weights to path, from the first source that works.
 
     Resumes an interrupted download. The file appears under its name only if it holds
-    all layers, in the right shapes and with finite numbers.
+    all layers, in the right shapes and with finite numbers. A URL may end in #sha256=
+    and a checksum.
     """
-    failures = []
-    for url, sha1 in sources:
+    failures, parts = [], []
+    for url, checksum in sources:
+        url, _, sha256 = url.partition('#sha256=')
+        checksum = (checksum or sha256).lower()
         print('Fetching %s' % url)
         part = '%s.%s.part' % (path, hashlib.sha1(url.encode()).hexdigest()[:8])
+        parts.append(part)
         is_caffe = url.endswith('.caffemodel')
         try:
             transfer(url, part)
-            found = sha1 and hashlib.sha1(np.memmap(part, mode='r')).hexdigest()
-            if found != sha1:
-                raise InputError('SHA-1 is %s, should be %s' % (found, sha1))
+            kind, found = 'SHA-256', hash_file(part, 'sha256')
+            print('Its SHA-256 is %s' % found)
+            if len(checksum) == 40:
+                kind, found = 'SHA-1', hash_file(part, 'sha1')
+            if checksum not in ('', found):
+                raise InputError('%s is %s, should be %s' % (kind, found, checksum))
             weights = (read_caffemodel if is_caffe else read_npy)(part)
             check_weights(weights, PRETRAINED, part)
             if is_caffe:
                 save_weights(weights, path)
-                os.remove(part)
-            else:
-                del weights  # some systems cannot rename a mapped file
+            del weights  # some systems cannot rename or remove a mapped file
+            if not is_caffe:
                 os.replace(part, path)
+            for part in parts:
+                forget(part)
             return
         except (OSError, ValueError, http.client.HTTPException) as error:
             failures.append('  %s: %s' % (url, error))
-            if isinstance(error, InputError):
-                os.remove(part)  # or the next try would resume it
+            if isinstance(error, OSError) and os.path.exists(part):
+                failures[-1] += ' (for %s)' % part
+            if isinstance(error, InputError) or not find_part(part)[0]:
+                forget(part)  # the next try must not resume it
     raise InputError(
         'the pretrained weights could not be fetched:\n%s\nGet one of these files in '
         'another way and put it beside alexnet.py (for the caffemodel, then run "python'
         ' alexnet.py bvlc_alexnet.caffemodel"),\nor choose weights_path = None to '
         'start from the training images alone.' % '\n'.join(failures))
+
+
+def hash_file(path, kind):
+    """Return a checksum of a file in hexadecimal; kind is a name of hashlib."""
+    found = hashlib.new(kind)
+    with open(path, 'rb') as file:
+        for chunk in iter(lambda: file.read(1 << 20), b''):
+            found.update(chunk)
+    return found.hexdigest()
 
 
 def main():
