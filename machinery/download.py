@@ -4,6 +4,7 @@ import http.client
 import os
 
 from machinery import ROOT
+from machinery.alone import alone
 from machinery.caffe import PRETRAINED, read_caffemodel
 from machinery.checkpoint_files import find_weights
 from machinery.errors import InputError, act_as_script
@@ -47,8 +48,15 @@ def fetch_weights(path=DEFAULT_WEIGHTS, sources=SOURCES):
 
     Resumes an interrupted download. The file appears under its name only if it holds
     all layers, in the right shapes and with finite numbers. A URL may end in #sha256=
-    and a checksum.
+    and a checksum. If another run fetches the file at this moment, waits and uses it.
     """
+    with alone(path):
+        if not os.path.exists(path):
+            fetch_first(path, sources)
+
+
+def fetch_first(path, sources):
+    """Download and check the pretrained weights, like fetch_weights, but at once."""
     failures, parts = [], []
     for url, checksum in sources:
         url, _, sha256 = url.partition('#sha256=')

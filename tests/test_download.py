@@ -5,10 +5,15 @@ import http.server
 import os
 import re
 import resource
+import signal
+import subprocess
+import sys
 import threading
+import time
 
 import pytest
 
+from helpers import ROOT
 from machinery import download, transfer
 from machinery.download import fetch_weights
 from machinery.errors import InputError
@@ -273,3 +278,96 @@ def test_parts_of_earlier_sources_are_removed_at_last(part, any_weights):
     with serve(sends(OLD, ETAG, 1000)) as (bad, _), serve(sends(OLD)) as (good, _):
         fetch_weights(str(part), [(bad, None), (good, None)])
     assert names(part.parent) == ['x.part', 'x.part.other.part']
+
+
+def test_second_run_waits_and_uses_what_the_first_one_fetched(
+        part, any_weights, monkeypatch):
+    waits, told = threading.Event(), []
+
+    def tell(*args, **kwargs):
+        told.append(args)
+        waits.set()
+
+    monkeypatch.setattr('machinery.alone.print', tell, raising=False)
+    second = threading.Thread(target=lambda: fetch_weights(str(part), [(url, None)]))
+
+    def answer(request):
+        if not told:
+            second.start()
+            assert waits.wait(10)
+        sends(OLD, ETAG)(request)
+
+    with serve(answer) as (url, seen):
+        fetch_weights(str(part), [(url, None)])
+        second.join(10)
+    assert not second.is_alive() and len(seen) == 1
+    assert told == [('Waiting for another run that fetches %s' % part,)]
+    assert part.read_bytes() == OLD and names(part.parent) == ['x.part']
+
+
+def test_runs_that_wait_go_on_one_at_a_time_after_failures(part, any_weights):
+    running, most = [], []
+
+    def fails(request):
+        running.append(request)
+        most.append(len(running))
+        time.sleep(0.02)
+        request.send_error(404)
+        running.remove(request)
+
+    def run():
+        with pytest.raises(InputError, match='404'):
+            fetch_weights(str(part), [(url, None)])
+
+    with serve(fails) as (url, seen):
+        threads = [threading.Thread(target=run) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(10)
+    assert len(seen) == 8 and max(most) == 1 and names(part.parent) == []
+
+
+def run_alone(path):
+    """Start a process that holds the lock for path until it is killed."""
+    code = ('import sys, time; from machinery.alone import alone\n'
+            'with alone(sys.argv[1]):\n'
+            '    print("holds it", flush=True); time.sleep(60)')
+    return subprocess.Popen([sys.executable, '-c', code, str(path)], cwd=ROOT,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def test_wait_ends_by_ctrl_c_and_by_a_kill(part):
+    from machinery.alone import alone
+    with run_alone(part) as first:
+        assert first.stdout.readline() == b'holds it\n'
+        with run_alone(part) as second:
+            assert second.stdout.readline().startswith(b'Waiting for another run')
+            second.send_signal(signal.SIGINT)
+            assert b'KeyboardInterrupt' in second.communicate(timeout=10)[1]
+        assert names(part.parent) == ['x.part.lock']
+        with run_alone(part) as third:
+            assert third.stdout.readline().startswith(b'Waiting for another run')
+            first.kill()
+            assert third.stdout.readline() == b'holds it\n'
+            third.kill()
+    with alone(str(part)):
+        assert names(part.parent) == ['x.part.lock']
+    assert names(part.parent) == []
+
+
+@pytest.mark.parametrize('fault', ['no fcntl', 'no locks', 'no permission'])
+def test_without_locks_it_goes_on(part, any_weights, monkeypatch, fault):
+    def fail(*args):
+        raise OSError('not here')
+
+    if fault == 'no fcntl':
+        monkeypatch.setattr('machinery.alone.fcntl', None)
+    elif fault == 'no locks':
+        monkeypatch.setattr('fcntl.flock', fail)
+    else:
+        monkeypatch.setattr('machinery.alone.open', fail, raising=False)
+    with serve(sends(OLD, ETAG)) as (url, _):
+        fetch_weights(str(part), [(url, None)])
+    assert part.read_bytes() == OLD
+    assert names(part.parent) == ['x.part']
