@@ -12,6 +12,7 @@ train_file = 'images/train.txt'  # one line per picture: "path label", labels fr
 val_file = 'images/val.txt'  # scored after each epoch
 test_file = None  # scored once, at the end, with the best checkpoint
 classes_file = 'DEFAULT'  # one class name per line; or classes.txt next to train_file
+pictures_path = None  # where paths in the lists start; None: at the list's folder
 on_bad_image = 'stop'  # or 'skip' unreadable pictures
 num_classes = None  # None: as many as classes.txt names, or the largest label + 1
 horizontal_flip = True  # mirror training pictures at random
@@ -63,10 +64,11 @@ workers = start_workers(settings)  # just this one, unless TF_CONFIG names more
 run = Run(checkpoint_path, filewriter_path, resume, keep, settings, workers)
 
 # Data: each worker reads its share of the lists; only training pictures are shuffled.
-class_names = choose_class_names(classes_file, train_file, num_classes, run, LAYERS[-1])
+class_names = choose_class_names(settings, run, LAYERS[-1])
 num_classes = len(class_names)
 shared = dict(run.decoding,  # a resumed run decodes JPEGs as it did before
-              nb_classes=num_classes, margin=CROP_MARGIN if random_crop else 0,
+              class_names=class_names, pictures_path=pictures_path,
+              margin=CROP_MARGIN if random_crop else 0,
               shard=workers.shard, check_files=on_bad_image == 'stop')
 train_data = ImageDataGenerator(
     train_file, horizontal_flip, shuffle=True, seed=seed + workers.rank, **shared,

@@ -12,6 +12,7 @@ from machinery.settings import read_settings
 
 checkpoint = '/tmp/finetune_alexnet/checkpoints'  # a folder means its best one
 pictures = 'images/test.txt'  # a picture, folder, pattern or list, or several of them
+pictures_path = None  # where paths in a list start; None: at the list's folder
 top_k = 3  # classes to show per picture
 batch_size = 128  # pictures at once
 layer = None  # 'fc7', for example: write this layer's activations instead
@@ -118,15 +119,17 @@ def network(images):
 labels = None
 if not export_path:
     places = [pictures] if isinstance(pictures, str) else pictures
-    labelled = [place for place in places if has_labels(place)]
+    labelled = [place for place in places if has_labels(place, pictures_path)]
     if labelled and len(places) > 1:
         raise InputError('%s: a list with labels must be the only argument'
                          % labelled[0])
     if labelled:  # a faulty label ends the script, a missing picture does not
-        paths, labels, _ = read_list(labelled[0], len(class_names), check_files=False)
+        paths, labels, _ = read_list(labelled[0], len(class_names), False, class_names,
+                                     pictures_path)
         warn_of_other_names(labelled[0], class_names)
     else:
-        paths = [path for place in places for path in find_pictures(place)]
+        paths = [path for place in places
+                 for path in find_pictures(place, pictures_path)]
 
 images = tf.placeholder(tf.uint8, [None, 227, 227, 3])
 model = network(images)
@@ -167,7 +170,7 @@ with tf.Session(config=session_config()) as session:
             session, model, images, load_image, preprocessing))
     if export_path:
         export_model(network, class_names, export_path, preprocessing,
-                     pictures_to_compare(weights_path, len(class_names), load))
+                     pictures_to_compare(weights_path, class_names, load))
     else:
         with FrozenLayers(session, fed, images, {}, same, mixed_precision) as frozen:
             values, read = run_network(session, frozen)

@@ -10,7 +10,7 @@ import zlib
 import numpy as np
 
 from machinery import ROOT
-from machinery.batches import check_uint8, has_files
+from machinery.batches import check_uint8, has_files, has_list
 from machinery.errors import InputError, input_errors
 from machinery.rules import setting_of
 from machinery.settings import is_in_sample
@@ -67,8 +67,10 @@ def describe(facts, session, model, pictures, load_image, data, val_data, class_
         {name.lstrip('_'): value for name, value in vars(optimizer).items()
          if type(value) in (int, float)}, kind=type(optimizer).__name__)
     lists = {'train_file': data, 'val_file': val_data}
+    pictures_path = settings.get('pictures_path')
     facts.update(
-        val_list=os.path.abspath(val_data.class_list) if has_files(val_data) else None,
+        val_list=os.path.abspath(val_data.class_list) if has_list(val_data) else None,
+        pictures_path=pictures_path and os.path.abspath(pictures_path),
         lists={name: digest_of(listed) for name, listed in lists.items()
                if has_files(listed)},
         network='AlexNet', num_classes=len(class_names), class_names=class_names,

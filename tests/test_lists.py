@@ -358,19 +358,22 @@ def test_class_names_are_one_to_a_line(tmp_path):
         read_class_names(write(tmp_path, 'cat\ndog\ncat\n'), 3)
     with pytest.raises(InputError, match='list.txt, line 2: no name'):
         read_class_names(write(tmp_path, 'cat\n \ndog\n'), 3)
-    with pytest.raises(InputError, match='list.txt: .*0xe9'):
+    with pytest.raises(InputError, match='list.txt, line 1: .*0xe9'):
         read_class_names(write(tmp_path, 'café\nchat\n', encoding='latin-1'), 2)
     with pytest.raises(InputError, match='none.txt: No such file or directory'):
         read_class_names(str(tmp_path / 'none.txt'), 2)
 
 
-def find(run=None, classes_file='DEFAULT', train_file=None, num_classes=None):
+def find(run=None, **settings):
     run = run or SimpleNamespace(latest=None, is_resumed=False, workers=Workers())
-    return choose_class_names(classes_file, train_file, num_classes, run, 'fc8')
+    defaults = dict.fromkeys(['train_file', 'val_file', 'test_file', 'num_classes',
+                              'pictures_path'])
+    defaults['classes_file'] = 'DEFAULT'
+    return choose_class_names({**defaults, **settings}, run, 'fc8')
 
 
 def test_number_of_classes_is_that_of_the_names_or_labels(tmp_path):
-    path = write(tmp_path, '# none\npath,label\na.jpg,0\nb 4.jpg 3\nno label\n')
+    path = write(tmp_path, '# none\npath,label\na.jpg,0\nb 4.jpg,3\nno label\n')
     names = write(tmp_path, 'cat\ndog\n', 'names')
     assert find(train_file=path) == ['0', '1', '2', '3']
     for text, count in [('a.jpg 9999999', 10 ** 6), ('a.jpg 0', 2), ('', 2)]:
