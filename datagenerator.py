@@ -67,8 +67,7 @@ class ImageDataGenerator:
     Methods that you override may run in a thread, one batch ahead of the loop.
 
     Args:
-        class_list: text file with a line "path label" per picture, or a pair of lists,
-            (paths, labels): see read_list.
+        class_list: text file, or pair of lists (paths, labels): see read_list.
         horizontal_flip: mirror each picture left-right with probability 0.5.
         shuffle: new order in every epoch; None: True with a mode, else False.
         mean: next_batch and data subtract it; for batches, normalize does.
@@ -83,10 +82,9 @@ class ImageDataGenerator:
             result is rounded and clipped. Draw from rng, a RandomState, alone.
         check_files: a picture that does not exist is an error now, not when it is used.
         leave_out_bad: skip bad pictures with a warning; a batch of them is an error.
-        mode, batch_size, buffer_size: of the tutorial's second version; the modes do
-            not differ, and the whole list is shuffled, not a buffer.
-        images, labels, image_format: of its Chinese translation: (paths, labels); the
-            format is told from the file.
+        mode, batch_size, buffer_size, images, labels, image_format: of the tutorial's
+            second version and its Chinese translation, where images are paths. The
+            modes do not differ, and the whole list is shuffled, not a buffer.
 
     Attributes:
         paths, labels, line_numbers: of all samples of the list.
@@ -117,11 +115,10 @@ class ImageDataGenerator:
         self.augment, self.leave_out_bad = augment, leave_out_bad
         self.seed, self.shard = seed, shard
         self.mean, self.batch_size = mean, batch_size
-        if images is not None:
-            class_list = images, labels
         self.class_list = class_list if isinstance(class_list, str) else GIVEN
         self.paths, self.labels, self.line_numbers = read_list(
-            class_list, self.n_classes, check_files, class_names, pictures_path)
+            class_list or (images, labels), self.n_classes, check_files, class_names,
+            pictures_path)
         self.drop([])
         self.epoch, self.pointer, self._ahead = 0, 0, {}
 
