@@ -98,7 +98,7 @@ class Table:
                 raise InputError('%s, line %d: %d characters are more than a path and '
                                  'a label' % (list_path, line_number, len(line)))
         self._delimiter = find_delimiter([line for _, line in lines[:100]])
-        self.path, self.label, self._width = 0, 1, None
+        self.path, self.label, self._width = 0, 1 if is_labelled else None, None
         lines = [pair for pair in lines if not self._is_comment(pair[1])]
         if lines:
             line_number, first = lines[0]
@@ -154,7 +154,8 @@ class Table:
         if self._delimiter:
             self.path = next(filter(lambda column: has_ending(cells[column]),
                                     range(len(cells))), 0)
-            self.label, self._width = self.path + 1, max(2, len(cells))
+            self._width = max(2, len(cells))
+        self.label = self.path + 1
         if not is_labelled and (
                 self.label >= len(cells) or has_ending(cells[-1]) or self._find(line)):
             self.label = None
