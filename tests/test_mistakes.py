@@ -94,7 +94,8 @@ def test_a_wrong_value_at_the_top_of_a_script_is_named(tmp_path, line, words):
     ('--classes_file=/dev/zero', "'/dev/zero': is not a regular file"),
     ('--weights_path=/dev/zero', '/dev/zero: no such checkpoint or weight file'),
     ('--train_file=empty.txt', 'empty.txt:\n  no samples in it'),
-    ('--val_file=label.txt', "label.txt:\n  line 1: no class is called 'cat'; the classes are brick, "),
+    ('--val_file=label.txt', "label.txt:\n  line 1: no class is called 'cat'; the "
+     'classes are brick, grass, gravel'),
     ('--val_file=none.txt', "none.txt:\n  line 1: no label after 'a.jpg'"),
     ('--test_file=missing.txt', 'line 1: no such file: ./gone.jpg'),
     ('--test_file=high.txt', 'line 1: label 9 is not in 0..2'),
