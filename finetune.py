@@ -30,7 +30,6 @@ seed = 0  # the same seed repeats a run
 
 # Speed
 cache_features = True  # run the frozen layers only once per picture
-mixed_precision = False  # frozen layers in bfloat16; only with AMX or AVX512-BF16
 features_path = '/tmp/finetune_alexnet/features'  # shared by runs; None: not shared
 features_limit = 20.  # GB; above it, features unused for longest are deleted
 
@@ -138,8 +137,8 @@ def evaluate(batches):
 
 
 check_pictures([train_data, val_data, test_data], on_bad_image, workers)
-with run.session(initialize) as session, FrozenLayers(
-        session, fed, pictures, {keep_prob: 1.}, same, mixed_precision) as frozen:
+with run.session(initialize) as session:
+    frozen = FrozenLayers(session, fed, pictures, {keep_prob: 1.}, same)
     run.record(model, pictures, [y, rate, keep_prob], load_image, train_data, val_data,
                class_names, optimizer)
     # Features outlive the run: the next one with the same frozen layers finds them.

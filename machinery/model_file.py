@@ -14,7 +14,7 @@ from machinery.batches import check_uint8, has_files, has_list
 from machinery.errors import InputError, input_errors
 from machinery.rules import setting_of
 from machinery.settings import is_in_sample
-from machinery.tf1 import tf, why_no_bfloat16
+from machinery.tf1 import tf
 
 TEST_PICTURE = os.path.join(ROOT, 'images', 'cat.jpg')
 
@@ -58,9 +58,6 @@ def describe(facts, session, model, pictures, load_image, data, val_data, class_
         count = len(data.paths)  # of all workers
         preprocessing = dict(data.preprocessing, test=summarize(
             session, model, pictures, load_image, data.preprocessing))
-    fed = pictures if model.bottleneck is model.X else model.bottleneck
-    if why_no_bfloat16(fed):
-        settings['mixed_precision'] = False
     settings['num_classes'] = len(class_names)
     settings['training pictures'] = count
     settings['optimizer'] = dict(

@@ -86,7 +86,6 @@ SETTINGS = {
     'weights_path': Setting(or_none(PATH), True, True),
     'seed': Setting(integer(0, 2 ** 31)),
     'cache_features': Setting(one_of(True, False), may_change=True),
-    'mixed_precision': Setting(or_none(one_of(True, False))),
     'features_path': Setting(or_none(FOLDER), True, True),
     'features_limit': Setting(
         number('in [0, 1000000)', lambda value: 0 <= value < 10 ** 6), True, True),
