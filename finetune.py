@@ -65,10 +65,9 @@ run = Run(checkpoint_path, filewriter_path, resume, keep, settings, workers)
 # Data: each worker reads its share of the lists; only training pictures are shuffled.
 class_names = choose_class_names(settings, run, LAYERS[-1])
 num_classes = len(class_names)
-shared = dict(run.decoding,  # a resumed run decodes JPEGs as it did before
-              class_names=class_names, pictures_path=pictures_path,
-              margin=CROP_MARGIN if random_crop else 0,
-              shard=workers.shard, check_files=on_bad_image == 'stop')
+shared = dict(class_names=class_names, pictures_path=pictures_path,
+              margin=CROP_MARGIN if random_crop else 0, shard=workers.shard,
+              check_files=on_bad_image == 'stop', **run.decoding)  # of a resumed run
 train_data = ImageDataGenerator(
     train_file, horizontal_flip, shuffle=True, seed=seed + workers.rank, **shared,
     leave_out_bad=on_bad_image == 'skip', random_crop=random_crop)

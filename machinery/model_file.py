@@ -202,4 +202,7 @@ def compare_with_earlier(checkpoint, facts, log_path=None):
         if not setting_of(name).may_change and before.get(name, value) != value:
             print('Warning: %s was %.200r in the run being resumed, now it is %.200r'
                   % (name, before[name], value))
+    for name in set(before) - set(now):
+        print('Warning: %s was %.200r in the run being resumed; there is no such '
+              'setting now' % (name, before[name]))
     return earlier.get('best_by')
