@@ -79,15 +79,15 @@ def check_layers(layers):
         for layer in filled if names.count(layer.name) > 1 or len(layer.blobs) != 2
         or len(shape_of(layer.blobs[0])) not in (2, 4)]
     if faults:
-        fault = 'it is not AlexNet, whose layers hold weights and biases and no more:'
+        fault = 'it is another network: not all layers hold weights and biases'
     elif order[:1] == ['pool'] and 'norm' in order:
         fault = 'it pools before it normalises, like CaffeNet'
-    # A file that lists such layers lists all; one with fc6 has more than a part of them.
+    # A file that lists such layers lists all; with fc6, it is more than a part of them.
     elif 'pool' in order and 'norm' not in order and 'fc6' in names:
         fault = 'it has no local response normalisation'
     else:
         return
-    raise InputError('%s%s; "python alexnet.py" fetches the weights of AlexNet'
+    raise InputError('%s; "python alexnet.py" fetches the weights of AlexNet%s'
                      % (fault, ''.join(faults)))
 
 

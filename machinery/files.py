@@ -3,8 +3,8 @@ import contextlib
 import errno
 import os
 
-# What stands for "a folder has no fsync": Windows refuses to open it or to sync it, CIFS
-# and some FUSE file systems to sync it. A full disk (ENOSPC) or a fault (EIO) does not.
+# Errors that say that a folder has no fsync: Windows refuses to open it, CIFS and some
+# FUSE file systems to sync it. A full disk (ENOSPC) or a fault (EIO) is another matter.
 NO_SYNC = [errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EACCES,
            errno.EPERM, errno.EISDIR]
 

@@ -72,8 +72,9 @@ def arrays_of(name, layer):
     if isinstance(layer, dict):
         found = ', '.join(map(as_text, layer))
         # Other arrays belong to another kind of layer, so we do not leave them out.
-        pair = sorted(layer, key=kind_of)
-        pair = [layer[key] for key in pair] if list(map(kind_of, pair)) == [0, 1] else []
+        pair = []
+        if sorted(map(kind_of, layer)) == [0, 1]:
+            pair = [layer[key] for key in sorted(layer, key=kind_of)]
     if not isinstance(pair, (list, tuple)) or len(pair) != 2 or not all(
             isinstance(array, (Pickled, np.ndarray)) for array in pair):
         raise ValueError('%s: expected [weights, biases] or {"weights": ..., '

@@ -37,12 +37,13 @@ def read_file(path):
         start = file.read(6)
     for beginning, kind in FOREIGN.items():
         if start.startswith(beginning):
-            raise InputError('%s is %s: only .npy, .npz, .caffemodel and checkpoints of '
-                             'TensorFlow can be read' % (path, kind))
+            raise InputError('%s is %s; only .npy, .npz, .caffemodel and TensorFlow\'s '
+                             'checkpoints can be read' % (path, kind))
     if start.startswith(b'PK'):
         return read_npz(path)
-    is_caffe = '.caffemodel' in os.path.basename(path)  # or .caffemodel_fp16
-    return read_caffemodel(path) if is_caffe and start != b'\x93NUMPY' else read_npy(path)
+    # OpenCV names its files of half precision .caffemodel_fp16.
+    is_caffe = '.caffemodel' in os.path.basename(path) and start != b'\x93NUMPY'
+    return read_caffemodel(path) if is_caffe else read_npy(path)
 
 
 def load_weights(session, path, variables, added, skip, scope):

@@ -7,7 +7,6 @@ import stat
 import numpy as np
 import pytest
 
-import helpers  # noqa: F401  it lets os.fsync do nothing
 from machinery.checkpoint_files import list_checkpoints, save_checkpoint
 from machinery.errors import InputError
 from machinery.model_file import write_model
@@ -37,7 +36,7 @@ def is_whole(folder, path):
 
 
 def fails_with(number, fails):
-    """Return an os.fsync that fails for descriptors like this, and does nothing else."""
+    """Return an os.fsync that fails for descriptors like this, else does nothing."""
     def fsync(descriptor):
         if fails(descriptor):
             raise OSError(number, os.strerror(number))

@@ -18,8 +18,8 @@ from machinery import caffe, download, transfer
 from machinery.download import SAMPLE, fetch_if_missing, fetch_weights
 from machinery.errors import InputError
 from machinery.tf1 import tf
-from machinery.weights import (check_weights, load_weights, num_classes_of, read_weights,
-                               renamed_last)
+from machinery.weights import (check_weights, load_weights, num_classes_of,
+                               read_weights, renamed_last)
 
 RNG = np.random.RandomState(0)
 # A network of few weights, as Caffe has them, and as TensorFlow does.
@@ -111,21 +111,22 @@ def test_layers_of_other_networks_are_named_not_dropped(tmp_path, name, arrays, 
     write_caffemodel(path, dict(CAFFE, **{name: arrays}), False, {name: kind})
     with pytest.raises(InputError) as error:
         read_weights(path)
-    assert '\n  %s (%s) holds %s;' % (name, kind, holds) in str(error.value)
+    assert str(error.value).endswith('\n  %s (%s) holds %s' % (name, kind, holds))
 
 
 def test_layers_of_the_same_name_are_not_dropped(tmp_path):
     path = tmp_path / 'a.caffemodel'
     write_caffemodel(str(path), CAFFE, False)
     path.write_bytes(2 * path.read_bytes())
-    with pytest.raises(InputError, match=r'no more:\n  conv1 \(\) holds 4x3x5x5 \+ 4'):
+    with pytest.raises(InputError, match=r'AlexNet\n  conv1 \(\) holds 4x3x5x5 \+ 4'):
         read_weights(str(path))
 
 
 @pytest.mark.parametrize('old, norm, pool', [
     (False, 'LRN', 'Pooling'), (True, 15, 17), ('oldest', 'lrn', 'pool'),
     (False, None, None)])
-def test_networks_without_lrn_or_with_another_order_are_named(tmp_path, old, norm, pool):
+def test_networks_without_lrn_or_of_another_order_are_named(
+        tmp_path, old, norm, pool):
     path, types = str(tmp_path / 'a.caffemodel'), {'a': norm, 'b': pool}
     types, a, b = (types, 'a', 'b') if norm else ({}, 'lrn1', 'pool1')
     for layers, complaint in [
@@ -149,8 +150,8 @@ def renamed(width=3):
 
 def test_renamed_last_layer_is_fine_when_it_is_skipped():
     check_weights(renamed(), SHAPES, 'a.npy', skip=['fc8'])
-    with pytest.raises(InputError, match='fc8: missing, but fc8_pets is there .a renamed '
-                       "last layer.; with 'fc8' in skip_layers, it is ignored"):
+    with pytest.raises(InputError, match='fc8: missing, but fc8_pets is there .a '
+                       "renamed last layer.; with 'fc8' in skip_layers, it is ignored"):
         check_weights(renamed(), SHAPES, 'a.npy')
     for layers in [WEIGHTS, dict(WEIGHTS, fc9=WEIGHTS['fc8']),  # a layer too many
                    dict(renamed(), fc8_more=WEIGHTS['fc8']),
@@ -171,8 +172,8 @@ def test_renamed_last_layer_is_converted_and_loaded(tmp_path, capsys):
         "fc8          missing      only with 'fc8' in skip_layers; AlexNet has 6x3",
         'Wrote ' + out, '']
     assert same(read_weights(out), renamed(2)) and same(read_weights(path), renamed(2))
-    with pytest.raises(InputError, match='a.npy: holds no layer fc8, only conv1, fc6, fc7'
-                                         ', fc8_pets'):
+    with pytest.raises(InputError, match='a.npy: holds no layer fc8, only conv1, fc6, '
+                       'fc7, fc8_pets'):
         num_classes_of(out, 'fc8')
     variables = {name: [tf.get_variable('%s/%s' % (name, kind), array.shape)
                         for kind, array in zip(['weights', 'biases'], pair)]
@@ -186,12 +187,13 @@ def test_renamed_last_layer_is_converted_and_loaded(tmp_path, capsys):
 
 @pytest.mark.parametrize('change, complaint', [
     ({'fc9': WEIGHTS['fc7']}, 'fc9: not a layer of AlexNet'),
-    ({'conv1': [np.full((5, 5, 3, 4), np.inf), np.zeros(4)]}, '300 numbers are not finite'),
-    ({name: [np.zeros((3, 3)), np.zeros(3)] for name in WEIGHTS}, 'no layer has the shape')])
+    ({'conv1': [np.full((5, 5, 3, 4), np.inf), np.zeros(4)]}, '300 numbers are not'),
+    ({name: [np.zeros((3, 3)), np.zeros(3)] for name in WEIGHTS}, 'no layer has its')])
 def test_what_could_never_load_is_not_converted(tmp_path, change, complaint):
     path = save(tmp_path / 'a.npy', dict(WEIGHTS, **change))
     status, output = run_program('alexnet.py', path, tmp_path / 'b.npy')
-    assert status == 2 and complaint in output and os.listdir(str(tmp_path)) == ['a.npy']
+    assert status == 2 and complaint in output
+    assert os.listdir(str(tmp_path)) == ['a.npy']
 
 
 def test_full_caffemodel_is_read(module_path):
@@ -249,7 +251,7 @@ def test_names_of_other_programs_are_read(tmp_path, pattern, words):
 @pytest.mark.parametrize('arrays, complaint', [
     ({'conv1/W': np.ones(2), 'conv1/w': np.ones(2), 'conv1/b': np.ones(2)},
      'conv1: expected .*, found conv1/W, conv1/w, conv1/b'),
-    ({'bn1/mean': np.ones(2), 'bn1/variance': np.ones(2)}, 'bn1: expected .*, found bn1/'),
+    ({'bn1/mean': np.ones(2), 'bn1/variance': np.ones(2)}, 'bn1: expected .*bn1/mean'),
     ({'fc8/weights': np.ones(2), 'fc8/biases': np.ones(2), 'fc8/gamma': np.ones(2)},
      'fc8: expected .*fc8/gamma'),
     ({'arr_0': np.ones(2)}, 'arr: expected .*, found arr_0')])
@@ -262,7 +264,8 @@ def test_names_that_are_not_clear_are_refused(tmp_path, arrays, complaint):
 
 def test_npz_runs_no_code_and_holds_floats(tmp_path):
     path = str(tmp_path / 'a.npz')
-    for array, complaint in [(np.array([Attack(str(tmp_path / 'owned'))], object), 'pickle'),
+    attack = np.array([Attack(str(tmp_path / 'owned'))], object)
+    for array, complaint in [(attack, 'pickle'),
                              (np.arange(3), 'fc8/W: expected floats, found int64')]:
         np.savez(path, **{'fc8/W': array, 'fc8/b': np.ones(3)})
         with pytest.raises(InputError, match='a.npz: .*' + complaint):
