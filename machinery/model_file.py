@@ -12,6 +12,7 @@ import numpy as np
 from machinery import ROOT
 from machinery.batches import check_uint8, has_files, has_list
 from machinery.errors import InputError, input_errors
+from machinery.files import write_whole
 from machinery.rules import setting_of
 from machinery.settings import is_in_sample
 from machinery.tf1 import tf
@@ -29,11 +30,8 @@ def model_path(weights_path):
 @input_errors()
 def write_model(path, model):
     """Write a model.json, whole or not at all."""
-    with open(path + '.part', 'w') as file:
+    with write_whole(path, 'w') as file:
         json.dump(model, file, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(path + '.part', path)
 
 
 @input_errors()

@@ -91,8 +91,13 @@ def write_npy(path):
     np.save(path, LAYERS)
 
 
+def write_npz(path):
+    np.savez(path, **{'%s/%s' % (name, kind): array for name, pair in LAYERS.items()
+                      for kind, array in zip('Wb', pair)})
+
+
 @pytest.mark.parametrize('name, write', [
-    ('fuzz.npy', write_npy),
+    ('fuzz.npy', write_npy), ('fuzz.npz', write_npz),
     ('new.caffemodel', lambda path: write_caffemodel(path, LAYERS, old=False)),
     ('old.caffemodel', lambda path: write_caffemodel(path, LAYERS, old=True))])
 def test_weight_files(folder, name, write):
