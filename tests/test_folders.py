@@ -34,12 +34,11 @@ def test_folder_of_folders_is_split_by_class(tmp_path):
     assert status == 0, output
     assert (out / 'classes.txt').read_text() == 'cat\ndog\n'
     samples = read_lists(out)
-    assert {name: [[label for _, label in pairs].count(label) for label in (0, 1)]
-            for name, pairs in samples.items()} == {
-                'train': [28, 14], 'val': [6, 3], 'test': [6, 3]}
+    counts = [[str([label for _, label in samples[name]].count(label))
+               for name in ('train', 'val', 'test')] for label in (0, 1)]
     assert [line.split() for line in output.splitlines()] == [
-        ['class', 'label', 'train', 'val', 'test'], ['cat', '0', '28', '6', '6'],
-        ['dog', '1', '14', '3', '3'], ['Ignored:', '1', '.txt'],
+        ['class', 'label', 'train', 'val', 'test'], ['cat', '0'] + counts[0],
+        ['dog', '1'] + counts[1], ['Ignored:', '1', '.txt'],
         ['Wrote'] + [str(out / name) + comma for name, comma in [
             ('train.txt', ','), ('val.txt', ','), ('test.txt', ','),
             ('classes.txt', '')]],
@@ -87,7 +86,7 @@ def test_folder_that_is_split_stays_so(tmp_path):
     assert [(path, classes[int(label)]) for path, label in found['val']] == [
         (path, path.split('/')[1]) for path in names[60:]]  # no label has shifted
     assert all(path.startswith('Train') for path, _ in found['train'] + found['test'])
-    assert len(found['test']) == 12 and len(found['train']) == 48
+    assert len(found['test']) + len(found['train']) == 60 > 2 * len(found['test']) > 0
     assert 'Warning: val.txt has no picture of bee\n' in output
     assert 'is split already, which was kept; test.txt was taken from its' in output
 
@@ -110,7 +109,7 @@ def test_kaggles_archive(tmp_path):
     found, classes, output = split(
         tmp_path, ['train/%s.%d.jpg' % (name, i) for name in ('cat', 'dog')
                    for i in range(20)] + ['test1/%d.jpg' % i for i in range(5)])
-    assert classes == ['cat', 'dog'] and len(found['train']) == 32
+    assert classes == ['cat', 'dog'] and len(found['train'] + found['val']) == 40
     assert found['test'] == [('test1/%d.jpg' % i, None) for i in range(5)]
     assert all(path.split('/')[1].split('.')[0] == classes[int(label)]
                for path, label in found['train'] + found['val'])
@@ -188,7 +187,8 @@ def test_lists_depend_on_the_seed_and_are_not_overwritten(tmp_path, monkeypatch)
     (['a/1.jpg', 'b\nc/1.jpg'], r"b\nc/1.jpg': cannot be written to a list"),
     (['a/1.jpg', ' /1.jpg'], 'has a blank class name'),
     (['a/1.jpg', 'b/\udce9.jpg'], r"b/\udce9.jpg': cannot be written to a list"),
-    (['a/1.jpg', 'b/1.jpg', 'train.txt/x'], 'train.txt: Is a directory\n')])
+    (['a/1.jpg', 'b/1.jpg'], ': too few pictures for a val.txt'),
+    (['a/1.jpg', 'a/2.jpg', 'b/1.jpg', 'train.txt/x'], 'train.txt: Is a directory\n')])
 def test_folders_that_give_no_lists_are_named(tmp_path, names, complaint):
     make(tmp_path, names)
     status, output = write_lists(tmp_path, '--out', tmp_path, '--force')
@@ -201,15 +201,15 @@ def test_links_in_a_circle_and_dangling_ones_are_named(tmp_path):
     link = tmp_path / 'a' / '2.jpg'
     link.symlink_to(tmp_path / 'gone')
     assert write_lists(tmp_path, '--out', tmp_path) == (
-        2, '%s: No such file or directory\n' % link)
-    (tmp_path / 'a' / 'up').symlink_to(tmp_path)
-    status, output = write_lists(tmp_path, '--out', tmp_path)
-    assert status == 2 and output.startswith(str(tmp_path / 'a' / 'up' / 'a' / 'up'))
-    assert output.endswith(': Too many levels of symbolic links\n')
+        2, '%s: is a broken link to %s\n' % (link, tmp_path / 'gone'))
+    link = tmp_path / 'a' / 'up'
+    link.symlink_to(tmp_path)
+    assert write_lists(tmp_path, '--out', tmp_path) == (
+        2, '%s: is a link to a folder that it is in\n' % link)
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
-    make(tmp_path, ['a/1.jpg', 'b/1.jpg', 'file'])
+    make(tmp_path, ['a/1.jpg', 'a/2.jpg', 'b/1.jpg', 'file'])
     assert write_lists(tmp_path, '--out', tmp_path / 'file' / 'lists') == (
         2, '%s: Not a directory\n' % (tmp_path / 'file' / 'lists'))
 
@@ -223,6 +223,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (['--split', 1, 'inf', 1], '--split: the shares must be 0 or more'),
     (['--split', 1, 'x', 1], "--split: invalid float value: 'x'"),
     (['--split', 1, 1], '--split: expected 3 arguments'),
+    (['--group', 'a(b'], "--group: 'a(b': missing ), unterminated subpattern"),
     (['--seed', -1], "--seed: '-1' is not an integer in 0..4294967295")])
 def test_wrong_options_are_named(tmp_path, arguments, complaint):
     status, output = write_lists(tmp_path, *arguments)
@@ -231,7 +232,184 @@ def test_wrong_options_are_named(tmp_path, arguments, complaint):
 
 def test_list_without_a_picture_of_a_class_is_pointed_out(tmp_path):
     make(tmp_path, ['%s.%d.jpg' % (name, i) for name, count in [
-        ('few', 4), ('many', 40)] for i in range(count)])
+        ('few', 1), ('many', 40)] for i in range(count)])
     status, output = write_lists(tmp_path, '--out', tmp_path)
     assert status == 0 and 'Warning: val.txt has no picture of few\n' in output
-    assert output.count('Warning') == 1
+    assert output.count('Warning') == 2 and 'Warning: test.txt has no' in output
+
+
+def names_of(folders, count=4):
+    """Return the names of count pictures in each of some folders."""
+    return ['%s/%d.jpg' % (folder, i) for folder in folders.split()
+            for i in range(count)]
+
+
+@pytest.mark.parametrize('train, test, left_out', [
+    ('train/train/a train/train/b', 'test/test/a test/test/b', ''),
+    ('train/train/a train/train/b', 'test/a test/b', ''),
+    ('seg_train/seg_train/a seg_train/seg_train/b', 'seg_test/seg_test/a '
+     'seg_test/seg_test/b', 'seg_pred/seg_pred'),
+    ('training_set/a training_set/b', 'test_set/a test_set/b', ''),
+    ('trainingSet/a trainingSet/b', 'testSet/a testSet/b', ''),
+    ('Train2017/a Train2017/b', 'my-Testing-2/a my-Testing-2/b', 'other'),
+    ('archive/set/train/a archive/set/train/b', 'archive/set/test/a', 'archive/set/x'),
+    ('test_data/train/a test_data/train/b', 'test_data/test/a test_data/test/b', ''),
+    ('train/images/a train/images/b', 'test/images/a test/images/b', ''),
+    ('a/train b/train', 'a/test b/test', ''),
+    ('a/images/train b/images/train', 'a/images/test b/images/test', ''),
+    ('photos/a/train photos/b/train', 'photos/a/test', '')])
+def test_parts_as_archives_leave_them(tmp_path, train, test, left_out):
+    found, classes, output = split(
+        tmp_path, names_of(train) + names_of(test) + names_of(left_out))
+    assert classes == ['a', 'b'] and 'is split already, which was kept' in output
+    assert sorted(path for path, _ in found['test']) == sorted(names_of(test))
+    assert sorted(path for path, _ in found['train'] + found['val']) == sorted(
+        names_of(train))
+    assert all(classes[int(label)] in path.split('/')
+               for path, label in sum(found.values(), []))
+    assert ('Left out: 4 pictures in %s/photos/%s, in no part\n' % (tmp_path, left_out)
+            in output) == bool(left_out) == ('Left out' in output)
+
+
+@pytest.mark.parametrize('train, test', [
+    ('train/train/%s.%d.jpg', 'test1/test1/%d.jpg'),
+    ('archive/train/%s.%d.jpg', 'archive/test/%d.jpg'),
+    ('train/%s/%d.jpg', 'test/%d.jpg'), ('train/%s/%d.jpg', 'test/unknown/%d.jpg')])
+def test_test_pictures_without_classes(tmp_path, train, test):
+    tests = [test % i for i in range(3)]
+    found, classes, output = split(tmp_path, tests + [
+        train % (name, i) for name in ('cat', 'dog') for i in range(4)])
+    assert classes == ['cat', 'dog'] and 'test.txt has no labels' in output
+    assert found['test'] == [(path, None) for path in tests]
+
+
+@pytest.mark.parametrize('folders', [
+    'photos/photos/a photos/photos/b', 'archive/a archive/b', 'train/a train/b',
+    'train/train/a train/train/b', 'a/2019 a/2020 b/2020', 'a/session1 b/session2',
+    'a/a b/b', 'a b/linked b/linked/deep', 'a/images b/images'])
+def test_folders_around_and_in_classes_mean_nothing(tmp_path, folders):
+    found, classes, _ = split(tmp_path, names_of(folders))
+    assert classes == ['a', 'b']
+    pairs = sum(found.values(), [])
+    assert sorted(path for path, _ in pairs) == sorted(names_of(folders))
+    assert all(('a' in path.split('/')) == (label == '0') for path, label in pairs)
+
+
+def test_words_in_which_test_is_a_part_are_classes(tmp_path):
+    names = 'contest developer latest strained trainer valley'
+    found, classes, output = split(tmp_path, names_of(names))
+    assert classes == names.split() and 'is split' not in output
+
+
+@pytest.mark.parametrize('folders, complaint', [
+    ('cat dog test', 'is split into test, but has no part train; if these are classe'),
+    ('cat dog train', 'is split into train, but {}/cat/0.jpg is in none of these part'),
+    ('bullet_train cat dog', 'is split into bullet_train, but {}/cat/0.jpg is in none'),
+    ('train/cat train/dog pred', 'split into train, but {}/pred/0.jpg is in none of t'),
+    ('train/a train/b test/a a', 'split into test, train, but {}/a/0.jpg is in none o'),
+    ('train/a train/b test/a x/a', 'into test, train, but {}/x/a/0.jpg is in none of'),
+    ('cat/train cat/test dog/test dog', 'into test, train, but {}/dog/0.jpg is in non'),
+    ('test/cat test/dog', 'has only the part test, no part train; to split it, give i'),
+    ('train/train train/test test/train', 'has parts in parts, test, train; if thes'),
+    ('a/airfield a/alley b/badlands', 'are the classes the 2 folders a, b, or the 3 '
+     'in them, a/airfield, a/alley, b/badlands? If they are the upper ones, name all'),
+    ('b/brick g/grass', 'classes the 2 folders b, g, or the 2 in them, b/brick, g/'),
+    ('material/a material/b gravel', '2 folders gravel, material, or the 2 in them'),
+    ('color/apple color/fig grey/apple grey/fig', '2 folders color, grey, or the 4'),
+    ('cells/a cells/b a b', 'the 3 folders a, b, cells, or the 2 in them, cells/a, ce'),
+    ('train/x/a train/x/b train/y/c test/x/a', 'the 2 folders x, y, or the 3 in them')])
+def test_doubtful_folders_are_refused(tmp_path, folders, complaint):
+    make(tmp_path, names_of(folders, 2))
+    status, output = write_lists(tmp_path, '--out', tmp_path)
+    assert status == 2 and complaint.format(tmp_path) in output, output
+    assert output.startswith('%s' % tmp_path) and output.count('\n') == 1
+    assert not (tmp_path / 'train.txt').exists()
+
+
+@pytest.mark.parametrize('folders, names', [
+    ('cat dog test', 'cat dog test'), ('cat bullet_train', 'cat bullet_train'),
+    ('x_train y_test', 'y_test x_train'), ('a/airfield a/alley b/badlands', 'a b'),
+    ('train/a train/train test/a test/train', 'train a')])
+def test_names_in_a_file_are_classes(tmp_path, folders, names):
+    path = write(tmp_path, names.replace(' ', '\n'))
+    found, classes, _ = split(tmp_path, names_of(folders), '--classes', path)
+    assert classes == names.split()
+
+
+def lists_of(found):
+    """Return {path: name of its list}."""
+    return {path: name for name, pairs in found.items() for path, _ in pairs}
+
+
+def test_shares_are_met_and_more_pictures_do_not_move_the_others(tmp_path):
+    names = names_of('a b c', 400)
+    before = lists_of(split(tmp_path, names, '--split', 70, 20, 10)[0])
+    assert sorted(before) == sorted(names)
+    counts = [list(before.values()).count(name) for name in ('train', 'val', 'test')]
+    for count, share in zip(counts, [840, 240, 120]):
+        assert abs(count - share) < 50  # over 3 standard deviations
+    after = lists_of(split(tmp_path, names_of('a aa d', 450), '--force',
+                           '--split', 70, 20, 10)[0])
+    assert len(after) == 450 * 3 + 800 and before.items() <= after.items()
+    assert before != lists_of(split(tmp_path, names, '--force', '--seed', 1,
+                                    '--split', 70, 20, 10)[0])
+
+
+@pytest.mark.parametrize('count', [1, 2, 3, 4, 5, 6, 9])
+@pytest.mark.parametrize('seed', range(4))
+def test_few_pictures_fill_training_first_and_all_lists(tmp_path, count, seed):
+    found, _, output = split(tmp_path, names_of('a b c', count) + names_of('d', 9),
+                             '--seed', seed)
+    for label in '012':
+        counts = [[its for _, its in found[name]].count(label)
+                  for name in ('train', 'val', 'test')]
+        assert sum(counts) == count and counts[:count].count(0) == 0
+        assert ('Warning: val.txt has no picture of a, b, c\n' in output) == (count < 2)
+        assert ('Warning: test.txt has no picture of a, b, c\n' in output) == (
+            count < 3)
+
+
+def test_a_test_list_that_would_be_empty_is_not_written(tmp_path):
+    found, _, output = split(tmp_path, names_of('a b', 2))
+    assert [len(found[name]) for name in found] == [2, 2] == [
+        len(found['train']), len(found['val'])]
+    assert 'Warning: too few pictures for a test.txt\n' in output
+    assert '--test_file' not in output
+
+
+def test_groups_stay_together(tmp_path):
+    names = ['%s/p%d_%d.jpg' % (name, i, j) for name in 'ab' for i in range(30)
+             for j in range(3)]
+    found, _, output = split(tmp_path, names, '--group', r'p(\d+)_')
+    list_of = {}
+    for name, pairs in found.items():
+        for path, _ in pairs:
+            group = re.search('p[0-9]+', path).group()
+            assert list_of.setdefault(group, name) == name
+    assert len(sum(found.values(), [])) == 180 and len(list_of) == 30
+    counts = [list(list_of.values()).count(name) for name in ('train', 'val', 'test')]
+    assert 'Groups: %d in train.txt, %d in val.txt, %d in test.txt\n' % tuple(
+        counts) in output
+    found, _, _ = split(tmp_path, ['a/p%d_9.jpg' % i for i in range(40)], '--force',
+                        '--group', r'p(\d+)_')
+    assert all(list_of.get(re.search('p[0-9]+', path).group(), name) == name
+               for name, pairs in found.items() for path, _ in pairs)
+    make(tmp_path / 'photos', ['b/x.jpg'])
+    assert write_lists(
+        tmp_path / 'photos', '--out', tmp_path, '--group', r'p(\d+)_') == (
+        2, '--group p(\\d+)_: is not in the path b/x.jpg\n')
+    assert write_lists(tmp_path / 'photos', '--out', tmp_path, '--group', '^.') == (
+        2, '%s: too few groups for a val.txt\n' % (tmp_path / 'photos'))
+
+
+def test_equal_pictures_in_two_classes_or_parts_are_pointed_out(tmp_path):
+    photos = tmp_path / 'photos'
+    output = split(tmp_path, ['train/a/%d.jpg=%d' % (i, i) for i in range(9)] +
+                   ['train/b/%d.jpg=%d' % (i, i + 8) for i in range(9)] +
+                   ['val/a/1.jpg=x', 'test/a/1.jpg=1', 'test/a/2.jpg=2'])[2]
+    assert [line for line in output.splitlines() if line.startswith('Warning: ')] == [
+        'Warning: val.txt has no picture of b', 'Warning: test.txt has no picture of b',
+        'Warning: in more than one class: 1 picture; the first is %s/train/b/0.jpg, the'
+        ' same as %s/train/a/8.jpg' % (photos, photos),
+        'Warning: also in train.txt: 2 pictures of test.txt; the first is %s/test/a/1'
+        '.jpg, the same as %s/train/a/1.jpg' % (photos, photos)]
