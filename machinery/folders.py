@@ -1,5 +1,4 @@
 """Write lists of the pictures in a folder, split at random."""
-import argparse
 import hashlib
 import itertools
 import os
@@ -17,15 +16,15 @@ from machinery.parts import find_classes
 from machinery.pictures import read_file
 from machinery.rules import integer
 from machinery.settings import Parser, parse
-from machinery.splits import assign
+from machinery.splits import assign, find_groups, pattern
 from machinery.text import number_of
 
 LISTS = ['train', 'val', 'test']
 Found = namedtuple('Found', [
-    'parts',        # names of the folders that are parts; empty if there is no split
     'classes',      # {part: {class name, or None without labels: [paths]}}
+    'is_split',     # into parts; otherwise all is 'train'
     'class_names',  # in the order of the labels
-    'left_out',     # paths of the pictures that are in no part
+    'left_out',     # paths of pictures without a class, beside train and test
     'others'])      # paths of the files that are not pictures
 
 
@@ -38,7 +37,7 @@ def find_pictures(folder, classes_file=None):
     if not pictures:
         raise InputError('%s: no pictures there' % folder)
     given = read_class_names(classes_file) if classes_file else []
-    classes, parts, left_out = find_classes(folder, pictures, given)
+    classes, is_split, left_out = find_classes(folder, pictures, given)
     names = sorted(set().union(*classes.values()) - {None})
     if all(re.fullmatch('[0-9]+', name) for name in names):
         names.sort(key=int)
@@ -49,7 +48,7 @@ def find_pictures(folder, classes_file=None):
     if len(class_names) < 2:
         raise InputError('%s: all pictures are of one class, %s; at least 2 classes '
                          'are needed' % (folder, *names))
-    return Found(parts, classes, class_names, left_out, others)
+    return Found(classes, is_split, class_names, left_out, others)
 
 
 def read_contents(found):
@@ -57,31 +56,6 @@ def read_contents(found):
     return {path: hashlib.sha1(read_file(path)[0]).digest()
             for classes in found.classes.values()
             for paths in classes.values() for path in paths}
-
-
-def pattern(text):
-    """Return a compiled regular expression, or raise argparse's error."""
-    try:
-        return re.compile(text)
-    except re.error as error:
-        raise argparse.ArgumentTypeError('%r: %s' % (text, error))
-
-
-def find_groups(folder, found, pattern):
-    """Return {path: the text in it that a pattern finds} for the pictures to split.
-
-    Of a pattern with parentheses, the text in the first ones counts.
-    """
-    group_of = {}
-    for path in itertools.chain(*found.classes['train'].values()):
-        name = pathlib.Path(path).relative_to(folder).as_posix()
-        match = pattern.search(name)
-        group = match and match.group(min(1, pattern.groups))
-        if group is None:
-            raise InputError('--group %s: is not in the path %s'
-                             % (pattern.pattern, name))
-        group_of[path] = group.encode()
-    return group_of
 
 
 def split_pictures(found, unit_of, shares, seed):
@@ -147,7 +121,7 @@ def report(folder, found, lists, written, contents):
             print('Warning: %s.txt has no picture of %s' % (name, ', '.join(lacking)))
     report_copies(lists, contents)
     report_ignored(pathlib.Path(folder), found, contents)
-    if found.parts:
+    if found.is_split:
         made = ['; %s.txt was taken from its part for training' % name
                 for name in lists if name not in found.classes]
         print('%s is split already, which was kept%s%s' % (
@@ -182,7 +156,7 @@ def report_ignored(folder, found, contents):
     """Print what is in no list, and the folders without pictures."""
     left_out = Counter(map(os.path.dirname, found.left_out))
     for place, count in sorted(left_out.items()):
-        print('Left out: %s in %s, in no part' % (number_of(range(count)), place))
+        print('Left out: %s without a class in %s' % (number_of(range(count)), place))
     endings = Counter(os.path.splitext(path)[1].lower() for path in found.others)
     if endings:
         print('Ignored: ' + ', '.join('%d %s' % (count, ending or 'without an ending')
@@ -224,7 +198,8 @@ def main():
                      'validation above 0')
     found = find_pictures(args.folder, args.classes)
     contents = read_contents(found)
-    unit_of = find_groups(args.folder, found, args.group) if args.group else contents
+    unit_of = contents if args.group is None else find_groups(
+        args.folder, itertools.chain(*found.classes['train'].values()), args.group)
     lists = split_pictures(found, unit_of, dict(zip(LISTS, shares)), args.seed)
     if not lists['val']:
         raise InputError('%s: too few %s for a val.txt' % (

@@ -30,7 +30,7 @@ def some(names):
 
 
 def find_classes(folder, paths, class_names=()):
-    """Return {part: {class name: [paths]}}, names of parts' folders, paths left out.
+    """Return {part: {class name: [paths]}}, whether it is split, and paths left out.
 
     A class is a subfolder. In a folder without subfolders, a name like cat.0.jpg tells
     the class. Test pictures may do without classes: then their class is None. Without
@@ -47,23 +47,25 @@ def find_classes(folder, paths, class_names=()):
     class_names = set(class_names)
     names = set().union(*(parents for parents, _ in members))
     part_of = {name: part_in(name) for name in names if part_in(name)}
-    groups, part_names, left_out = find_parts(folder, members, part_of, class_names)
+    groups, left_out = find_parts(folder, members, part_of, class_names)
     depth = count_wrappers(list(itertools.chain(*groups.values())), part_of)
     if not class_names:
-        check_depth(folder, {parents[depth:] for members in groups.values()
-                             for parents, _ in members})
+        check_depth(folder, {parents[depth:] for (part, *_), members in groups.items()
+                             if part == 'train' for parents, _ in members})
     classes = {}
     for (part, *_), members in groups.items():
         nested = any(len(parents) > depth for parents, _ in members)
         for parents, path in members:
             name = (*parents[depth:], '')[0] if nested else class_in(path)
             classes.setdefault(part, {}).setdefault(name, []).append(path)
-    # A folder that training does not have, and no other one, as in test/unknown/1.jpg.
-    known = {*classes['train'], *class_names}
-    if len(classes.get('test', ())) == 1 and not known & set(classes['test']):
-        classes['test'] = {None: sum(classes['test'].values(), [])}
+    for part, found in classes.items():
+        # A folder that training does not have, and no other one: test/unknown/1.jpg
+        if len(found) == 1 and not set(found) & {*classes['train'], *class_names}:
+            classes[part] = {None: sum(found.values(), [])}
+    if len(classes.get('test', ())) > 1:  # beside Test/cat there may be test1/1.jpg
+        left_out += classes['test'].pop(None, [])
     check_classes(folder, classes, set(part_of) - class_names)
-    return classes, part_names, left_out
+    return classes, ('train',) not in groups, left_out
 
 
 def count_wrappers(members, part_of):
@@ -76,7 +78,7 @@ def count_wrappers(members, part_of):
 
 
 def find_parts(folder, members, part_of, class_names):
-    """Return {(part, folders ...): members}, names of parts' folders, paths left out.
+    """Return {(part, its folders ...): members}, and paths left out.
 
     The parts are all folders of one level: the first in train/cat, the second in
     cat/train. The members are returned without it, and without folders that hold all.
@@ -97,7 +99,7 @@ def find_parts(folder, members, part_of, class_names):
         if parts and part_of[parts[-1]] != 'train':
             raise InputError('%s has only the part %s, no part train; to split it, '
                              'give its own path' % (folder, parts[-1]))
-        return {('train',): members}, [], []
+        return {('train',): members}, []
     groups, strays = {}, []
     for here, (parents, path) in zip(levels, members):
         if level in here:
@@ -113,7 +115,7 @@ def find_parts(folder, members, part_of, class_names):
         inside[:] = [(parents[:level] + parents[level + depth:], path)
                      for parents, path in inside]
     check_parts(folder, groups, strays)
-    return groups, sorted({names[-1] for names in groups}), [path for _, path in strays]
+    return groups, [path for _, path in strays]
 
 
 def check_parts(folder, groups, strays):
@@ -126,7 +128,7 @@ def check_parts(folder, groups, strays):
     inner = {name for members in groups.values() for parents, _ in members
              for name in parents}
     faults = ['has no part train'] if 'train' not in parts else [
-        '%s is in none of these parts' % path for parents, path in strays
+        '%s is in none of these parts: move it' % path for parents, path in strays
         if len(parts) < 2 or not is_above or len(set(parents)) > 1
         or inner & set(parents)]
     if faults:
@@ -140,7 +142,7 @@ def check_classes(folder, classes, odd_names):
         if '' in found:
             raise InputError('%s: is next to the class folders: move it into one of '
                              'them, or remove it' % found[''][0])
-        if None in found and (part != 'test' or len(found) > 1):
+        if None in found and part != 'test':
             raise InputError('%s: is neither in a class folder nor named like cat.0.jpg'
                              % found[None][0])
     odd = odd_names & set().union(*classes.values())

@@ -1,9 +1,39 @@
 """Split at random, but so that what is added never moves what was there."""
+import argparse
 import hashlib
+import os
+import re
 from bisect import bisect
 from collections import Counter
 
 import numpy as np
+
+from machinery.errors import InputError
+
+
+def pattern(text):
+    """Return a compiled regular expression, or raise argparse's error."""
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError('%r: %s' % (text, error))
+
+
+def find_groups(folder, paths, pattern):
+    """Return {path: the bytes in it that a pattern finds}.
+
+    Of a pattern with parentheses, it is the text in the first ones.
+    """
+    group_of = {}
+    for path in paths:
+        name = os.path.relpath(path, folder).replace(os.sep, '/')
+        match = pattern.search(name)
+        group = match and match.group(min(1, pattern.groups))
+        if group is None:
+            raise InputError('--group %s: finds nothing in the path %s'
+                             % (pattern.pattern, name))
+        group_of[path] = group.encode()
+    return group_of
 
 
 def place_of(unit, seed):

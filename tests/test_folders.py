@@ -252,6 +252,7 @@ def names_of(folders, count=4):
     ('training_set/a training_set/b', 'test_set/a test_set/b', ''),
     ('trainingSet/a trainingSet/b', 'testSet/a testSet/b', ''),
     ('Train2017/a Train2017/b', 'my-Testing-2/a my-Testing-2/b', 'other'),
+    ('Training/a Training/b', 'Test/a Test/b', 'test-multiple_fruits'),
     ('archive/set/train/a archive/set/train/b', 'archive/set/test/a', 'archive/set/x'),
     ('test_data/train/a test_data/train/b', 'test_data/test/a test_data/test/b', ''),
     ('train/images/a train/images/b', 'test/images/a test/images/b', ''),
@@ -267,8 +268,8 @@ def test_parts_as_archives_leave_them(tmp_path, train, test, left_out):
         names_of(train))
     assert all(classes[int(label)] in path.split('/')
                for path, label in sum(found.values(), []))
-    assert ('Left out: 4 pictures in %s/photos/%s, in no part\n' % (tmp_path, left_out)
-            in output) == bool(left_out) == ('Left out' in output)
+    assert ('Left out: 4 pictures without a class in %s/photos/%s\n' % (
+        tmp_path, left_out) in output) == bool(left_out) == ('Left out' in output)
 
 
 @pytest.mark.parametrize('train, test', [
@@ -317,6 +318,7 @@ def test_words_in_which_test_is_a_part_are_classes(tmp_path):
     ('material/a material/b gravel', '2 folders gravel, material, or the 2 in them'),
     ('color/apple color/fig grey/apple grey/fig', '2 folders color, grey, or the 4'),
     ('cells/a cells/b a b', 'the 3 folders a, b, cells, or the 2 in them, cells/a, ce'),
+    ('train/a/images train/b/images val/images test/images', 'val/images/0.jpg: is n'),
     ('train/x/a train/x/b train/y/c test/x/a', 'the 2 folders x, y, or the 3 in them')])
 def test_doubtful_folders_are_refused(tmp_path, folders, complaint):
     make(tmp_path, names_of(folders, 2))
@@ -397,7 +399,7 @@ def test_groups_stay_together(tmp_path):
     make(tmp_path / 'photos', ['b/x.jpg'])
     assert write_lists(
         tmp_path / 'photos', '--out', tmp_path, '--group', r'p(\d+)_') == (
-        2, '--group p(\\d+)_: is not in the path b/x.jpg\n')
+        2, '--group p(\\d+)_: finds nothing in the path b/x.jpg\n')
     assert write_lists(tmp_path / 'photos', '--out', tmp_path, '--group', '^.') == (
         2, '%s: too few groups for a val.txt\n' % (tmp_path / 'photos'))
 
