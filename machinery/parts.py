@@ -49,9 +49,9 @@ def find_classes(folder, paths, class_names=()):
     part_of = {name: part_in(name) for name in names if part_in(name)}
     groups, left_out = find_parts(folder, members, part_of, class_names)
     depth = count_wrappers(list(itertools.chain(*groups.values())), part_of)
-    if not class_names:
-        check_depth(folder, {parents[depth:] for (part, *_), members in groups.items()
-                             if part == 'train' for parents, _ in members})
+    check_depth(folder, class_names, {
+        parents[depth:] for (part, *_), members in groups.items() if part == 'train'
+        for parents, _ in members})
     classes = {}
     for (part, *_), members in groups.items():
         nested = any(len(parents) > depth for parents, _ in members)
@@ -64,7 +64,7 @@ def find_classes(folder, paths, class_names=()):
             classes[part] = {None: sum(found.values(), [])}
     if len(classes.get('test', ())) > 1:  # beside Test/cat there may be test1/1.jpg
         left_out += classes['test'].pop(None, [])
-    check_classes(folder, classes, set(part_of) - class_names)
+    check_classes(classes)
     return classes, ('train',) not in groups, left_out
 
 
@@ -136,8 +136,8 @@ def check_parts(folder, groups, strays):
             folder, some({names[-1] for names in groups}), faults[0], WAY_OUT))
 
 
-def check_classes(folder, classes, odd_names):
-    """Raise an InputError if a picture has no class, or classes look like parts."""
+def check_classes(classes):
+    """Raise an InputError if a picture has no class."""
     for part, found in classes.items():
         if '' in found:
             raise InputError('%s: is next to the class folders: move it into one of '
@@ -145,18 +145,22 @@ def check_classes(folder, classes, odd_names):
         if None in found and part != 'test':
             raise InputError('%s: is neither in a class folder nor named like cat.0.jpg'
                              % found[None][0])
-    odd = odd_names & set().union(*classes.values())
-    if len(set(map(part_in, odd))) > 1:
-        raise InputError('%s has parts in parts, %s; %s' % (folder, some(odd), WAY_OUT))
 
 
-def check_depth(folder, places):
-    """Raise an InputError if the classes may be one level deeper, as in a/airfield.
+def check_depth(folder, class_names, places):
+    """Raise an InputError if classes may be parts, or one level deeper (a/airfield).
 
-    In doubt it is so: if half of the class folders or more hold only folders, and the
-    names of these differ by more than digits, as those of cat/2019 and dog/2020 do not;
-    or if a class folder holds another one's name, as data/cat does next to cat.
+    Deeper, if at least half of the class folders hold only folders, and the names of
+    these differ by more than digits, unlike those of cat/2019 and dog/2020; or if one
+    holds a folder named like another one, as data/cat next to cat. class_names settles
+    that.
     """
+    # Test pictures must not be trained on. A train may well be a class, in CIFAR-100.
+    odd = {name for name in set().union(*places) - class_names
+           if part_in(name) in ('val', 'test')}
+    if odd:
+        raise InputError('%s has %s inside of other parts or classes; %s' % (
+            folder, some(odd), WAY_OUT))
     held = {}  # {class folder: names of the folders in it, '' for pictures}
     for name, *below in filter(None, places):
         held.setdefault(name, set()).add((below or [''])[0])
@@ -164,7 +168,8 @@ def check_depth(folder, places):
     upper = [name for name, subs in held.items() if '' not in subs]
     kinds = {re.sub('[0-9]', '', sub) for _, sub in deeper}
     twice = any(name in upper and sub in held for name, sub in deeper)
-    if 2 * len(upper) >= len(held) and len(kinds) > 1 or twice:
+    if not class_names and (
+            2 * len(upper) >= len(held) and len(kinds) > 1 or twice):
         raise InputError(
             '%s: are the classes the %d folders %s, or the %d in them, %s? If they are '
             'the upper ones, name all classes in a file for --classes; otherwise move '
