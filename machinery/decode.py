@@ -1,0 +1,152 @@
+"""Decode picture files."""
+import contextlib
+import io
+import math
+import sys
+from concurrent.futures import ThreadPoolExecutor, TimeoutError
+
+import cv2
+import imagesize
+import numpy as np
+from tqdm import tqdm
+
+from machinery.cores import count_cores
+from machinery.errors import InputError, input_errors, open_plain
+from machinery.tiff import decode_tiff, find_size, is_tiff
+
+SLOW = 30  # seconds for a picture
+MAX_PIXELS = 10 ** 8  # few cameras have more, and more could fill the memory
+REDUCED = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4,
+           2: cv2.IMREAD_REDUCED_COLOR_2}
+
+
+@input_errors()
+def read_file(path):
+    """Return the bytes of a picture file (a uint8 array), and its shorter side.
+
+    The side is 0 if the header cannot be read. Raises an InputError if the file is
+    empty or the picture is too large.
+    """
+    with open_plain(path) as file:
+        data = file.read()
+    if not data:
+        raise InputError('%s: empty file' % path)
+    # From the header, since decoding takes the memory even if the rest is damaged.
+    width = height = 0
+    with contextlib.suppress(Exception):  # any damage; OpenCV will say what is wrong
+        width, height = (find_size(data) if is_tiff(data) else
+                         imagesize.get(io.BytesIO(data)))
+    if width * height > MAX_PIXELS:
+        raise InputError('%s: %d x %d pixels are more than %d million'
+                         % (path, width, height, MAX_PIXELS // 10 ** 6))
+    return np.frombuffer(data, np.uint8), min(width, height)
+
+
+def is_jpeg(data):
+    """Tell if the bytes of a file are those of a JPEG."""
+    return data[:2].tobytes() == b'\xff\xd8'
+
+
+def sides_to_reduce(size, reducing_gap):
+    """Return {scale: shorter side from which a JPEG is decoded at 1 / scale}.
+
+    The shorter side is compared with the longer one of the size, because some versions
+    of imagesize apply the EXIF orientation and others do not.
+    """
+    return {scale: math.ceil(scale * reducing_gap * max(size)) for scale in REDUCED
+            if reducing_gap}
+
+
+def decode(data, flags, path):
+    """Decode the bytes of a picture with these flags of OpenCV."""
+    try:
+        image = cv2.imdecode(data, flags)
+    except cv2.error as error:
+        raise InputError('%s: OpenCV cannot decode it: %s' % (path, error))
+    if image is None:
+        raise InputError('%s: not a picture, or damaged, or of a kind that OpenCV '
+                         'cannot decode' % path)
+    return image
+
+
+def decode_image(path, size=None, reducing_gap=None):
+    """Decode a picture to uint8 BGR, transparency to white; raise as load_image.
+
+    With a reducing_gap, a JPEG may be smaller than in the file: see load_image.
+    """
+    data, side = read_file(path)
+    for scale, least in sides_to_reduce(size, reducing_gap).items():
+        if side >= least and is_jpeg(data):
+            return decode(data, REDUCED[scale], path)
+    return decode_bytes(data, path)
+
+
+def decode_bytes(data, path):
+    """Decode the bytes of a picture as decode_image does; path is for messages."""
+    if is_tiff(data):
+        return on_white(*decode_tiff(data, path))
+    image = decode(data, cv2.IMREAD_COLOR, path)
+    if not may_be_transparent(data.tobytes()):
+        return image
+    whole = decode(data, cv2.IMREAD_UNCHANGED, path)
+    if whole.shape == image.shape[:2] + (4,) and whole.dtype.kind == 'u':
+        on_white(image, whole[..., 3], largest_value(data.tobytes(), whole.dtype))
+    return image
+
+
+def may_be_transparent(data):
+    """Tell from the file's header if it is worth decoding again to look for alpha."""
+    if data.startswith(b'\x89PNG'):
+        header = data.partition(b'IDAT')[0]
+        # OpenCV turns an image by its EXIF orientation, but not its alpha channel.
+        return b'eXIf' not in data and (header[25] in (4, 6) or b'tRNS' in header)
+    return (data[8:12] == b'WEBP' and data[12:16] != b'VP8 ' or
+            data[4:12] == b'ftypavif' or data[:4] == b'GIF8')
+
+
+def largest_value(data, dtype):
+    """Return the value of white, and of opaque: OpenCV gives AVIF's 12 bits as 16."""
+    if dtype == np.uint16 and data[4:12] == b'ftypavif':
+        # In its av1C box, one bit says that there are more than 8 bits, the next 12.
+        deep = data[data.index(b'av1C') + 6] >> 5 & 3
+        return {2: 2 ** 10 - 1, 3: 2 ** 12 - 1}.get(deep, 2 ** 8 - 1)
+    return np.iinfo(dtype).max
+
+
+def on_white(image, alpha, opaque=255):
+    """Put a uint8 image on white where alpha, if there is any, is below opaque."""
+    if alpha is not None:
+        for row, alphas in zip(image, alpha):  # all at once would take 2 GB
+            part = alphas[:, None] / np.float32(opaque)
+            row[:] = row * part + 255 * (1 - part) + 0.5
+    return image
+
+
+def result_of(future, path):
+    """Return the result or InputError of a future; name a file that takes too long."""
+    try:
+        error = future.exception(SLOW)
+    except TimeoutError:
+        tqdm.write('Waiting for %s: nothing for %s s' % (path, SLOW), file=sys.stderr)
+        error = future.exception()
+    return error if isinstance(error, InputError) else future.result()
+
+
+def load_ahead(load, items, batch_size, path_of=str):
+    """Yield (items, results) of each batch, and load the next one meanwhile.
+
+    load(item) runs in threads; its result may be the InputError that it raised.
+    path_of(item) is the path of its file.
+    """
+    batches = [items[start:start + batch_size]
+               for start in range(0, len(items), batch_size)]
+    with ThreadPoolExecutor(count_cores()) as pool:
+        ahead = [pool.submit(load, item) for item in items[:batch_size]]
+        try:
+            for batch, following in zip(batches, batches[1:] + [[]]):
+                loading, ahead = ahead, [pool.submit(load, item) for item in following]
+                yield batch, [result_of(future, path_of(item))
+                              for future, item in zip(loading, batch)]
+        finally:
+            for future in ahead:
+                future.cancel()
