@@ -10,10 +10,9 @@ from tqdm import tqdm
 
 from machinery import folders
 from machinery.batches import Batch, refuse_to_ignore
-from machinery.decode import decode_image, load_ahead
 from machinery.errors import InputError
 from machinery.lists import read_list, share_of
-from machinery.pictures import apply_augment
+from machinery.pictures import apply_augment, decode_image, load_ahead
 from machinery.rules import check_value
 from machinery.tf1 import tf
 

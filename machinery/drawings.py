@@ -9,8 +9,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from machinery.batches import read_batches
-from machinery.decode import load_ahead
 from machinery.errors import InputError
+from machinery.pictures import load_ahead
 from machinery.text import printable
 
 WHITE = np.full((227, 227, 3), 255, np.uint8)

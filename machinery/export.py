@@ -6,10 +6,10 @@ import shutil
 
 import numpy as np
 
-from machinery.decode import sides_to_reduce
 from machinery.errors import InputError, input_errors
 from machinery.lists import read_list
 from machinery.model_file import read_model
+from machinery.pictures import sides_to_reduce
 from machinery.tf1 import session_config, tf
 
 FORMATS = b'\xff\xd8', b'\x89PNG', b'BM', b'GIF8'  # first bytes of those that it takes

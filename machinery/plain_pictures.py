@@ -2,8 +2,8 @@
 import numpy as np
 
 from machinery.batches import Batch
-from machinery.decode import load_ahead
 from machinery.errors import InputError
+from machinery.pictures import load_ahead
 
 
 class PlainPictures:

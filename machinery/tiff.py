@@ -85,6 +85,8 @@ def decode_tiff(data, path):
 
 def to_bgr(image):
     """Return (uint8 BGR, uint8 alpha or None) of a TIFF that Pillow has opened."""
+    if max(place[3] for _, place, *_ in image.tile) < image.tag_v2[257]:
+        raise ValueError('the last strips are missing, and Pillow would make them black')
     image.load()
     if image.mode.startswith('I;16'):  # Pillow neither scales nor inverts these
         bits, = image.tag_v2[258]

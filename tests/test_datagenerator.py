@@ -10,10 +10,9 @@ import pytest
 from datagenerator import (IMAGENET_MEAN, ImageDataGenerator, load_image,
                            normalize)
 from helpers import ROOT
-from machinery import decode
-from machinery.decode import load_ahead
+from machinery import pictures
 from machinery.errors import InputError
-from machinery.pictures import examine
+from machinery.pictures import examine, load_ahead
 from machinery.tf1 import tf
 
 MEAN = np.float32(IMAGENET_MEAN)
@@ -195,7 +194,7 @@ def test_size_in_the_header_counts_even_if_the_rest_is_missing(tmp_path):
 
 
 def test_file_that_is_waited_for_is_named(monkeypatch, capsys):
-    monkeypatch.setattr(decode, 'SLOW', 0.5)
+    monkeypatch.setattr(pictures, 'SLOW', 0.5)
     seconds = {'quick.jpg': 0, 'slow.jpg': 0.8}
     [(paths, results)] = load_ahead(lambda path: time.sleep(seconds[path]),
                                     list(seconds), 2)

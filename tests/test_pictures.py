@@ -10,9 +10,10 @@ from PIL import Image
 
 from datagenerator import ImageDataGenerator, load_image
 from machinery import pictures
+from machinery.check import (BAD, DARK, check_pictures, find_bad_pictures,
+                             list_warnings)
 from machinery.errors import InputError
-from machinery.pictures import (BAD, DARK, check_pictures, examine, find_bad_pictures,
-                                list_warnings)
+from machinery.pictures import examine
 from machinery.workers import Workers
 from test_datagenerator import TRAIN, colours, picture, write_list
 
@@ -125,7 +126,8 @@ def test_tiff_is_read_by_its_tags(tmp_path, content, expected):
     (tiff(page(RGB, 34712)), 'Pillow cannot undo its compression .number 34712.'),
     (tiff(planes(deep(RGB))), 'it has 16 bits and the bands one after another'),
     (tiff(planes(RGB))[:9000], 'it is damaged'), (tiff(page(RGB))[:20], 'it is dam'),
-    (tiff(page(RGB, t273=[9000])), 'it is damaged')])
+    (tiff(page(RGB, t273=[9000])), 'it is damaged'),
+    (tiff(page(RGB, t278=[50])), 'it is damaged')])
 def test_tiff_that_could_come_out_wrong_is_refused(tmp_path, content, reason):
     """What training refuses, the check refuses with the same words."""
     path = str(tmp_path / 'a.tif')

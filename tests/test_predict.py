@@ -15,11 +15,11 @@ from datagenerator import IMAGE_SIZE, REDUCING_GAP, load_image, normalize
 from helpers import ROOT, files, finetune, run_program
 from machinery import export, features
 from machinery.class_names import find_class_names
-from machinery.decode import decode_image
 from machinery.export import preprocess, resize
 from machinery.lists import read_list
 from machinery.numbered import list_runs
 from machinery.passes import compute
+from machinery.pictures import decode_image
 from machinery.tf1 import tf
 
 pytestmark = pytest.mark.usefixtures('narrow_network')

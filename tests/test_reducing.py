@@ -14,7 +14,7 @@ import datagenerator
 from alexnet import AlexNet
 from datagenerator import ImageDataGenerator, load_image, normalize
 from helpers import checkpoint_of, finetune, narrow_fc, run_program
-from machinery import decode
+from machinery import pictures
 from machinery.checkpoint_files import find_weights
 from machinery.errors import InputError
 from machinery.export import preprocess
@@ -97,7 +97,7 @@ def test_what_is_no_jpeg_or_has_no_size_is_decoded_in_full(tmp_path, monkeypatch
 
     def fail(file):
         raise ValueError('damaged')
-    monkeypatch.setattr(decode.imagesize, 'get', fail)
+    monkeypatch.setattr(pictures.imagesize, 'get', fail)
     assert np.array_equal(load_image(path, SIZE), decoded_at(path, 1))
 
 
