@@ -5,7 +5,9 @@ import os
 import socket
 from concurrent.futures import ThreadPoolExecutor
 
+import cv2
 import numpy as np
+import PIL
 from tqdm import tqdm
 
 from machinery.batches import has_files
@@ -42,10 +44,11 @@ def write_memory(path, known):
 
 
 def state_of(path):
-    """Return a number that another path, size or modification time would change."""
+    """Return a number that another file, or another decoder, would change."""
     with contextlib.suppress(OSError):
         file = os.stat(path)
-        return number_from(repr([path, file.st_size, file.st_mtime_ns]).encode())
+        return number_from(repr([path, file.st_size, file.st_mtime_ns,
+                                 cv2.__version__, PIL.__version__]).encode())
     return 0
 
 
@@ -53,7 +56,7 @@ def find_bad_pictures(data, workers):
     """Decode the pictures of a generator; each worker decodes its share.
 
     A hidden file beside the list remembers the good ones, which are not decoded again
-    until a path, size or modification time changes.
+    until a path, size, modification time or decoder changes.
 
     Returns:
         int arrays of all samples: BAD: cannot be decoded; DARK: has 16 bits, but

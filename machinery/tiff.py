@@ -58,8 +58,9 @@ def find_reason(pages):
         return ('its values have %d bits: scale them to 0..255 and save it with 8 bits'
                 % bits)
     if is_grey and bands > 1 and extra_bands not in ALPHA:
-        return ('it has %d bands, but its tags name only the first, as grey: save it as '
-                'RGB, or that one alone' % bands)
+        return ('it has %d bands, but its tags name only the first, as grey: save it '
+                'as RGB, or that one alone' % bands)
+    # Pillow would take the bytes for pixels: see findings/pillow-planar-tiff.sh.
     if bands > 1 and bits > 8 and tags.get(284) == 2:
         return ('it has %d bits and the bands one after another: save it with 8 bits, '
                 'or the bands of a pixel together' % bits)
@@ -78,15 +79,15 @@ def decode_tiff(data, path):
         if not reason:
             return to_bgr(TiffImagePlugin.TiffImageFile(io.BytesIO(data)))
     except Exception:  # for damage, Pillow raises any kind
-        reason = ('it is damaged, or of a kind that Pillow cannot decode: save it again '
-                  'as RGB with 8 bits')
+        reason = ('it is damaged, or of a kind that Pillow cannot decode: save it '
+                  'again as RGB with 8 bits')
     raise InputError('%s: this TIFF cannot be read: %s' % (path, reason))
 
 
 def to_bgr(image):
     """Return (uint8 BGR, uint8 alpha or None) of a TIFF that Pillow has opened."""
     if max(place[3] for _, place, *_ in image.tile) < image.tag_v2[257]:
-        raise ValueError('the last strips are missing, and Pillow would make them black')
+        raise ValueError('strips are missing, which Pillow would make black')
     image.load()
     if image.mode.startswith('I;16'):  # Pillow neither scales nor inverts these
         bits, = image.tag_v2[258]
