@@ -176,8 +176,8 @@ def list_warnings(generators, contents_of):
     for data, contents in files:
         first_of, pairs = {}, []
         for sample, content in enumerate(contents.tolist()):
-            first = first_of.setdefault(content, sample)
-            if content and np.any(data.labels[first] != data.labels[sample]):
+            first = first_of.setdefault(content, sample) if content else sample
+            if first != sample and np.any(data.labels[first] != data.labels[sample]):
                 pairs.append((sample, first))
         if pairs:
             sample, first = pairs[0]
