@@ -28,7 +28,8 @@ def load_image(path, size=IMAGE_SIZE, mean=None, margin=0, corner=None,
 
     Grey pictures get three equal channels, 16 bits are reduced to 8, transparency
     becomes white, only an animation's first frame is read, and EXIF orientation is
-    applied. Resized bilinearly, without regard to the aspect ratio.
+    applied; docs/data.md has the details. Resized bilinearly, without regard to the
+    aspect ratio.
 
     Args:
         size: (width, height) in pixels.
@@ -39,7 +40,7 @@ def load_image(path, size=IMAGE_SIZE, mean=None, margin=0, corner=None,
             then at least this many times size + margin, as in Pillow; None: in full.
 
     Raises:
-        InputError: not a file, or not a whole picture that OpenCV decodes; names it.
+        InputError: not a file, or not a whole picture of a kind that is read; names it.
     """
     width, height = size
     whole = width + margin, height + margin

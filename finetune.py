@@ -46,11 +46,11 @@ check_files(settings)  # before TensorFlow is loaded, which takes seconds
 from alexnet import AlexNet, LAYERS
 from datagenerator import CROP_MARGIN, ImageDataGenerator, load_image, normalize
 from machinery.batches import read_batches
+from machinery.check import check_pictures
 from machinery.class_names import choose_class_names
 from machinery.download import fetch_if_missing
 from machinery.features import open_features
 from machinery.frozen import FrozenLayers
-from machinery.pictures import check_pictures
 from machinery.progress import ProgressBar
 from machinery.run import Run
 from machinery.summaries import Summaries, add_summaries

@@ -16,7 +16,8 @@ def list_commands(settings, folder):
         tested += ' --pictures_path ' + quote(settings['pictures_path'])
     return ['Curves:     tensorboard --logdir %s --samples_per_plugin images=100'
             % quote(os.path.abspath(settings['filewriter_path'])),
-            'Predict:    python predict.py %s --checkpoint %s' % (tested, quote(folder)),
+            'Predict:    python predict.py %s --checkpoint %s'
+            % (tested, quote(folder)),
             'Export:     python predict.py --export_path served/1 --checkpoint %s'
             % quote(folder)]
 

@@ -96,8 +96,8 @@ def table_of(weights, source):
     if not os.path.exists(source + '.index'):
         check_weights(weights, shapes, source, set(shapes).difference(fits))
         if not fits:
-            raise InputError('%s: no layer has its shape in AlexNet, which for conv1 is '
-                             '(height, width, in, out)' % source)
+            raise InputError('%s: no layer has its shape in AlexNet, which for conv1 '
+                             'is (height, width, in, out)' % source)
     lines = []
     for name in list(weights) + [name for name in shapes if name not in weights]:
         found = by_times(weights[name][0].shape) if name in weights else 'missing'
@@ -118,8 +118,8 @@ def main():
     """Fetch or convert weights, as the command line says."""
     act_as_script()
     parser = Parser(description='Fetch the pretrained weights, or convert weights.')
-    parser.add_argument('source', nargs='?', help='.caffemodel, .npz, .npy or checkpoint '
-                        'to convert; default: fetch the pretrained weights')
+    parser.add_argument('source', nargs='?', help='.caffemodel, .npz, .npy or '
+                        'checkpoint to convert; default: fetch the pretrained weights')
     parser.add_argument('out', nargs='?', help='default: source with the ending .npy')
     parser.add_argument('--url', help='another address to fetch the weights from')
     args = parser.parse_args()

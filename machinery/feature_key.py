@@ -6,8 +6,9 @@ import platform
 import re
 
 import cv2
+import PIL
 
-from machinery import pictures
+from machinery import pictures, tiff
 from machinery.model_file import TEST_PICTURE
 from machinery.tf1 import find_pass_size, list_gpus, session_config, tf
 
@@ -32,12 +33,13 @@ def feature_key(session, layer, same_as, load_image):
     """
     try:
         sources = [inspect.getsource(module)
-                   for module in (inspect.getmodule(load_image), pictures)]
+                   for module in (inspect.getmodule(load_image), pictures, tiff)]
     except (OSError, TypeError):  # it was typed into a notebook
         return None
     key = hashlib.sha256(repr([
         FORMAT, find_pass_size(), layer.shape.as_list()[1:], tf.__version__,
-        cv2.__version__, find_environment(), list_gpus() or find_processor(), sources,
+        cv2.__version__, PIL.__version__, find_environment(),
+        list_gpus() or find_processor(), sources,
         session_config().graph_options.SerializeToString(deterministic=True),
         has_tf32(),
     ]).encode('utf-8', 'surrogateescape'))

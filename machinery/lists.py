@@ -1,8 +1,7 @@
-"""Lists of pictures and of classes: find, read, warn."""
+"""Lists of pictures and of classes: find and read them."""
 import contextlib
 import difflib
 import glob
-import itertools
 import os
 import sys
 from array import array
@@ -185,39 +184,6 @@ def read_class_names(path, num_classes=None):
         raise InputError('%s: expected names of num_classes = %d classes, found %d'
                          % (path, num_classes, len(line_of)))
     return list(line_of)
-
-
-def list_warnings(generators):
-    """Return warnings about shared pictures and missing classes, as a list of text."""
-    warnings = []
-    files = [(data, np.fromiter(map(file_number, data.paths), np.int64))
-             for data in generators]
-    for (other, there), (data, here) in itertools.combinations(files, 2):
-        shared = np.flatnonzero(np.isin(here, there))
-        if len(shared):
-            words = 'picture of %s is' if len(shared) == 1 else 'pictures of %s are'
-            line_number = other.line_numbers[there == here[shared[0]]][-1]
-            warnings.append(
-                '%d %s also in %s, so its accuracy is too optimistic; the first is %s '
-                '(lines %d and %d)' % (
-                    len(shared), words % data.class_list, other.class_list,
-                    data.paths[shared[0]], data.line_numbers[shared[0]], line_number))
-    for data in generators:
-        empty = np.flatnonzero(np.bincount(data.labels, minlength=data.n_classes) == 0)
-        if len(empty):
-            warnings.append('%s has no sample of class%s %s' % (
-                data.class_list, 'es' if len(empty) > 1 else '',
-                ', '.join(map(str, empty[:20]))))
-    return warnings
-
-
-def file_number(path):
-    """Return a number for a picture, the same for all links to its file."""
-    try:
-        file = os.stat(path)
-        return hash((file.st_dev, file.st_ino))
-    except OSError:  # it may be on another machine
-        return hash(path)
 
 
 @input_errors()

@@ -125,10 +125,11 @@ class Table:
                     self._find(split_line(line, self._delimiter)[0]))
 
     def _is_header(self, cells):
-        """Tell whether the cells name columns: none is a number or a picture's name."""
-        return bool(cells) and find_column(cells, LABEL_WORDS + PATH_WORDS) is not None \
-            and not any(is_number(cell) or has_ending(cell) or cell and self._find(cell)
-                        for cell in cells)
+        """Tell whether the cells name columns: none is a number or a picture."""
+        if find_column(cells, LABEL_WORDS + PATH_WORDS) is None:
+            return False
+        return not any(is_number(cell) or has_ending(cell) or cell and self._find(cell)
+                       for cell in cells)
 
     def _name_columns(self):
         """Find the columns by their names."""

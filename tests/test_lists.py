@@ -6,8 +6,7 @@ import pytest
 
 from machinery.class_names import choose_class_names
 from machinery.errors import InputError
-from machinery.lists import (find_pictures, has_labels, list_warnings,
-                             read_class_names, read_list)
+from machinery.lists import find_pictures, has_labels, read_class_names, read_list
 from machinery.workers import Workers
 
 
@@ -155,23 +154,3 @@ def test_number_of_classes_is_that_of_the_names_or_labels(tmp_path):
     assert find(train_file=path, classes_file=None) == ['0', '1', '2', '3']
     with pytest.raises(InputError, match='num_classes is None, must be'):
         find()
-
-
-def test_shared_pictures_and_missing_classes_are_warned_about(tmp_path):
-    make(tmp_path, ['0.png', '1.png'])
-    (tmp_path / 'link.png').symlink_to(tmp_path / '0.png')
-
-    def warnings(**texts):
-        lists = []
-        for name, text in sorted(texts.items()):
-            path = write(tmp_path, text, name)
-            paths, labels, line_numbers = read_list(path, 3)
-            lists.append(SimpleNamespace(class_list=name, n_classes=3, paths=paths,
-                                         labels=labels, line_numbers=line_numbers))
-        return list_warnings(lists)
-    assert warnings(a='0.png 0\n0.png 0\n', b='1.png 1\n\nlink.png 2\n') == [
-        '1 picture of b is also in a, so its accuracy is too optimistic; the first is '
-        '%s/link.png (lines 3 and 2)' % tmp_path,
-        'a has no sample of classes 1, 2', 'b has no sample of class 0']
-    assert warnings(a='0.png 0\n1.png 1\n', b='1.png 2\n0.png 2\n')[0].startswith(
-        '2 pictures of b are also in a, ')

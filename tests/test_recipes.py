@@ -225,7 +225,8 @@ def test_as_many_pictures_of_each_class(edited):
     with open(os.path.join(ROOT, 'images', 'test.txt')) as file:
         lines = [os.path.join(ROOT, 'images', line) for line in file]
     few = [line for label, count in enumerate([6, 2, 1])
-           for line in [line for line in lines if line.endswith('%d\n' % label)][:count]]
+           for line in [line for line in lines
+                        if line.endswith('%d\n' % label)][:count]]
     path = scripts.folder / 'few.txt'
     path.write_text(''.join(few))
     out, _ = scripts.finetune('out', '--train_file=%s' % path)
