@@ -185,7 +185,8 @@ def test_paths_and_labels_in_place_of_a_list(folder, monkeypatch):
     assert data.labels.tolist() == [1, 0] and data.n_classes == 3
     for pairs, message in [
             ((['a.jpg'], [0, 1]), 'the given paths: 1 paths, but 2 labels'),
-            ((['a.jpg', 'x.jpg'], [0, 1]), 'the given paths:\n  line 2: no such file: '),
+            ((['a.jpg', 'x.jpg'], [0, 1]),
+             'the given paths:\n  line 2: no such file: x'),
             ((['a.jpg'], [2]), 'the given paths:\n  line 1: label 2 is not in 0..1'),
             (([], []), 'the given paths:\n  no samples in it')]:
         with pytest.raises(InputError) as error:
