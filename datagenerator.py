@@ -11,7 +11,7 @@ from tqdm import tqdm
 from machinery import folders
 from machinery.batches import Batch, refuse_to_ignore
 from machinery.errors import InputError
-from machinery.lists import read_list, share_of
+from machinery.lists import GIVEN, read_list, share_of
 from machinery.pictures import apply_augment, decode_image, load_ahead
 from machinery.rules import check_value
 from machinery.tf1 import tf
@@ -28,7 +28,8 @@ def load_image(path, size=IMAGE_SIZE, mean=None, margin=0, corner=None,
 
     Grey pictures get three equal channels, 16 bits are reduced to 8, transparency
     becomes white, only an animation's first frame is read, and EXIF orientation is
-    applied. Resized bilinearly, without regard to the aspect ratio.
+    applied; docs/data.md has the details. Resized bilinearly, without regard to the
+    aspect ratio.
 
     Args:
         size: (width, height) in pixels.
@@ -39,7 +40,7 @@ def load_image(path, size=IMAGE_SIZE, mean=None, margin=0, corner=None,
             then at least this many times size + margin, as in Pillow; None: in full.
 
     Raises:
-        InputError: not a file, or not a whole picture that OpenCV decodes; names it.
+        InputError: not a file, or not a whole picture of a kind that is read; names it.
     """
     width, height = size
     whole = width + margin, height + margin
@@ -67,12 +68,13 @@ class ImageDataGenerator:
     Methods that you override may run in a thread, one batch ahead of the loop.
 
     Args:
-        class_list: text file with a line "path label" per picture: see read_list.
+        class_list: text file, or pair of lists (paths, labels): see read_list.
         horizontal_flip: mirror each picture left-right with probability 0.5.
         shuffle: new order in every epoch; None: True with a mode, else False.
         mean: next_batch and data subtract it; for batches, normalize does.
         scale_size, margin, reducing_gap: size, margin, reducing_gap of load_image.
         nb_classes, num_classes: number of classes; labels count from 0.
+        class_names, pictures_path: see read_list; the names give the number of classes.
         seed: integer in 0..2**32 - 1.
         shard: (rank, size): this worker's samples are rank, rank + size, ... With
             shuffle, all shares have the same length: a short one borrows a sample.
@@ -81,8 +83,9 @@ class ImageDataGenerator:
             result is rounded and clipped. Draw from rng, a RandomState, alone.
         check_files: a picture that does not exist is an error now, not when it is used.
         leave_out_bad: skip bad pictures with a warning; a batch of them is an error.
-        mode, batch_size, buffer_size: of the tutorial's second version; the modes do
-            not differ, and the whole list is shuffled, not a buffer.
+        mode, batch_size, buffer_size, images, labels, image_format: of the tutorial's
+            second version and its Chinese translation, where images are paths. The
+            modes do not differ, and the whole list is shuffled, not a buffer.
 
     Attributes:
         paths, labels, line_numbers: of all samples of the list.
@@ -93,25 +96,30 @@ class ImageDataGenerator:
         InputError: an argument is wrong, or the list has faults; names them.
     """
 
-    def __init__(self, class_list, horizontal_flip=False, shuffle=None,
+    def __init__(self, class_list=None, horizontal_flip=False, shuffle=None,
                  mean=IMAGENET_MEAN, scale_size=IMAGE_SIZE, nb_classes=2, seed=0,
                  shard=(0, 1), margin=0, random_crop=False, augment=None,
                  check_files=True, leave_out_bad=False, mode=None, batch_size=None,
-                 num_classes=None, buffer_size=None, reducing_gap=REDUCING_GAP):
+                 num_classes=None, buffer_size=None, reducing_gap=REDUCING_GAP,
+                 class_names=None, pictures_path=None, images=None, labels=None,
+                 image_format=None):
         check_value('horizontal_flip', horizontal_flip)
-        check_value('batch_size', batch_size if mode else 1)
+        has_datasets = mode is not None or images is not None
+        check_value('batch_size', batch_size if has_datasets else 1)
         if mode not in (None, 'training', 'inference'):
             raise InputError("mode is %r, must be 'training' or 'inference'" % (mode,))
-        self.class_list, self.n_classes = class_list, num_classes or nb_classes
-        self.shuffle = bool(mode) if shuffle is None else shuffle
+        self.n_classes = len(class_names or []) or num_classes or nb_classes
+        self.shuffle = has_datasets if shuffle is None else shuffle
         self.preprocessing = {'size': tuple(scale_size), 'margin': margin,
                               'reducing_gap': reducing_gap}
         self.horizontal_flip, self.random_crop = horizontal_flip, random_crop
         self.augment, self.leave_out_bad = augment, leave_out_bad
         self.seed, self.shard = seed, shard
         self.mean, self.batch_size = mean, batch_size
+        self.class_list = class_list if isinstance(class_list, str) else GIVEN
         self.paths, self.labels, self.line_numbers = read_list(
-            class_list, self.n_classes, check_files)
+            class_list or (images, labels), self.n_classes, check_files, class_names,
+            pictures_path)
         self.drop([])
         self.epoch, self.pointer, self._ahead = 0, 0, {}
 

@@ -12,6 +12,7 @@ train_file = 'images/train.txt'  # one line per picture: "path label", labels fr
 val_file = 'images/val.txt'  # scored after each epoch
 test_file = None  # scored once, at the end, with the best checkpoint
 classes_file = 'DEFAULT'  # one class name per line; or classes.txt next to train_file
+pictures_path = None  # where paths in the lists start; None: at the list's folder
 on_bad_image = 'stop'  # or 'skip' unreadable pictures
 num_classes = None  # None: as many as classes.txt names, or the largest label + 1
 horizontal_flip = True  # mirror training pictures at random
@@ -29,7 +30,6 @@ seed = 0  # the same seed repeats a run
 
 # Speed
 cache_features = True  # run the frozen layers only once per picture
-mixed_precision = False  # frozen layers in bfloat16; only with AMX or AVX512-BF16
 features_path = '/tmp/finetune_alexnet/features'  # shared by runs; None: not shared
 features_limit = 20.  # GB; above it, features unused for longest are deleted
 
@@ -46,11 +46,11 @@ check_files(settings)  # before TensorFlow is loaded, which takes seconds
 from alexnet import AlexNet, LAYERS
 from datagenerator import CROP_MARGIN, ImageDataGenerator, load_image, normalize
 from machinery.batches import read_batches
+from machinery.check import check_pictures
 from machinery.class_names import choose_class_names
 from machinery.download import fetch_if_missing
 from machinery.features import open_features
 from machinery.frozen import FrozenLayers
-from machinery.pictures import check_pictures
 from machinery.progress import ProgressBar
 from machinery.run import Run
 from machinery.summaries import Summaries, add_summaries
@@ -63,11 +63,11 @@ workers = start_workers(settings)  # just this one, unless TF_CONFIG names more
 run = Run(checkpoint_path, filewriter_path, resume, keep, settings, workers)
 
 # Data: each worker reads its share of the lists; only training pictures are shuffled.
-class_names = choose_class_names(classes_file, train_file, num_classes, run, LAYERS[-1])
+class_names = choose_class_names(settings, run, LAYERS[-1])
 num_classes = len(class_names)
-shared = dict(run.decoding,  # a resumed run decodes JPEGs as it did before
-              nb_classes=num_classes, margin=CROP_MARGIN if random_crop else 0,
-              shard=workers.shard, check_files=on_bad_image == 'stop')
+shared = dict(class_names=class_names, pictures_path=pictures_path,
+              margin=CROP_MARGIN if random_crop else 0, shard=workers.shard,
+              check_files=on_bad_image == 'stop', **run.decoding)  # of a resumed run
 train_data = ImageDataGenerator(
     train_file, horizontal_flip, shuffle=True, seed=seed + workers.rank, **shared,
     leave_out_bad=on_bad_image == 'skip', random_crop=random_crop)
@@ -136,8 +136,8 @@ def evaluate(batches):
 
 
 check_pictures([train_data, val_data, test_data], on_bad_image, workers)
-with run.session(initialize) as session, FrozenLayers(
-        session, fed, pictures, {keep_prob: 1.}, same, mixed_precision) as frozen:
+with run.session(initialize) as session:
+    frozen = FrozenLayers(session, fed, pictures, {keep_prob: 1.}, same)
     run.record(model, pictures, [y, rate, keep_prob], load_image, train_data, val_data,
                class_names, optimizer)
     # Features outlive the run: the next one with the same frozen layers finds them.

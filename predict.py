@@ -12,12 +12,12 @@ from machinery.settings import read_settings
 
 checkpoint = '/tmp/finetune_alexnet/checkpoints'  # a folder means its best one
 pictures = 'images/test.txt'  # a picture, folder, pattern or list, or several of them
+pictures_path = None  # where paths in a list start; None: at the list's folder
 top_k = 3  # classes to show per picture
 batch_size = 128  # pictures at once
 layer = None  # 'fc7', for example: write this layer's activations instead
 export_path = None  # a new folder: write a SavedModel there instead
 features_path = '/tmp/finetune_alexnet/features'  # what training has stored; or None
-mixed_precision = None  # frozen layers in bfloat16; None: as in training
 
 # Output
 predictions_path = 'predictions'  # each call writes to a new numbered folder there
@@ -102,10 +102,7 @@ class_names = find_class_names(weights_path, LAYERS[-1])
 preprocessing, test_summary = find_preprocessing(
     weights_path, IMAGENET_MEAN, size=IMAGE_SIZE, margin=0, reducing_gap=REDUCING_GAP)
 load = functools.partial(load_image, **preprocessing)  # reads as training did
-training = read_model(weights_path)
-trained = training.get('train_layers', [])
-if mixed_precision is None:
-    mixed_precision = training.get('settings', {}).get('mixed_precision', False)
+trained = read_model(weights_path).get('train_layers', [])
 
 
 def network(images):
@@ -118,15 +115,17 @@ def network(images):
 labels = None
 if not export_path:
     places = [pictures] if isinstance(pictures, str) else pictures
-    labelled = [place for place in places if has_labels(place)]
+    labelled = [place for place in places if has_labels(place, pictures_path)]
     if labelled and len(places) > 1:
         raise InputError('%s: a list with labels must be the only argument'
                          % labelled[0])
     if labelled:  # a faulty label ends the script, a missing picture does not
-        paths, labels, _ = read_list(labelled[0], len(class_names), check_files=False)
+        paths, labels, _ = read_list(labelled[0], len(class_names), False, class_names,
+                                     pictures_path)
         warn_of_other_names(labelled[0], class_names)
     else:
-        paths = [path for place in places for path in find_pictures(place)]
+        paths = [path for place in places
+                 for path in find_pictures(place, pictures_path)]
 
 images = tf.placeholder(tf.uint8, [None, 227, 227, 3])
 model = network(images)
@@ -138,8 +137,9 @@ fed = model.bottleneck if is_behind else images
 same = {model.dropout6: model.fc6, model.dropout7: model.fc7}  # without dropout
 
 
-def run_network(session, frozen):
+def run_network(session):
     """Return the output for the pictures that can be read, and which these are."""
+    frozen = FrozenLayers(session, fed, images, {}, same)
     data = PlainPictures(paths, load, preprocessing)
     # A few are computed faster than the stored ones are found.
     store = len(paths) > 32 and frozen.open_store(features_path, np.inf, load_image)
@@ -167,17 +167,14 @@ with tf.Session(config=session_config()) as session:
             session, model, images, load_image, preprocessing))
     if export_path:
         export_model(network, class_names, export_path, preprocessing,
-                     pictures_to_compare(weights_path, len(class_names), load))
+                     pictures_to_compare(weights_path, class_names, load))
     else:
-        with FrozenLayers(session, fed, images, {}, same, mixed_precision) as frozen:
-            values, read = run_network(session, frozen)
+        values, read = run_network(session)
         paths = [paths[sample] for sample in read]
         labels = labels if labels is None else labels[read]
 
 if export_path:
     print('Wrote %s' % export_path)
-    if mixed_precision:
-        print('It computes in float32; training ran the frozen layers in bfloat16')
 elif layer:  # for other programs, so there is nothing to show or to score
     arrays = {'features': values, 'paths': paths}
     if labels is not None:

@@ -11,10 +11,13 @@ from machinery.features import SAMPLE_SIZE
 
 def list_commands(settings, folder):
     """Return lines with the commands for what a run has left in its folder."""
+    tested = quote(settings['test_file'] or settings['val_file'])
+    if settings.get('pictures_path'):
+        tested += ' --pictures_path ' + quote(settings['pictures_path'])
     return ['Curves:     tensorboard --logdir %s --samples_per_plugin images=100'
             % quote(os.path.abspath(settings['filewriter_path'])),
-            'Predict:    python predict.py %s --checkpoint %s' % (
-                quote(settings['test_file'] or settings['val_file']), quote(folder)),
+            'Predict:    python predict.py %s --checkpoint %s'
+            % (tested, quote(folder)),
             'Export:     python predict.py --export_path served/1 --checkpoint %s'
             % quote(folder)]
 

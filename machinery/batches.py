@@ -13,6 +13,7 @@ from collections import namedtuple
 import numpy as np
 
 from machinery.errors import InputError
+from machinery.lists import GIVEN
 from machinery.tf1 import session_config, tf
 
 # images: uint8 (n, height, width, 3), or features; labels: float32 (n, n_classes);
@@ -24,6 +25,11 @@ Batch = namedtuple('Batch', 'images labels samples end')
 def has_files(data):
     """Tell whether a generator reads picture files, or yields batches of your own."""
     return hasattr(data, 'plan')
+
+
+def has_list(data):
+    """Tell whether a generator reads its pictures from a list file."""
+    return has_files(data) and data.class_list != GIVEN
 
 
 def read_batches(data, batch_size, epoch=0, start=0):

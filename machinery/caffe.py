@@ -13,18 +13,28 @@ PRETRAINED = {
     'conv1': [11, 11, 3, 96], 'conv2': [5, 5, 48, 256], 'conv3': [3, 3, 256, 384],
     'conv4': [3, 3, 192, 384], 'conv5': [3, 3, 192, 256], 'fc6': [9216, 4096],
     'fc7': [4096, 4096], 'fc8': [4096, 1000]}
-# The fields of caffe.proto that hold weights: "layer" is today's format, "layers" the
-# older one. The floats are packed in the file; declared as bytes, they need no Python
-# loop over 61 million numbers.
+# The fields of caffe.proto that hold weights, in the layers of today's format ("layer")
+# and of the two older ones ("layers", and "layers" with another "layer" in each). The
+# floats are packed in the file; declared as bytes, they need no Python loop over 61
+# million numbers. NVIDIA's Caffe has them in raw_data.
 PROTO = '''
 message Shape { repeated int64 dim = 1; }
 message Blob { optional int32 num = 1; optional int32 channels = 2;
                optional int32 height = 3; optional int32 width = 4;
-               optional bytes data = 5; optional Shape shape = 7; }
-message OldLayer { optional string name = 4; repeated Blob blobs = 6; }
-message Layer { optional string name = 1; repeated Blob blobs = 7; }
+               optional bytes data = 5; optional Shape shape = 7;
+               optional bytes double_data = 8; optional int32 raw_data_type = 10;
+               optional bytes raw_data = 12; }
+message OldestLayer { optional string name = 1; optional string type = 2;
+                      repeated Blob blobs = 50; }
+message OldLayer { optional OldestLayer layer = 1; optional string name = 4;
+                   optional int32 type = 5; repeated Blob blobs = 6; }
+message Layer { optional string name = 1; optional string type = 2;
+                repeated Blob blobs = 7; }
 message Net { repeated OldLayer layers = 2; repeated Layer layer = 100; }
 '''
+RAW_TYPES = {0: '<f8', 1: '<f4', 2: '<f2'}
+# A layer's type, as the three formats write it.
+NORM, POOL = ('LRN', 15, 'lrn'), ('Pooling', 17, 'pool')
 
 
 def compile_proto(text):
@@ -44,19 +54,66 @@ CaffeNet = compile_proto(PROTO)['weights.Net']
 
 
 def read_caffemodel(path):
-    """Read {layer name: [weights, biases]} of a .caffemodel in TensorFlow's layout."""
+    """Read {layer name: [weights, biases]} of a .caffemodel in TensorFlow's layout.
+
+    Raises an InputError if the file is damaged, or if it is of another network.
+    """
     with open(path, 'rb') as file, damage_told(path, 'a caffemodel'):
         net = CaffeNet()
         content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         if net.ParseFromString(content) < len(content):
             raise ValueError('only its start is a caffemodel')
-        layers = list(net.layers) + list(net.layer)
-        order = [layer.name for layer in layers if layer.name in ('norm1', 'pool1')]
-        if order == ['pool1', 'norm1']:
-            raise InputError('it pools before it normalises, like CaffeNet; "python '
-                             'alexnet.py" fetches the weights of AlexNet')
-        return {layer.name: convert_blobs(layer) for layer in layers
-                if len(layer.blobs) == 2}
+        layers = [layer.layer if layer.HasField('layer') else layer
+                  for layer in net.layers] + list(net.layer)
+        check_layers(layers)
+        return {layer.name: convert_blobs(layer) for layer in layers if layer.blobs}
+
+
+def check_layers(layers):
+    """Raise an InputError if a file has layers or an order unlike AlexNet's."""
+    order = [kind for kind in map(norm_or_pool, layers) if kind]
+    filled = [layer for layer in layers if layer.blobs]
+    names = [layer.name for layer in filled]
+    faults = ['\n  %s (%s) holds %s' % (layer.name, layer.type, ' + '.join(
+        'x'.join(map(str, shape_of(blob))) for blob in layer.blobs))
+        for layer in filled if names.count(layer.name) > 1 or len(layer.blobs) != 2
+        or len(shape_of(layer.blobs[0])) not in (2, 4)]
+    if faults:
+        fault = 'it is another network: not all layers hold weights and biases'
+    elif order[:1] == ['pool'] and 'norm' in order:
+        fault = 'it pools before it normalises, like CaffeNet'
+    # A file that lists such layers lists all; with fc6, it is more than a part of them.
+    elif 'pool' in order and 'norm' not in order and 'fc6' in names:
+        fault = 'it has no local response normalisation'
+    else:
+        return
+    raise InputError('%s; "python alexnet.py" fetches the weights of AlexNet%s'
+                     % (fault, ''.join(faults)))
+
+
+def norm_or_pool(layer):
+    """Return 'norm' or 'pool' for these layers, by their type or name, else None."""
+    for kind, types, names in [('norm', NORM, ('norm', 'lrn')), ('pool', POOL, 'pool')]:
+        if layer.type in types or not layer.blobs and layer.name.startswith(names):
+            return kind
+
+
+def shape_of(blob):
+    """Return the shape of a blob, which older files write in another way."""
+    return list(blob.shape.dim) or [blob.num, blob.channels, blob.height, blob.width]
+
+
+def numbers_of(name, blob):
+    """Return the numbers of a layer's blob as float32, in whichever field they are."""
+    content, kind = blob.data or blob.double_data, '<f4' if blob.data else '<f8'
+    if blob.HasField('raw_data'):
+        content, kind = blob.raw_data, RAW_TYPES.get(blob.raw_data_type)
+    if not kind:
+        raise ValueError('%s: holds integers, not floats' % name)
+    found, shape = np.frombuffer(content, kind), shape_of(blob)
+    if found.size != np.prod(shape, dtype=int):
+        raise ValueError('%s: %d numbers for shape %s' % (name, found.size, shape))
+    return found.astype('<f4', copy=False)
 
 
 def convert_blobs(layer):
@@ -66,9 +123,8 @@ def convert_blobs(layer):
     connected layers from (out, in) to (in, out). fc6 flattens pool5, so its rows go
     from the order (channel, row, column) to (row, column, channel).
     """
-    array, biases = [np.frombuffer(blob.data, '<f4') for blob in layer.blobs]
-    blob = layer.blobs[0]
-    shape = list(blob.shape.dim) or [blob.num, blob.channels, blob.height, blob.width]
+    array, biases = [numbers_of(layer.name, blob) for blob in layer.blobs]
+    shape = shape_of(layer.blobs[0])
     if len(shape) == 2 or shape[:2] == [1, 1]:
         array = array.reshape(shape[-2:])
         if layer.name == 'fc6':

@@ -8,6 +8,7 @@ import sys
 from shlex import quote
 
 from machinery.errors import InputError, open_plain
+from machinery.files import sync
 from machinery.numbered import list_runs, run_path
 from machinery.rules import PATTERN
 from machinery.tf1 import assign, tf
@@ -174,11 +175,7 @@ def save_checkpoint(saver, session, path):
         saver.save(session, path)
         parts = glob.glob(glob.escape(path) + '.*')
         for part in parts + [os.path.dirname(os.path.abspath(path))]:
-            number = os.open(part, os.O_RDONLY)
-            try:
-                os.fsync(number)
-            finally:
-                os.close(number)
+            sync(part)
     except (tf.errors.OpError, OSError):
         # Without .meta, which is written last, a checkpoint is complete.
         if not os.path.exists(path + '.index'):

@@ -6,21 +6,27 @@ import numpy as np
 
 from machinery import ROOT
 from machinery.errors import InputError
-from machinery.lists import find_largest_label, read_class_names
+from machinery.lists import find_classes_in, read_class_names
 from machinery.model_file import read_model
 from machinery.weights import num_classes_of
 
 
-def choose_class_names(classes_file, train_file, num_classes, run, layer):
+def choose_class_names(settings, run, layer):
     """Return the names of the classes for a run, numbers if they have no names.
 
-    Args:
+    These settings count:
         classes_file: 'DEFAULT' means the names of the run being resumed, or those in
-            classes.txt next to the training list.
-        train_file: None for batches of your own.
+            classes.txt next to the training list. Without a file, names that the
+            training list has in place of numbers are sorted.
+        train_file, val_file, test_file: None for batches of your own.
         num_classes: as many names are needed; None: see find_num_classes.
+        pictures_path: see read_list.
+
+    Args:
         run: the Run; layer: the name of the network's last layer.
     """
+    classes_file, train_file, num_classes, pictures_path = [settings[name] for name in (
+        'classes_file', 'train_file', 'num_classes', 'pictures_path')]
     path = names = None
     if classes_file == 'DEFAULT':
         with contextlib.suppress(InputError):  # told when the file is written again
@@ -29,8 +35,14 @@ def choose_class_names(classes_file, train_file, num_classes, run, layer):
             path, names = names_beside(train_file)
     elif classes_file:
         names = read_class_names(classes_file)
+    listed = largest = None
+    if not names and train_file:
+        listed, largest = find_classes_in(train_file, pictures_path)
     if num_classes is None:
-        num_classes = find_num_classes(names, train_file, run, layer)
+        num_classes = find_num_classes(names or listed, largest, run, layer)
+    if listed:
+        check_listed(listed, num_classes, settings)
+        return listed
     if classes_file != 'DEFAULT':
         return read_class_names(classes_file, num_classes)
     if names and len(names) == num_classes:
@@ -41,15 +53,31 @@ def choose_class_names(classes_file, train_file, num_classes, run, layer):
     return read_class_names(None, num_classes)
 
 
-def find_num_classes(names, train_file, run, layer):
+def check_listed(names, num_classes, settings):
+    """Raise an InputError if names in the training list cannot be those of a run."""
+    train_file = settings['train_file']
+    if len(names) < 2:
+        raise InputError('%s: all pictures are of one class, %s; at least 2 classes '
+                         'are needed' % (train_file, *names))
+    if len(names) != num_classes:
+        raise InputError('%s has names of %d classes, but num_classes is %d: %.200s'
+                         % (train_file, len(names), num_classes, ', '.join(names)))
+    for path in filter(None, [settings['val_file'], settings['test_file']]):
+        if find_classes_in(path, settings['pictures_path'])[1] >= 0:
+            raise InputError('%s has numbers for classes, but %s has names: give a '
+                             'classes_file with the names in the order of the numbers'
+                             % (path, train_file))
+
+
+def find_num_classes(names, largest, run, layer):
     """Return how many the checkpoint has, or the names, or the largest label + 1."""
     if run.is_resumed:  # only the chief knows the checkpoint
         found = num_classes_of(run.latest, layer) if run.workers.is_chief else 0
         return int(run.workers.collect(found, np.int64)[0])
-    if not names and not train_file:
+    if not names and largest is None:
         raise InputError('num_classes is None, must be an integer if there is neither '
                          'a list of pictures nor a classes_file')
-    found = len(names) if names else find_largest_label(train_file) + 1
+    found = len(names) if names else largest + 1
     # The generators report what is beyond these limits, and name the lines.
     found = min(max(found, 2), 10 ** 6)
     run.workers.check_equal({'num_classes': found})

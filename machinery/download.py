@@ -9,9 +9,10 @@ from machinery.caffe import PRETRAINED, read_caffemodel
 from machinery.checkpoint_files import find_weights
 from machinery.errors import InputError, act_as_script
 from machinery.model_file import model_path, read_model, write_model
+from machinery.npy import read_npy
 from machinery.settings import Parser
 from machinery.transfer import find_part, forget, transfer
-from machinery.weights import check_weights, read_npy, read_weights, save_weights
+from machinery.weights import check_weights, read_weights, save_weights
 
 DEFAULT_WEIGHTS = os.path.join(ROOT, 'bvlc_alexnet.npy')
 SAMPLE = os.path.realpath(os.path.join(ROOT, 'images', 'train.txt'))
@@ -105,12 +106,45 @@ def hash_file(path, kind):
     return found.hexdigest()
 
 
+def table_of(weights, source):
+    """Return lines that say which layers AlexNet will load.
+
+    Raises an InputError if it could never load the file. A checkpoint may be of a
+    network of your own, so it is not judged.
+    """
+    shapes = {name: tuple(shape) for name, shape in PRETRAINED.items()}
+    last = list(shapes)[-1]
+    if last in weights:  # with any number of classes
+        shapes[last] = shapes[last][:-1] + weights[last][1].shape
+    fits = [name for name in shapes
+            if name in weights and weights[name][0].shape == shapes[name]]
+    if not os.path.exists(source + '.index'):
+        check_weights(weights, shapes, source, set(shapes).difference(fits))
+        if not fits:
+            raise InputError('%s: no layer has its shape in AlexNet, which for conv1 '
+                             'is (height, width, in, out)' % source)
+    lines = []
+    for name in list(weights) + [name for name in shapes if name not in weights]:
+        found = by_times(weights[name][0].shape) if name in weights else 'missing'
+        effect = 'loads' if name in fits else 'not a layer of AlexNet'
+        if name in shapes and name not in fits:
+            effect = 'only with %r in skip_layers; AlexNet has %s' % (
+                name, by_times(shapes[name]))
+        lines.append('%-12s %-12s %s' % (name, found, effect))
+    return '\n'.join(lines)
+
+
+def by_times(shape):
+    """Return a shape like 11x11x3x96."""
+    return 'x'.join(map(str, shape))
+
+
 def main():
     """Fetch or convert weights, as the command line says."""
     act_as_script()
     parser = Parser(description='Fetch the pretrained weights, or convert weights.')
-    parser.add_argument('source', nargs='?', help='.caffemodel, checkpoint or .npy to '
-                        'convert; default: fetch the pretrained weights')
+    parser.add_argument('source', nargs='?', help='.caffemodel, .npz, .npy or '
+                        'checkpoint to convert; default: fetch the pretrained weights')
     parser.add_argument('out', nargs='?', help='default: source with the ending .npy')
     parser.add_argument('--url', help='another address to fetch the weights from')
     args = parser.parse_args()
@@ -122,7 +156,10 @@ def main():
         out = args.out or os.path.splitext(source)[0] + '.npy'
         if os.path.exists(out):
             raise InputError('%s already exists; remove it to write it again' % out)
-        save_weights(read_weights(source), out)
+        weights = read_weights(source)
+        table = table_of(weights, source)
+        save_weights(weights, out)
+        print(table)
         model = read_model(source)
         if model:
             write_model(model_path(out), model)

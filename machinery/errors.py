@@ -3,6 +3,7 @@ import contextlib
 import logging
 import os
 import sys
+import warnings
 
 import cv2
 
@@ -77,4 +78,5 @@ def act_as_script():
     if shell:
         shell.set_custom_exc((InputError, KeyboardInterrupt), tell_in_notebook)
     cv2.utils.logging.setLogLevel(0)  # its messages name no file; ours do
+    warnings.filterwarnings('ignore', module='PIL')  # nor do these
     logging.getLogger('tensorflow').setLevel(logging.ERROR)

@@ -17,15 +17,16 @@ FORMATS = b'\xff\xd8', b'\x89PNG', b'BM', b'GIF8'  # first bytes of those that i
 IS_CMYK = re.compile(b'\xff[\xc0-\xc2]\0.\x08....\x04', re.S).search
 
 
-def pictures_to_compare(weights_path, num_classes, load):
+def pictures_to_compare(weights_path, class_names, load):
     """Return [(path, content, image)] of up to 16 pictures of the validation list.
 
     Leaves out those that training has skipped, and those that the export refuses or
     reads a little differently, as it says.
     """
-    list_path, found = read_model(weights_path).get('val_list'), []
+    model, found = read_model(weights_path), []
     try:
-        paths, _, _ = read_list(list_path or '', num_classes, check_files=False)
+        paths, _, _ = read_list(model.get('val_list') or '', len(class_names), False,
+                                class_names, model.get('pictures_path'))
     except InputError:
         paths = []
     for path in paths[::1 + len(paths) // 64] + paths:

@@ -6,10 +6,11 @@ import platform
 import re
 
 import cv2
+import PIL
 
-from machinery import pictures
+from machinery import pictures, tiff
 from machinery.model_file import TEST_PICTURE
-from machinery.tf1 import find_pass_size, list_gpus, tf
+from machinery.tf1 import find_pass_size, list_gpus, session_config, tf
 
 HIDDEN = {'PyFunc', 'PyFuncStateless', 'EagerPyFunc', 'ReadFile'}  # code, or a file
 FORMAT = 1  # of the store; another number makes earlier ones invisible
@@ -20,7 +21,7 @@ ARITHMETIC = 'NVIDIA_TF32|(TF|XLA|ONEDNN|DNNL|MKL|CUDNN|CUBLAS|OPENCV)_'
 HARMLESS = 'TF_(CONFIG|CPP|FORCE_GPU_ALLOW|GPU_ALLOC|NUM)|.*(VERBOSE|LOG|THREAD)'
 
 
-def feature_key(session, layer, same_as, load_image, config):
+def feature_key(session, layer, same_as, load_image):
     """Return the key of a layer's features, None if they depend on hidden code.
 
     Args:
@@ -29,21 +30,23 @@ def feature_key(session, layer, same_as, load_image, config):
         same_as: {tensor: tensor of the same value}, for example {dropout6: fc6}, if
             dropout is off. So what only dropout depends on does not count.
         load_image: makes an image of a picture file.
-        config: tf.ConfigProto of the session that computes the layer.
     """
     try:
         sources = [inspect.getsource(module)
-                   for module in (inspect.getmodule(load_image), pictures)]
+                   for module in (inspect.getmodule(load_image), pictures, tiff)]
     except (OSError, TypeError):  # it was typed into a notebook
         return None
     key = hashlib.sha256(repr([
         FORMAT, find_pass_size(), layer.shape.as_list()[1:], tf.__version__,
-        cv2.__version__, find_environment(), list_gpus() or find_processor(), sources,
-        config.graph_options.SerializeToString(deterministic=True), has_tf32(),
+        cv2.__version__, PIL.__version__, find_environment(),
+        list_gpus() or find_processor(), sources,
+        session_config().graph_options.SerializeToString(deterministic=True),
+        has_tf32(),
     ]).encode('utf-8', 'surrogateescape'))
     if os.path.exists(TEST_PICTURE):
         key.update(load_image(TEST_PICTURE).tobytes())
-    values = find_variables()
+    values = {variable.op: variable
+              for variable in tf.global_variables() + tf.local_variables()}
     for operation in hash_graph(key, layer, same_as):
         if operation.type in HIDDEN:
             return None
@@ -61,35 +64,20 @@ def has_tf32():
             experimental.tensor_float_32_execution_enabled())
 
 
-def find_variables():
-    """Return {operation: variable} of the graph."""
-    return {variable.op: variable
-            for variable in tf.global_variables() + tf.local_variables()}
-
-
-def list_operations(operations, same_as):
-    """Return operations and all that they need, each once."""
-    queue, seen = list(operations), set(operations)
-    for operation in queue:  # which grows meanwhile
-        inputs = [same_as.get(tensor, tensor).op for tensor in operation.inputs]
-        for source in inputs + operation.control_inputs:
-            if source not in seen:
-                seen.add(source)
-                queue.append(source)
-    return queue
-
-
 def hash_graph(key, layer, same_as):
     """Hash all that a tensor is computed from; return these operations.
 
     An operation counts by its place in this walk, so its name does not matter.
     """
     layer = same_as.get(layer, layer)
-    operations, has_functions = list_operations([layer.op], same_as), False
-    places = {operation: place for place, operation in enumerate(operations)}
+    operations, places, has_functions = [layer.op], {layer.op: 0}, False
     key.update(b'%d' % layer.value_index)
-    for operation in operations:
+    for operation in operations:  # which grows meanwhile
         inputs = [same_as.get(tensor, tensor) for tensor in operation.inputs]
+        for source in [tensor.op for tensor in inputs] + operation.control_inputs:
+            if source not in places:
+                places[source] = len(operations)
+                operations.append(source)
         attributes = operation.node_def.attr
         key.update(repr([
             operation.type, operation.device,

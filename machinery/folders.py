@@ -1,5 +1,6 @@
 """Write lists of the pictures in a folder, split at random."""
 import hashlib
+import itertools
 import os
 import pathlib
 import re
@@ -9,70 +10,76 @@ from collections import Counter, namedtuple
 import numpy as np
 
 from machinery.errors import InputError, act_as_script, input_errors
-from machinery.find import HEIC_ENDINGS, find_classes, find_files
+from machinery.find import HEIC_ENDINGS, find_files
 from machinery.lists import read_class_names
+from machinery.parts import find_classes
 from machinery.pictures import read_file
 from machinery.rules import integer
 from machinery.settings import Parser, parse
+from machinery.splits import assign, find_groups, pattern
+from machinery.text import number_of
 
 LISTS = ['train', 'val', 'test']
 Found = namedtuple('Found', [
-    'part_of',      # {folder that is a part: part}; empty if there is no split
     'classes',      # {part: {class name, or None without labels: [paths]}}
+    'is_split',     # into parts; otherwise all is 'train'
     'class_names',  # in the order of the labels
+    'left_out',     # paths of pictures without a class, beside train and test
     'others'])      # paths of the files that are not pictures
 
 
 def find_pictures(folder, classes_file=None):
     """Return a Found for a folder; classes_file gives the order of the labels."""
     pictures, others = find_files(folder)
+    for path in pictures + others:
+        if os.path.islink(path) and not os.path.exists(path):
+            raise InputError('%s: is a broken link to %s' % (path, os.readlink(path)))
     if not pictures:
         raise InputError('%s: no pictures there' % folder)
-    part_of, classes = find_classes(folder, pictures)
+    given = read_class_names(classes_file) if classes_file else []
+    classes, is_split, left_out = find_classes(folder, pictures, given)
     names = sorted(set().union(*classes.values()) - {None})
     if all(re.fullmatch('[0-9]+', name) for name in names):
         names.sort(key=int)
-    class_names = read_class_names(classes_file) if classes_file else names
-    unknown = [name for name in names if name not in class_names]
-    if unknown:
+    unknown = [name for name in names if name not in given]
+    if given and unknown:
         raise InputError('%s: no class %s' % (classes_file, ', '.join(unknown)))
+    class_names = given or names
     if len(class_names) < 2:
         raise InputError('%s: all pictures are of one class, %s; at least 2 classes '
                          'are needed' % (folder, *names))
-    return Found(part_of, classes, class_names, others)
+    return Found(classes, is_split, class_names, left_out, others)
 
 
-def split_pictures(found, shares, seed):
-    """Return {list name: [(path, label or None)]}; shares are {list name: its size}."""
+def read_contents(found):
+    """Return {path: digest of its content} of the pictures that are in a part."""
+    return {path: hashlib.sha1(read_file(path)[0]).digest()
+            for classes in found.classes.values()
+            for paths in classes.values() for path in paths}
+
+
+def split_pictures(found, unit_of, shares, seed):
+    """Return {list name: [(path, label or None)]}; shares are {list name: its size}.
+
+    unit_of is {path: its content or group}: equal ones get into the same list.
+    """
+    lists = {part: [(path, label) for label, name in [*enumerate(found.class_names),
+                                                      (None, None)]
+                    for path in classes.get(name, [])]
+             for part, classes in found.classes.items()}
     # A missing part is taken from the training pictures; others stay as they are.
     new = [name for name in LISTS
-           if name == 'train' or name not in found.classes and shares[name]]
-    lists = dict(zip(new, split_classes(found.classes['train'], found.class_names,
-                                        [shares[name] for name in new], seed)))
-    for name in set(found.classes) - {'train'}:
-        [lists[name]] = split_classes(found.classes[name], found.class_names, [1])
-        lists[name] += [(path, None) for path in found.classes[name].get(None, [])]
-    return {name: lists[name] for name in LISTS if name in lists}
-
-
-@input_errors()
-def split_classes(classes, class_names, shares, seed=0):
-    """Split {class name: [paths]} at random; return [(path, label)] for each share."""
-    rng = np.random.RandomState(seed)
-    # Identical pictures always go to the same list, even if their classes differ.
-    lists, list_of = [[] for _ in shares], {}
-    for label, class_name in enumerate(class_names):
-        groups = {}
-        for path in classes.get(class_name, []):
-            content = hashlib.sha1(read_file(path)[0]).digest()
-            groups.setdefault(content, []).append((path, label))
-        fresh = [content for content in groups if content not in list_of]
-        rng.shuffle(fresh)
-        ends = np.round(np.cumsum(shares) / sum(shares) * len(fresh))
-        list_of.update(zip(fresh, np.searchsorted(ends, range(len(fresh)), 'right')))
-        for content, pairs in groups.items():
-            lists[list_of[content]] += pairs
-    return lists
+           if name == 'train' or name not in lists and shares[name]]
+    train = lists['train']
+    units_of = {}
+    for path, label in train:
+        units_of.setdefault(label, set()).add(unit_of[path])
+    share_of = assign(units_of, [shares[name] for name in new], seed)
+    lists.update({name: [] for name in new})
+    for path, label in train:
+        lists[new[share_of[unit_of[path]]]].append((path, label))
+    # Two pictures of each class are too few for three lists.
+    return {name: lists[name] for name in LISTS if lists.get(name) or name == 'val'}
 
 
 @input_errors()
@@ -99,8 +106,8 @@ def write_lists(lists, class_names, args):
     return {name: paths[name] for name in lines}
 
 
-def report(folder, found, lists, written):
-    """Print the size of each list, the files left out, and the command to train."""
+def report(folder, found, lists, written, contents):
+    """Print the size of each list, warnings, and the command to train."""
     labelled = [name for name in lists if None not in found.classes.get(name, {})]
     counts = {name: np.bincount([label for _, label in lists[name]],
                                 minlength=len(found.class_names)) for name in labelled}
@@ -112,8 +119,9 @@ def report(folder, found, lists, written):
         lacking = [found.class_names[label] for label in np.flatnonzero(count == 0)]
         if lacking:
             print('Warning: %s.txt has no picture of %s' % (name, ', '.join(lacking)))
-    report_ignored(folder, found, lists)
-    if found.part_of:
+    report_copies(lists, contents)
+    report_ignored(pathlib.Path(folder), found, contents)
+    if found.is_split:
         made = ['; %s.txt was taken from its part for training' % name
                 for name in lists if name not in found.classes]
         print('%s is split already, which was kept%s%s' % (
@@ -125,8 +133,30 @@ def report(folder, found, lists, written):
     print('python finetune.py %s --learning_rate 0.001 --batch_size 128' % options)
 
 
-def report_ignored(folder, found, lists):
-    """Print the files that are not pictures, and the folders without pictures."""
+def report_copies(lists, contents):
+    """Warn of equal pictures in several lists, or in several classes."""
+    first, copies = {}, {}
+    for name, pairs in lists.items():
+        for path, label in pairs:
+            there, its_label, its_path = first.setdefault(contents[path],
+                                                          (name, label, path))
+            kinds = []
+            if there != name:
+                kinds.append('also in %s.txt: %%s of %s.txt' % (there, name))
+            if None not in (label, its_label) and label != its_label:
+                kinds.append('in more than one class: %s')
+            for kind in kinds:
+                copies.setdefault(kind, []).append((path, its_path))
+    for kind, pairs in copies.items():
+        print('Warning: %s; the first is %s, the same as %s'
+              % (kind % number_of(pairs), *pairs[0]))
+
+
+def report_ignored(folder, found, contents):
+    """Print what is in no list, and the folders without pictures."""
+    left_out = Counter(map(os.path.dirname, found.left_out))
+    for place, count in sorted(left_out.items()):
+        print('Left out: %s without a class in %s' % (number_of(range(count)), place))
     endings = Counter(os.path.splitext(path)[1].lower() for path in found.others)
     if endings:
         print('Ignored: ' + ', '.join('%d %s' % (count, ending or 'without an ending')
@@ -134,12 +164,11 @@ def report_ignored(folder, found, lists):
     if set(HEIC_ENDINGS) & set(endings):
         print('OpenCV does not read HEIC: convert these to JPEG first, for example '
               'with "mogrify -format jpg *.heic" of ImageMagick.')
-    # Every folder that has a picture in it, at any depth.
-    used = {parent for pairs in lists.values() for path, _ in pairs
-            for parent in pathlib.Path(path).parents}
-    empty = [os.path.relpath(str(path), folder) for name in ['', *found.part_of]
-             for path in pathlib.Path(folder, name).iterdir()
-             if path.is_dir() and path.name[0] != '.' and path not in used]
+    used = {place for name in {*map(os.path.dirname, contents), *left_out}
+            for place in [pathlib.Path(name), *pathlib.Path(name).parents]
+            if place == folder or folder in place.parents}
+    empty = [str(path.relative_to(folder)) for place in used for path in place.iterdir()
+             if path not in used and path.name[0] != '.' and path.is_dir()]
     if empty:
         print('No pictures in: ' + ', '.join(sorted(empty)))
 
@@ -156,6 +185,9 @@ def main():
                         metavar=('TRAIN', 'VAL', 'TEST'), help='default: 70 15 15')
     parser.add_argument('--seed', default=0, help='of the random split',
                         type=lambda text: parse(text, integer(0, 2 ** 32 - 1)))
+    parser.add_argument('--group', metavar='REGEX', type=pattern, help='what pictures '
+                        'that stay together have in common in their paths, for example '
+                        r"a patient's number: 'patient(\d+)'")
     parser.add_argument('--classes', help='file of class names in label order')
     parser.add_argument('--out', default='.', help='folder for the lists; default: .')
     parser.add_argument('--force', action='store_true', help='overwrite lists')
@@ -165,6 +197,18 @@ def main():
         parser.error('--split: the shares must be 0 or more, those of training and '
                      'validation above 0')
     found = find_pictures(args.folder, args.classes)
-    lists = split_pictures(found, dict(zip(LISTS, shares)), args.seed)
+    contents = read_contents(found)
+    unit_of = contents if args.group is None else find_groups(
+        args.folder, itertools.chain(*found.classes['train'].values()), args.group)
+    lists = split_pictures(found, unit_of, dict(zip(LISTS, shares)), args.seed)
+    if not lists['val']:
+        raise InputError('%s: too few %s for a val.txt' % (
+            args.folder, 'groups' if args.group else 'pictures'))
     written = write_lists(lists, found.class_names, args)
-    report(args.folder, found, lists, written)
+    if shares[2] and 'test' not in lists:
+        print('Warning: too few pictures for a test.txt')
+    if args.group:
+        print('Groups: ' + ', '.join('%d in %s.txt' % (
+            len({unit_of[path] for path, _ in pairs}), name)
+            for name, pairs in lists.items() if pairs[0][0] in unit_of))
+    report(args.folder, found, lists, written, contents)

@@ -1,117 +1,154 @@
-"""Lists of pictures and of classes: find, read, warn."""
-import codecs
+"""Lists of pictures and of classes: find and read them."""
 import contextlib
+import difflib
 import glob
-import io
-import itertools
 import os
-import re
+import sys
 from array import array
 
 import numpy as np
 
-from machinery.errors import InputError, input_errors, open_plain
+from machinery.errors import InputError, input_errors
 from machinery.find import find_files, is_list
+from machinery.lookup import Lookup
+from machinery.tables import Table, is_integer, read_text
 from machinery.text import MAX_LINES
 
-is_integer = re.compile('[+-]?[0-9]{1,18}').fullmatch
-is_header = re.compile('[a-z_ "]+[,;][a-z_ "]+', re.I).fullmatch  # of a CSV file
+GIVEN = 'the given paths'  # in place of the name of a list
 
 
-def read_lines(path):
-    """Yield (line number, line) of a text file, without blank lines and comments."""
-    with input_errors(), open_plain(path) as file:
-        is_utf16 = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-        file.seek(0)
-        lines = (io.TextIOWrapper(file, 'utf-16') if is_utf16 else
-                 (line.decode('utf-8-sig') for line in file))
-        line_number = 0
-        try:
-            for line_number, line in enumerate(lines, 1):
-                if '\0' in line:
-                    raise InputError('%s, line %d: this is not a text file'
-                                     % (path, line_number))
-                line = line.strip()
-                if line and not line.startswith('#'):
-                    yield line_number, line
-        except UnicodeDecodeError as error:
-            raise InputError('%s, line %d: this is no text in UTF-8 (%s): save it as '
-                             'UTF-8' % (path, line_number + 1, error))
+def lookup_of(list_path, pictures_path):
+    """Return a Lookup for the pictures of a list; pictures_path as in read_list."""
+    return Lookup(os.path.dirname(list_path) if pictures_path is None else
+                  pictures_path)
 
 
-def read_list(list_path, num_classes, check_files=True):
+def read_list(list_path, num_classes, check_files=True, class_names=None,
+              pictures_path=None):
     """Return the paths, int32 labels and int32 line numbers (from 1) of a list file.
 
-    A line is "path label", split at its last white space, or "path,label". The label is
-    an integer in 0..num_classes - 1; a relative path starts at the list's folder. The
-    header of a CSV file is skipped. With check_files, a missing picture is a fault.
+    A line has a path and a label: see Table, and Lookup for what a path may lack.
+
+    Args:
+        list_path: the text file; or a pair of lists, (paths, labels).
+        num_classes: labels are integers in 0..num_classes - 1.
+        check_files: a missing picture is a fault.
+        class_names: a list may have these in place of numbers.
+        pictures_path: where relative paths start; None: the list's folder, and for a
+            pair the current one.
+
+    Raises:
+        InputError: the list has faults; names up to 20 of them with their lines.
     """
-    paths, label_of, faults = [], {}, []
-    labels, line_numbers = array('q'), array('i')  # a list of a million fills 40 MB
-    for line_number, line in read_lines(list_path):
+    if not isinstance(list_path, str):
+        paths, labels = list_path
+        return read_samples(GIVEN, list(map(os.fspath, paths)), list(map(str, labels)),
+                            range(1, 1 + len(paths)), Lookup(pictures_path or ''),
+                            num_classes, class_names, check_files)
+    lookup = lookup_of(list_path, pictures_path)
+    table = Table(list_path, lookup.find)
+    if not table.is_labelled:
+        raise InputError('%s: its columns %s have no label'
+                         % (list_path, ', '.join(table.header)))
+    listed, texts, line_numbers, faults = [], [], array('i'), []
+    for line_number, line in table.lines:
         try:
-            path, label = split_line(line)
+            path, text = table.read(line)
         except InputError as fault:
-            if paths or faults or not is_header(line):
-                faults.append('line %d: %s' % (line_number, fault))
+            faults.append((line_number, str(fault)))
             continue
-        path = find_file(list_path, path)
-        paths.append(path)
-        labels.append(label)
+        listed.append(path)
+        texts.append(sys.intern(text))  # a million labels, but few different ones
         line_numbers.append(line_number)
-        same_path = os.path.normpath(path)
+    return read_samples(list_path, listed, texts, line_numbers, lookup, num_classes,
+                        class_names, check_files, faults)
+
+
+def read_samples(name, listed, texts, numbers, lookup, num_classes, class_names,
+                 check_files, faults=()):
+    """Return the paths, labels and numbers of samples; raise as read_list.
+
+    Args:
+        name: of the list, for messages.
+        listed, texts, numbers: the paths and the labels as they stand there, and the
+            numbers of their lines.
+        faults: [(line number, message)] of other lines.
+    """
+    if len(listed) != len(texts):
+        raise InputError('%s: %d paths, but %d labels'
+                         % (name, len(listed), len(texts)))
+    label_of = find_labels(texts, class_names)
+    paths, labels, earlier, faults = [], array('q'), {}, list(faults)
+    for path, text, number in zip(listed, texts, numbers):
+        found, label = lookup.find(path), label_of[text]
+        paths.append(found or lookup.join(path))
+        same_path = os.path.normpath(paths[-1])
+        if isinstance(label, str):  # it says why there is none
+            faults.append((number, label))
+            continue
+        labels.append(label)
         if not 0 <= label < num_classes:
-            faults.append('line %d: label %d is not in 0..%d'
-                          % (line_number, label, num_classes - 1))
-        elif label_of.setdefault(same_path, label) != label:
-            faults.append('line %d: label %d, but label %d in an earlier line: %s'
-                          % (line_number, label, label_of[same_path], path))
-        if check_files and not os.path.isfile(path):
-            faults.append('line %d: no such file: %.500s' % (line_number, path))
+            faults.append((number, 'label %d is not in 0..%d'
+                           % (label, num_classes - 1)))
+        elif earlier.setdefault(same_path, label) != label:
+            faults.append((number, 'label %d, but label %d in an earlier line: %s'
+                           % (label, earlier[same_path], paths[-1])))
+        if check_files and not found:
+            faults.append((number, lookup.explain(path)))
     if not paths and not faults:
-        faults.append('no samples in it')
+        raise InputError('%s:\n  no samples in it' % name)
     if faults:
-        lines = [list_path + ':'] + faults[:MAX_LINES]
-        if len(faults) > MAX_LINES:
-            lines.append('and %d more' % (len(faults) - MAX_LINES))
-        low, high = min(labels, default=0), max(labels, default=0)
-        if low < 0 or high >= num_classes:
-            lines.append('the labels run %d..%d, but labels start at 0 and num_classes '
-                         'is %d' % (low, high, num_classes))
-        raise InputError('\n  '.join(lines))
-    return paths, np.array(labels, np.int32), np.array(line_numbers, np.int32)
+        raise InputError(report(name, faults, labels, num_classes))
+    return paths, np.array(labels, np.int32), np.array(numbers, np.int32)
 
 
-def find_largest_label(list_path):
-    """Return the largest label of a list, -1 if it has none."""
-    largest = -1
-    for _, line in read_lines(list_path):
+def report(name, faults, labels, num_classes):
+    """Return a message about the faults of a list, [(line number, message)]."""
+    faults = sorted(faults, key=lambda fault: fault[0])
+    lines = [name + ':'] + ['line %d: %s' % fault for fault in faults[:MAX_LINES]]
+    if len(faults) > MAX_LINES:
+        lines.append('and %d more' % (len(faults) - MAX_LINES))
+    low, high = min(labels, default=0), max(labels, default=0)
+    if low < 0 or high >= num_classes:
+        lines.append('the labels run %d..%d, but labels start at 0 and num_classes is '
+                     '%d' % (low, high, num_classes))
+    return '\n  '.join(lines)
+
+
+def find_labels(texts, class_names):
+    """Return {text: its label, or why it has none, as text}.
+
+    Texts are names if they are no integers, but classes have names; or if one of them
+    is the name of a class and no integer. Otherwise they are numbers.
+    """
+    known = {name: label for label, name in enumerate(class_names or [])}
+    texts = set(texts)
+    words = {text for text in texts if not is_integer(text)}
+    if not words & set(known) and (words != texts or all(map(is_integer, known))):
+        return {text: 'label %.100r is not an integer' % text if text in words else
+                int(text.split('.')[0]) for text in texts}
+    label_of = {text: known.get(text) for text in texts}
+    for text in texts - set(known):
+        near = difflib.get_close_matches(text, known, 1, 0.4)
+        label_of[text] = 'no class is called %.100r; the %s' % (
+            text, 'nearest is %r' % near[0] if near else
+            'classes are %.200s' % ', '.join(known))
+    return label_of
+
+
+def find_classes_in(list_path, pictures_path):
+    """Return the sorted names of the classes in a list, or None; and the largest label.
+
+    The largest label is -1 if there is none.
+    """
+    table, texts = Table(list_path, lookup_of(list_path, pictures_path).find), set()
+    for _, line in table.lines if table.is_labelled else []:
         with contextlib.suppress(InputError):  # read_list names all faults
-            largest = max(largest, split_line(line)[1])
-    return largest
-
-
-def split_line(line):
-    """Return (path, label) of "path label" or "path,label", or raise an InputError."""
-    *path, label = line.rsplit(None, 1)
-    delimiter = ',' if ',' in line else ';'
-    if not is_integer(label) and delimiter in line:
-        *path, label = line.rsplit(delimiter, 1)
-    if not path:
-        raise InputError('no label after %.500r' % line)
-    if not is_integer(label.strip()):
-        raise InputError('label %.100r is not an integer' % label)
-    return path[0].strip(), int(label)
-
-
-def find_file(list_path, path):
-    """Return a listed path; if missing, try it without quotes and with / for \\."""
-    folder = os.path.dirname(list_path)
-    whole = os.path.join(folder, path)
-    plain = os.path.join(folder, path.strip('"\',;').replace('\\', '/'))
-    if plain != whole and not os.path.exists(whole) and os.path.exists(plain):
-        return plain
-    return whole
+            texts.add(table.read(line)[1])
+    numbers = [int(text.split('.')[0]) for text in texts if is_integer(text)]
+    if table.hot:
+        texts = {table.header[column] for column in table.hot}
+    return None if numbers else sorted(texts), max(numbers, default=-1)
 
 
 def share_of(list_path, count, shard, is_even):
@@ -135,11 +172,7 @@ def read_class_names(path, num_classes=None):
     """Read a file with one class name per line; without a path, names are numbers."""
     if path is None:
         return [str(label) for label in range(num_classes)]
-    with open_plain(path) as file:
-        try:
-            lines = file.read().decode('utf-8-sig').rstrip().split('\n')
-        except UnicodeDecodeError as error:
-            raise InputError('%s: this is no text in UTF-8 (%s)' % (path, error))
+    lines = read_text(path).rstrip().split('\n')
     line_of = {}
     for line_number, name in enumerate(map(str.strip, lines), 1):
         if not name:
@@ -153,46 +186,16 @@ def read_class_names(path, num_classes=None):
     return list(line_of)
 
 
-def list_warnings(generators):
-    """Return warnings about shared pictures and missing classes, as a list of text."""
-    warnings = []
-    files = [(data, np.fromiter(map(file_number, data.paths), np.int64))
-             for data in generators]
-    for (other, there), (data, here) in itertools.combinations(files, 2):
-        shared = np.flatnonzero(np.isin(here, there))
-        if len(shared):
-            words = 'picture of %s is' if len(shared) == 1 else 'pictures of %s are'
-            line_number = other.line_numbers[there == here[shared[0]]][-1]
-            warnings.append(
-                '%d %s also in %s, so its accuracy is too optimistic; the first is %s '
-                '(lines %d and %d)' % (
-                    len(shared), words % data.class_list, other.class_list,
-                    data.paths[shared[0]], data.line_numbers[shared[0]], line_number))
-    for data in generators:
-        empty = np.flatnonzero(np.bincount(data.labels, minlength=data.n_classes) == 0)
-        if len(empty):
-            warnings.append('%s has no sample of class%s %s' % (
-                data.class_list, 'es' if len(empty) > 1 else '',
-                ', '.join(map(str, empty[:20]))))
-    return warnings
-
-
-def file_number(path):
-    """Return a number for a picture, the same for all links to its file."""
-    try:
-        file = os.stat(path)
-        return hash((file.st_dev, file.st_ino))
-    except OSError:  # it may be on another machine
-        return hash(path)
-
-
 @input_errors()
-def find_pictures(source):
+def find_pictures(source, pictures_path=None):
     """Return the paths of a picture, a folder, a pattern, or a list of paths alone."""
     if os.path.isdir(source):
         paths, _ = find_files(source)
     elif is_list(source):
-        paths = [find_file(source, line) for _, line in read_lines(source)]
+        lookup = lookup_of(source, pictures_path)
+        table = Table(source, lookup.find, is_labelled=False)
+        listed = [table.read(line)[0] for _, line in table.lines]
+        paths = [lookup.find(path) or lookup.join(path) for path in listed]
     else:
         paths = [source] if os.path.isfile(source) else sorted(
             glob.glob(source, recursive=True))
@@ -201,11 +204,9 @@ def find_pictures(source):
     return paths
 
 
-def has_labels(path):
+def has_labels(path, pictures_path=None):
     """Tell whether this is a list with labels, rather than one of pictures alone."""
-    lines = read_lines(path) if is_list(path) else []
-    for _, line in itertools.islice(lines, 2):  # the first may be a header
-        with contextlib.suppress(InputError):
-            split_line(line)
-            return not os.path.isfile(find_file(path, line))
-    return False
+    if not is_list(path):
+        return False
+    find = lookup_of(path, pictures_path).find
+    return Table(path, find, is_labelled=False).is_labelled

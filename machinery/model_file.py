@@ -10,11 +10,12 @@ import zlib
 import numpy as np
 
 from machinery import ROOT
-from machinery.batches import check_uint8, has_files
+from machinery.batches import check_uint8, has_files, has_list
 from machinery.errors import InputError, input_errors
+from machinery.files import write_whole
 from machinery.rules import setting_of
 from machinery.settings import is_in_sample
-from machinery.tf1 import tf, why_no_bfloat16
+from machinery.tf1 import tf
 
 TEST_PICTURE = os.path.join(ROOT, 'images', 'cat.jpg')
 
@@ -29,11 +30,8 @@ def model_path(weights_path):
 @input_errors()
 def write_model(path, model):
     """Write a model.json, whole or not at all."""
-    with open(path + '.part', 'w') as file:
+    with write_whole(path, 'w') as file:
         json.dump(model, file, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(path + '.part', path)
 
 
 @input_errors()
@@ -58,17 +56,16 @@ def describe(facts, session, model, pictures, load_image, data, val_data, class_
         count = len(data.paths)  # of all workers
         preprocessing = dict(data.preprocessing, test=summarize(
             session, model, pictures, load_image, data.preprocessing))
-    fed = pictures if model.bottleneck is model.X else model.bottleneck
-    if why_no_bfloat16(fed):
-        settings['mixed_precision'] = False
     settings['num_classes'] = len(class_names)
     settings['training pictures'] = count
     settings['optimizer'] = dict(
         {name.lstrip('_'): value for name, value in vars(optimizer).items()
          if type(value) in (int, float)}, kind=type(optimizer).__name__)
     lists = {'train_file': data, 'val_file': val_data}
+    pictures_path = settings.get('pictures_path')
     facts.update(
-        val_list=os.path.abspath(val_data.class_list) if has_files(val_data) else None,
+        val_list=os.path.abspath(val_data.class_list) if has_list(val_data) else None,
+        pictures_path=pictures_path and os.path.abspath(pictures_path),
         lists={name: digest_of(listed) for name, listed in lists.items()
                if has_files(listed)},
         network='AlexNet', num_classes=len(class_names), class_names=class_names,
@@ -203,4 +200,7 @@ def compare_with_earlier(checkpoint, facts, log_path=None):
         if not setting_of(name).may_change and before.get(name, value) != value:
             print('Warning: %s was %.200r in the run being resumed, now it is %.200r'
                   % (name, before[name], value))
+    for name in set(before) - set(now):
+        print('Warning: %s was %.200r in the run being resumed; there is no such '
+              'setting now' % (name, before[name]))
     return earlier.get('best_by')

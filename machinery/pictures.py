@@ -1,11 +1,8 @@
-"""Decode picture files, and find unreadable ones before training starts."""
+"""Decode picture files, and tell which ones cannot be decoded."""
 import contextlib
 import hashlib
 import io
-import json
 import math
-import os
-import socket
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor, TimeoutError
@@ -15,14 +12,11 @@ import imagesize
 import numpy as np
 from tqdm import tqdm
 
-from machinery.batches import has_files
 from machinery.cores import count_cores
 from machinery.errors import InputError, input_errors, open_plain, stderr_to
-from machinery.lists import list_warnings
-from machinery.text import number_of
+from machinery.tiff import decode_tiff, find_size, is_tiff
 
 SLOW = 30  # seconds for a picture
-DARK, BAD = 1, 2
 MAX_PIXELS = 10 ** 8  # few cameras have more, and more could fill the memory
 REDUCED = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4,
            2: cv2.IMREAD_REDUCED_COLOR_2}
@@ -42,7 +36,8 @@ def read_file(path):
     # From the header, since decoding takes the memory even if the rest is damaged.
     width = height = 0
     with contextlib.suppress(Exception):  # any damage; OpenCV will say what is wrong
-        width, height = imagesize.get(io.BytesIO(data))
+        width, height = (find_size(data) if is_tiff(data) else
+                         imagesize.get(io.BytesIO(data)))
     if width * height > MAX_PIXELS:
         raise InputError('%s: %d x %d pixels are more than %d million'
                          % (path, width, height, MAX_PIXELS // 10 ** 6))
@@ -90,15 +85,14 @@ def decode_image(path, size=None, reducing_gap=None):
 
 def decode_bytes(data, path):
     """Decode the bytes of a picture as decode_image does; path is for messages."""
+    if is_tiff(data):
+        return on_white(*decode_tiff(data, path))
     image = decode(data, cv2.IMREAD_COLOR, path)
     if not may_be_transparent(data.tobytes()):
         return image
     whole = decode(data, cv2.IMREAD_UNCHANGED, path)
     if whole.shape == image.shape[:2] + (4,) and whole.dtype.kind == 'u':
-        limit = np.float32(np.iinfo(whole.dtype).max)
-        for row, pixels in zip(image, whole):  # all at once would take 2 GB
-            alpha = pixels[:, 3:] / limit
-            row[:] = row * alpha + 255 * (1 - alpha) + 0.5
+        on_white(image, whole[..., 3], largest_value(data.tobytes(), whole.dtype))
     return image
 
 
@@ -109,24 +103,61 @@ def may_be_transparent(data):
         # OpenCV turns an image by its EXIF orientation, but not its alpha channel.
         return b'eXIf' not in data and (header[25] in (4, 6) or b'tRNS' in header)
     return (data[8:12] == b'WEBP' and data[12:16] != b'VP8 ' or
-            data[4:12] == b'ftypavif' or data[:4] in (b'GIF8', b'II*\0', b'MM\0*'))
+            data[4:12] == b'ftypavif' or data[:4] == b'GIF8')
+
+
+def largest_value(data, dtype):
+    """Return the value of white, and of opaque: OpenCV gives AVIF's 12 bits as 16."""
+    if dtype == np.uint16 and data[4:12] == b'ftypavif':
+        # In its av1C box, one bit says that there are more than 8 bits, the next 12.
+        deep = data[data.index(b'av1C') + 6] >> 5 & 3
+        return {2: 2 ** 10 - 1, 3: 2 ** 12 - 1}.get(deep, 2 ** 8 - 1)
+    return np.iinfo(dtype).max
+
+
+def on_white(image, alpha, opaque=255):
+    """Put a uint8 image on white where alpha, if there is any, is below opaque."""
+    if alpha is not None:
+        for row, alphas in zip(image, alpha):  # all at once would take 2 GB
+            part = alphas[:, None] / np.float32(opaque)
+            row[:] = row * part + 255 * (1 - part) + 0.5
+    return image
+
+
+def number_from(content):
+    """Return 63 bits of the SHA-1 of bytes as an integer above 0."""
+    return int.from_bytes(hashlib.sha1(content).digest()[:8], 'big') >> 1 or 1
 
 
 def examine(path):
-    """Return (why a picture cannot be decoded or None, whether it is nearly black)."""
+    """Decode a picture as training does, which fails for the same ones.
+
+    Returns:
+        why it cannot be decoded, or None; whether it is nearly black; a number made of
+        its content, 0 if it cannot be read.
+    """
+    content = 0
     try:
         data, _ = read_file(path)
+        content = number_from(data)
         if is_jpeg(data):  # all of it is read, and an eighth of its size is faster
             decode(data, REDUCED[8], path)
-            return None, False
-        # Decode it as training does, or training might fail at it. If it is dark in
-        # 8 bits, look again: it may have 10 bits that are stored as 16.
-        if decode_bytes(data, path).max() > 64:
-            return None, False
-        deep = decode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH, path)
-        return None, deep.dtype == np.uint16 and deep.max() < 2 ** 14
+            return None, False, content
+        return None, bool(is_dark(data, decode_bytes(data, path))), content
     except InputError as error:
-        return str(error), False
+        return str(error), False, content
+
+
+def is_dark(data, image):
+    """Tell if training sees next to nothing of a picture, but deeper values exist."""
+    if image.max() > 64:
+        return False
+    with contextlib.suppress(cv2.error):
+        deep = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+        if deep is not None and deep.dtype == np.uint16:
+            # Formats that tell their number of bits, like AVIF, are scaled already.
+            return deep.max() < 2 ** 14 and abs(deep.max() / 257 - image.max()) <= 1
+    return False
 
 
 def examine_all(paths, pool):
@@ -141,7 +172,7 @@ def examine_all(paths, pool):
         return [examine_all([path], pool)[0] for path in paths]
     if complaints and not results[0][0]:
         complaint = complaints[0].decode(errors='replace').strip()
-        return [('%s: %s' % (paths[0], complaint), False)]
+        return [('%s: %s' % (paths[0], complaint), False, results[0][2])]
     return results
 
 
@@ -175,57 +206,6 @@ def load_ahead(load, items, batch_size, path_of=str):
                 future.cancel()
 
 
-def find_bad_pictures(data, workers):
-    """Decode the pictures of a generator; each worker decodes its share.
-
-    A hidden file beside the list remembers which ones are good, until a path, size or
-    modification time changes.
-
-    Returns:
-        int array of all samples: BAD: cannot be decoded; DARK: has 16 bits, but nothing
-        in the brightest 3/4; or 0. And {sample: message} of the bad ones of this share.
-    """
-    folder, name = os.path.split(data.class_list)
-    memory = os.path.join(folder, '.%s.checked' % name)
-    samples, state = data.samples.tolist(), hashlib.sha1()
-    for path in [data.paths[sample] for sample in samples]:
-        file = os.stat(path) if os.path.exists(path) else None
-        state.update(repr([path, file and (file.st_size, file.st_mtime_ns)]).encode())
-    states = workers.collect(list(state.digest()), np.int32)
-    state = states.astype(np.uint8).tobytes().hex()
-    remembered = None
-    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-        with open(memory) as file:
-            remembered = json.load(file)
-        if remembered['state'] == state:
-            # Look at bad ones again: their permissions, say, may have been mended.
-            samples = sorted(set(samples) & set(remembered['again']))
-
-    verdicts, faults = np.zeros(len(data.paths), np.int32), {}
-    with ThreadPoolExecutor(count_cores()) as pool, tqdm(
-            total=len(samples), unit=' pictures', desc='Checking ' + name,
-            disable=None if workers.is_chief and samples else True) as bar:
-        for start in range(0, len(samples), 1000):  # a million would fill the memory
-            chunk = samples[start:start + 1000]
-            results = examine_all([data.paths[sample] for sample in chunk], pool)
-            for sample, (fault, is_dark) in zip(chunk, results):
-                if fault:
-                    verdicts[sample], faults[sample] = BAD, fault
-                elif is_dark:
-                    verdicts[sample] = DARK
-            bar.update(len(chunk))
-    verdicts = workers.collect(verdicts, np.int32).max(0)
-    again = np.flatnonzero(verdicts).tolist()
-    if remembered == {'state': state, 'again': again}:
-        return verdicts, faults
-    with contextlib.suppress(OSError):  # without it, the next run decodes them all
-        part = '%s.%s.%d' % (memory, socket.gethostname(), os.getpid())
-        with open(part, 'w') as file:
-            json.dump({'state': state, 'again': again}, file)
-        os.replace(part, memory)  # so that nobody reads one that is half written
-    return verdicts, faults
-
-
 def apply_augment(augment, image, rng):
     """Return augment(image, rng) as uint8, rounded and clipped, or raise ValueError."""
     changed = np.asarray(augment(np.float32(image), rng))
@@ -233,64 +213,3 @@ def apply_augment(augment, image, rng):
         raise ValueError('augment must return finite numbers of shape %s'
                          % (image.shape,))
     return np.uint8(np.clip(np.round(changed), 0, 255))
-
-
-def check_augment(data):
-    """Raise an InputError if augment draws from elsewhere than its rng."""
-    for sample in data.samples[:3] if data.augment else []:
-        try:
-            first, second = data.load(sample), data.load(sample)
-        except InputError:  # a bad picture, which will be reported
-            continue
-        if (first != second).any():
-            raise InputError(
-                'augment gives another result each time for %s: draw all random '
-                'numbers from its rng, or a resumed run will not repeat them'
-                % data.paths[sample])
-
-
-def check_pictures(generators, on_bad_image, workers):
-    """Decode every picture of these generators; refuse or drop ('skip') the bad ones.
-
-    Prints which it dropped, and warnings about the lists. Ignores None among the
-    generators, and does not check batches of your own.
-
-    Raises:
-        InputError: names all bad pictures, unless they are dropped; or several workers
-            have different lists or batches of your own.
-    """
-    generators = [data for data in generators if data]
-    if not all(map(has_files, generators)):
-        print('With your own batches there is no picture check, no stored features, '
-              'no worst mistakes and no projector.')
-        if workers.size > 1:
-            raise InputError('Batches of your own are for one machine')
-        generators = [data for data in generators if has_files(data)]
-    workers.check_equal({
-        'the list of labels': [data.labels.tolist() for data in generators],
-        'the list of picture names': [
-            [os.path.basename(path) for path in data.paths] for data in generators]})
-    faults, warnings = [], []
-    for data in generators:
-        check_augment(data)
-        verdicts, fault_of = find_bad_pictures(data, workers)
-        dark, bad = [np.flatnonzero(verdicts == verdict) for verdict in (DARK, BAD)]
-        if len(dark):
-            warnings.append(
-                '%s of %s will be nearly black: only the darkest quarter of '
-                '16 bits is in use. If they have 10 or 12 bits, scale them up. The '
-                'first is %s' % (number_of(dark), data.class_list, data.paths[dark[0]]))
-        for sample in bad:
-            path, number = data.paths[sample], data.line_numbers[sample]
-            fault = fault_of.get(sample, path + ': bad, as another worker found')
-            faults.append('%s, line %d: %s' % (data.class_list, number, fault))
-        if len(bad) and on_bad_image == 'skip':
-            data.drop(bad)
-    if faults:
-        report = 'Cannot read %s:\n  %s' % (number_of(faults), '\n  '.join(faults))
-        if on_bad_image == 'stop':
-            raise InputError(
-                report + "\nRemove these lines, or choose on_bad_image = 'skip'")
-        print(report + '\nContinuing without them.')
-    for warning in warnings + list_warnings(generators):
-        print('Warning: ' + warning)

@@ -46,6 +46,7 @@ def is_new_file(path):
 
 PATH = 'a path', lambda value: type(value) is str and value != ''
 PICTURES = 'a path or a list of paths', lambda value: PATH[1](value) or is_names(value)
+EXISTING = 'a folder that exists', lambda value: PATH[1](value) and os.path.isdir(value)
 FOLDER = 'a folder to write to, or one that can be made', lambda value: (
     PATH[1](value) and is_writable(value))
 # TensorFlow does not find the checkpoints of such a path, or finds another's.
@@ -71,6 +72,7 @@ SETTINGS = {
     'val_file': Setting(PATH, may_differ=True, is_sample=True),
     'test_file': Setting(or_none(PATH), True, True),
     'classes_file': Setting(or_none(PATH), True, True),
+    'pictures_path': Setting(or_none(EXISTING), True, True),
     'on_bad_image': Setting(one_of('stop', 'skip'), may_change=True),
     'num_classes': Setting(or_none(integer(2, 10 ** 6))),
     'horizontal_flip': Setting(one_of(True, False)),
@@ -84,7 +86,6 @@ SETTINGS = {
     'weights_path': Setting(or_none(PATH), True, True),
     'seed': Setting(integer(0, 2 ** 31)),
     'cache_features': Setting(one_of(True, False), may_change=True),
-    'mixed_precision': Setting(or_none(one_of(True, False))),
     'features_path': Setting(or_none(FOLDER), True, True),
     'features_limit': Setting(
         number('in [0, 1000000)', lambda value: 0 <= value < 10 ** 6), True, True),

@@ -30,7 +30,6 @@ finally:
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 from tensorflow.python.client import device_lib
 
-BFLOAT16 = 'auto_mixed_precision_onednn_bfloat16'  # an option of TensorFlow 2
 GPU_FILE = '/dev/nvidia0'  # where Linux has an NVIDIA GPU
 
 logger.setLevel(logging.ERROR)  # these calls warn that they are deprecated
@@ -40,15 +39,13 @@ tf.enable_resource_variables()
 logger.setLevel(level)
 
 
-def session_config(mixed_precision=False):
+def session_config():
     """Return the tf.ConfigProto that all sessions start from."""
     # TensorFlow counts the cores of the machine, even if a container's quota is lower.
     config = tf.ConfigProto(intra_op_parallelism_threads=count_cores())
     config.gpu_options.allow_growth = True  # leave the rest of a GPU to other programs
     # With this optimization, TensorFlow 2.21 asks for x though conv3's input is fed.
     config.graph_options.rewrite_options.dependency_optimization = RewriterConfig.OFF
-    if mixed_precision:
-        setattr(config.graph_options.rewrite_options, BFLOAT16, RewriterConfig.ON)
     return config
 
 
@@ -74,19 +71,6 @@ class TimedSession(tf.Session):
 def time_outside():
     """Return the seconds of a clock that stops while this thread is in session.run."""
     return time.perf_counter() - TimedSession.seconds()[0]
-
-
-def why_no_bfloat16(layer):
-    """Return why mixed_precision has no effect on the layers up to one, or None."""
-    if layer.op.type == 'Placeholder':
-        return 'here: no layer is frozen'
-    if BFLOAT16 not in RewriterConfig.DESCRIPTOR.fields_by_name:
-        return 'in TensorFlow %s' % tf.__version__
-    if list_gpus():
-        return 'on a GPU'
-    if os.environ.get('TF_ENABLE_ONEDNN_OPTS') == '0':
-        return 'with TF_ENABLE_ONEDNN_OPTS=0'
-    return None
 
 
 def assign(session, variable, value):

@@ -1,29 +1,49 @@
 """Read, check and save the weights of a network."""
-import mmap
 import os
-import pickle
 
 import numpy as np
 
 from machinery.caffe import read_caffemodel
 from machinery.checkpoint_files import (KINDS, check_shapes, damage_told, find_weights,
                                         open_checkpoint, read_checkpoint)
-from machinery.errors import InputError, input_errors
+from machinery.errors import InputError, input_errors, open_plain
+from machinery.files import write_whole
+from machinery.npy import read_npy, read_npz
 from machinery.tf1 import assign
+
+# How files begin that somebody may take for weight files.
+FOREIGN = {b'\x89HDF': 'an HDF5 file, of Keras or Caffe', b'\x80': 'a file of PyTorch, '
+           'or another pickle'}
 
 
 @input_errors()
 def read_weights(path):
     """Read {layer name: [weights, biases]} in TensorFlow's layout.
 
-    The path is an .npy file, a .caffemodel file, a checkpoint, or a folder of them.
+    The path is an .npy, .npz or .caffemodel file, a checkpoint, or a folder of them.
     """
     path = find_weights(path)
-    read = read_caffemodel if path.endswith('.caffemodel') else read_npy
-    weights = read_checkpoint(path) if os.path.exists(path + '.index') else read(path)
+    is_checkpoint = os.path.exists(path + '.index')
+    weights = read_checkpoint(path) if is_checkpoint else read_file(path)
     if not weights:
-        raise InputError('%s: holds no layer with weights and biases' % path)
+        raise InputError('%s: holds no layer with weights and biases' % path + (
+            ', like conv1/weights and conv1/biases' if is_checkpoint else ''))
     return weights
+
+
+def read_file(path):
+    """Read weights from a file, whose beginning says of what kind it is."""
+    with open_plain(path) as file:
+        start = file.read(6)
+    for beginning, kind in FOREIGN.items():
+        if start.startswith(beginning):
+            raise InputError('%s is %s; only .npy, .npz, .caffemodel and TensorFlow\'s '
+                             'checkpoints can be read' % (path, kind))
+    if start.startswith(b'PK'):
+        return read_npz(path)
+    # OpenCV names its files of half precision .caffemodel_fp16.
+    is_caffe = '.caffemodel' in os.path.basename(path) and start != b'\x93NUMPY'
+    return read_caffemodel(path) if is_caffe else read_npy(path)
 
 
 def load_weights(session, path, variables, added, skip, scope):
@@ -37,8 +57,11 @@ def load_weights(session, path, variables, added, skip, scope):
     """
     path = find_weights(path)
     loaded = read_weights(path)
-    check_weights(loaded, {name: pair[0].shape.as_list()
-                           for name, pair in variables.items()}, path, skip)
+    shapes = {name: pair[0].shape.as_list() for name, pair in variables.items()}
+    check_weights(loaded, shapes, path, skip)
+    if renamed_last(loaded, shapes):
+        print('%s: %s is ignored, %s starts fresh'
+              % (path, renamed_last(loaded, shapes), list(shapes)[-1]))
     pairs = [pair for name in variables if name not in skip
              for pair in zip(variables[name], loaded[name])]
     added = {variable.op.name[len(scope):]: variable for variable in added}
@@ -60,25 +83,44 @@ def load_weights(session, path, variables, added, skip, scope):
 
 def num_classes_of(path, last_layer):
     """Return the number of classes of a weight file: the width of its last layer."""
+    layers = {}
     try:
         if os.path.exists(path + '.index'):  # reading all of it would take a second
             shapes = open_checkpoint(path).get_variable_to_shape_map()
             return shapes[last_layer + '/biases'][0]
-        return read_weights(path)[last_layer][1].shape[0]
+        layers = read_weights(path)
+        return layers[last_layer][1].shape[0]
     except (KeyError, IndexError):
-        raise InputError('%s: holds no layer %s' % (path, last_layer))
+        raise InputError('%s: holds no layer %s%s' % (
+            path, last_layer, ', only ' + ', '.join(layers) if layers else ''))
+
+
+def renamed_last(weights, shapes):
+    """Return the name of the layer that a file has in place of the last one, or None.
+
+    Whoever fine-tunes with Caffe renames fc8, to fc8_flickr for example.
+    """
+    last, others = list(shapes)[-1], [name for name in weights if name not in shapes]
+    if last not in weights and len(others) == 1:
+        if weights[others[0]][0].shape[:-1] == tuple(shapes[last][:-1]):
+            return others[0]
 
 
 def check_weights(weights, shapes, path, skip=()):
     """Raise an InputError that names everything that does not fit the network.
 
-    shapes: {layer name: shape of its weights}; layers in skip may be missing or differ.
+    shapes: {layer name: shape of its weights}; layers in skip may be missing or differ,
+    and the last one may have another name if it is in skip.
     """
+    renamed = renamed_last(weights, shapes)
     faults = ['%s: not a layer of AlexNet' % name for name in weights
-              if name not in shapes]
+              if name not in shapes and name != renamed]
     for name in [name for name in shapes if name not in skip]:
         if name not in weights:
-            faults.append('%s: missing' % name)
+            is_renamed = renamed and name == list(shapes)[-1]
+            faults.append('%s: missing' % name + (
+                ', but %s is there (a renamed last layer); with %r in skip_layers, it '
+                'is ignored' % (renamed, name) if is_renamed else ''))
         expected = [tuple(shapes[name]), (shapes[name][-1],)]
         for kind, shape, array in zip(KINDS, expected, weights.get(name, [])):
             if array.shape != shape:
@@ -94,92 +136,6 @@ def check_weights(weights, shapes, path, skip=()):
 @input_errors()
 def save_weights(weights, path):
     """Write weights as an .npy file for read_npy, whole or not at all."""
-    with open(path + '.part', 'wb') as file:
+    with write_whole(path) as file:
         np.save(file, {name: [np.ascontiguousarray(array) for array in pair]
                        for name, pair in weights.items()})
-    os.replace(path + '.part', path)
-
-
-def read_npy(path):
-    """Read weights from an .npy file, without running its code and without copies.
-
-    It is a pickled dict of lists [weights, biases] or of dicts {'weights': ...,
-    'biases': ...}, written by Python 2 or 3 and numpy 1 or 2.
-    """
-    with open(path, 'rb') as file, damage_told(path, 'a weight file'):
-        content = MappedFile(file.fileno(), 0, access=mmap.ACCESS_READ)
-        if content[:100].lstrip().startswith(b'<'):
-            raise ValueError('it is an HTML page')
-        np.lib.format.read_magic(content)
-        shape, _, dtype = np.lib.format.read_array_header_1_0(content)
-        if shape != () or dtype != np.dtype(object):
-            raise ValueError('holds an array, not a dictionary of layers')
-        # Python 2 pickled arrays as text: keep it as bytes, decoding would copy it.
-        [layers] = WeightsUnpickler(content, encoding='bytes').load().state[-1]
-        return {as_text(name): arrays_of(as_text(name), pair)
-                for name, pair in layers.items()}
-
-
-def arrays_of(name, pair):
-    """Return the [weights, biases] of a layer from a pickled list or dict."""
-    if isinstance(pair, dict):
-        pair = [pair.get(kind, pair.get(kind.encode())) for kind in KINDS]
-    if not isinstance(pair, (list, tuple)) or list(map(type, pair)) != 2 * [Pickled]:
-        raise ValueError('%s: expected [weights, biases] or {"weights": ..., '
-                         '"biases": ...}' % name)
-    return [array.array() for array in pair]
-
-
-def as_text(name):
-    """Decode text that Python 2 pickled as bytes."""
-    return name.decode() if isinstance(name, bytes) else name
-
-
-class MappedFile(mmap.mmap):
-    """A mapped file; a large read returns a view, not a copy."""
-
-    def read(self, size):
-        if size < 1000:
-            return super().read(size)
-        view = memoryview(self)[self.tell():self.tell() + size]
-        self.seek(len(view), os.SEEK_CUR)
-        return view
-
-
-class Pickled:
-    """Stands in for a numpy array or its dtype during unpickling."""
-
-    def __init__(self, *arguments):
-        self.arguments = arguments
-
-    def __setstate__(self, state):
-        self.state = state
-
-    def array(self):
-        """Return the array, as a view of the file."""
-        _, shape, dtype, is_fortran, data = self.state
-        kind, order = as_text(dtype.arguments[0]), as_text(dtype.state[1])
-        if kind not in ('f2', 'f4', 'f8'):
-            raise ValueError('expected arrays of floats, found type %s' % kind)
-        array = np.frombuffer(data, np.dtype(kind).newbyteorder(order))
-        return array.reshape(shape, order='F' if is_fortran else 'C')
-
-
-# pickle.Unpickler, in C, would allocate 16 bytes times a damaged file's memo index.
-class WeightsUnpickler(pickle._Unpickler):
-    """Unpickle numpy arrays, builtin containers and text; refuse everything else."""
-
-    KNOWN = {'numpy.ndarray': Pickled, 'numpy.dtype': Pickled,
-             'numpy.core.multiarray._reconstruct': Pickled,
-             'numpy._core.multiarray._reconstruct': Pickled,
-             '_codecs.encode': lambda text, encoding: text.encode('latin1')}
-    dispatch = dict(pickle._Unpickler.dispatch)
-    # No array needs BYTEARRAY8, which allocates the claimed size before it reads.
-    dispatch.pop(b'\x96'[0], None)
-
-    def find_class(self, module, name):
-        name = '%s.%s' % (module, name)
-        if name not in self.KNOWN:
-            raise pickle.UnpicklingError('refused to load %s: only arrays in lists and '
-                                         'dicts are allowed' % name)
-        return self.KNOWN[name]

@@ -485,8 +485,8 @@ def main():
     parser.add_argument('--rate', type=float, default=0.003, help='learning rate')
     parser.add_argument('--ways', nargs='+', default=['tutorial', 'finetune', 'keras'],
                         help='also: again (after finetune: with another learning rate, '
-                             'and the features that it left), uncached, mixed (with '
-                             'mixed_precision) (default: %(default)s)')
+                             'and the features that it left), uncached '
+                             '(default: %(default)s)')
     parser.add_argument('--mirror', type=int, nargs='+', default=[1, 0],
                         help='1: with mirroring, 0: without (default: both)')
     parser.add_argument('--workers', type=int, help='2 or more: time the reduction')
@@ -559,8 +559,6 @@ def main():
                         args.rate / 3))
                 elif way == 'uncached':
                     command = finetune(mirror, out, '--cache_features=False')
-                elif way == 'mixed':
-                    command = finetune(mirror, out, '--mixed_precision=True')
                 else:
                     command = part(way, '--out', out, '--mirror', str(mirror))
                 *epochs, job, memory, accuracy = run(way, command)

@@ -79,18 +79,29 @@ def varint(value):
     return encoded + struct.pack('B', value)
 
 
-def write_caffemodel(path, weights, old):
-    """Write weights as Caffe does, in the "layer" or the older "layers" format."""
+def write_caffemodel(path, weights, old, types={},
+                     numbers=lambda array: field(5, array.tobytes())):
+    """Write weights as Caffe does.
+
+    old: False for the "layer" format, True for the older "layers", 'oldest' for the
+    one before; types: {layer name: its type}; numbers: encodes those of an array.
+    """
+    name_field, type_field, blobs_field = {
+        False: (1, 2, 7), True: (4, 5, 6), 'oldest': (1, 2, 50)}[old]
     with open(path, 'wb') as file:
         for name, arrays in weights.items():
-            layer = field(4 if old else 1, name)
+            layer = field(name_field, name)
+            if name in types:
+                layer += field(type_field, types[name])
             for array in arrays:
                 if old:
                     shape = (1,) * (4 - array.ndim) + array.shape
                     blob = b''.join(field(1 + i, size) for i, size in enumerate(shape))
                 else:
                     blob = field(7, field(1, b''.join(map(varint, array.shape))))
-                layer += field(6 if old else 7, blob + field(5, array.tobytes()))
+                layer += field(blobs_field, blob + numbers(array))
+            if old == 'oldest':
+                layer = field(1, layer)
             file.write(field(2 if old else 100, layer))
 
 

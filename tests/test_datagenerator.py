@@ -12,10 +12,8 @@ from datagenerator import (IMAGENET_MEAN, ImageDataGenerator, load_image,
 from helpers import ROOT
 from machinery import pictures
 from machinery.errors import InputError
-from machinery.pictures import (BAD, DARK, check_pictures, examine, find_bad_pictures,
-                                load_ahead)
+from machinery.pictures import examine, load_ahead
 from machinery.tf1 import tf
-from machinery.workers import Workers
 
 MEAN = np.float32(IMAGENET_MEAN)
 TRAIN = os.path.join(ROOT, 'images', 'train.txt')
@@ -168,64 +166,6 @@ def test_about_half_the_pictures_are_mirrored_and_all_without_shuffling_in_order
     assert 45 < sum(mirrored) < 90
 
 
-def look_at(generator):
-    verdicts, faults = find_bad_pictures(generator, Workers())
-    return verdicts.tolist(), faults
-
-
-def test_good_pictures_are_remembered_and_bad_ones_are_not(tmp_path, monkeypatch):
-    names, _ = colours(tmp_path, 3)
-    generator = ImageDataGenerator(write_list(tmp_path, ''.join(
-        name + ' 0\n' for name in names)))
-    asked = []
-
-    def refuse(path):
-        asked.append(path)
-        return path.endswith('1.png') and 'no permission', path.endswith('2.png')
-    monkeypatch.setattr(pictures, 'examine', refuse)
-    found = [0, BAD, DARK], {1: 'no permission'}
-    for paths in (generator.paths, generator.paths[1:]):
-        assert look_at(generator) == found
-        assert sorted(asked) == paths
-        asked.clear()
-    monkeypatch.undo()
-    assert look_at(generator) == ([0, 0, 0], {})
-    monkeypatch.setattr(pictures, 'examine', refuse)
-    assert look_at(generator) == ([0, 0, 0], {}) and not asked
-    os.utime(generator.paths[0])
-    assert look_at(generator) == found and len(asked) == 3
-    for rubbish in ('', '[]', '{"state": 0'):
-        (tmp_path / '.list.txt.checked').write_text(rubbish)
-        assert look_at(generator) == found
-    assert '.list.txt.checked' in os.listdir(str(tmp_path))
-
-
-def test_small_dark_and_damaged_pictures(tmp_path, capfd):
-    """What libjpeg complains about is bad; nothing of it reaches the screen."""
-    image = np.random.RandomState(0).randint(0, 256, (99, 99, 3)).astype(np.uint8)
-    for side in (1, 5, 7):
-        for ending in ('png', 'bmp'):
-            cv2.imwrite('%s/%d.%s' % (tmp_path, side, ending), image[:side, :side])
-    cv2.imwrite(str(tmp_path / 'dark.png'), image.astype(np.uint16) * 16)
-    cv2.imwrite(str(tmp_path / 'bright.png'), image.astype(np.uint16) * 65)
-    # OpenCV reads it as floats, but not in 8 bits, as load_image does.
-    cv2.imwrite(str(tmp_path / 'float.tif'), np.float32(image / 255))
-    cv2.imwrite(str(tmp_path / 'good.jpg'), image)
-    data = (tmp_path / 'good.jpg').read_bytes()
-    (tmp_path / 'damaged.jpg').write_bytes(data[:-2] + 40 * b'\0\x11' + data[-2:])
-    (tmp_path / 'cut.jpg').write_bytes(data[:-999])
-    names = sorted(os.listdir(str(tmp_path)))
-    generator = ImageDataGenerator(write_list(tmp_path, ''.join(
-        name + ' 0\n' for name in names)))
-    verdicts, bad = look_at(generator)
-    assert {names[sample] for sample in bad} == {'cut.jpg', 'damaged.jpg', 'float.tif'}
-    assert 'damaged.jpg: Corrupt JPEG data: ' in bad[names.index('damaged.jpg')]
-    assert [verdicts.count(verdict) for verdict in (BAD, DARK)] == [3, 1]
-    assert verdicts[names.index('dark.png')] == DARK
-    assert look_at(generator) == (verdicts, bad)
-    assert 'JPEG' not in ''.join(capfd.readouterr())
-
-
 def test_what_is_no_plain_file_is_no_picture(tmp_path):
     os.mkfifo(str(tmp_path / 'pipe.jpg'))
     for path in (str(tmp_path / 'pipe.jpg'), '/dev/zero', str(tmp_path)):
@@ -253,16 +193,6 @@ def test_size_in_the_header_counts_even_if_the_rest_is_missing(tmp_path):
         load_image(str(tmp_path / 'cut.png'))
 
 
-def test_augment_that_draws_from_elsewhere_is_told(tmp_path):
-    def check(augment):
-        check_pictures([ImageDataGenerator(TRAIN, nb_classes=3, scale_size=(8, 8),
-                                           augment=augment)], 'stop', Workers())
-    rng = np.random.RandomState(0)
-    check(lambda image, own: image * own.uniform(0.5, 1))
-    with pytest.raises(InputError, match='another result each time for .*01.jpg: draw'):
-        check(lambda image, own: image * rng.uniform(0.5, 1))
-
-
 def test_file_that_is_waited_for_is_named(monkeypatch, capsys):
     monkeypatch.setattr(pictures, 'SLOW', 0.5)
     seconds = {'quick.jpg': 0, 'slow.jpg': 0.8}
@@ -280,26 +210,6 @@ def test_decoding_error_reaches_the_caller_with_list_line_and_path(tmp_path):
     assert len(generator.next_batch(3)[0]) == 3
     with pytest.raises(InputError, match='list.txt, line 5: .*4.png: not a picture'):
         generator.next_batch(3)
-
-
-def test_bad_pictures_are_refused_or_dropped_by_name(tmp_path, capsys):
-    names, _ = colours(tmp_path, 4)
-    (tmp_path / '2.png').write_bytes(b'no picture')
-    path = write_list(tmp_path, ''.join(name + ' 0\n' for name in names))
-    data = ImageDataGenerator(path)
-    with pytest.raises(InputError) as error:
-        check_pictures([data], 'stop', Workers())
-    assert str(error.value).startswith(
-        'Cannot read 1 picture:\n  %s, line 3: %s: not a picture'
-        % (path, tmp_path / '2.png'))
-    assert "choose on_bad_image = 'skip'" in str(error.value) and data.data_size == 4
-    check_pictures([data], 'skip', Workers())
-    assert data.data_size == 3 and list(data.line_numbers) == [1, 2, 4]
-    assert capsys.readouterr().out.startswith('Cannot read 1 picture:\n')
-    for name in names:
-        (tmp_path / name).write_bytes(b'no picture')
-    with pytest.raises(InputError, match='list.txt: no picture is left'):
-        check_pictures([data], 'skip', Workers())
 
 
 def test_shards_make_up_the_list():

@@ -14,6 +14,7 @@ from machinery import features, passes
 from machinery.batches import checked_batches
 from machinery.errors import InputError
 from machinery.features import Features, open_features
+from machinery.frozen import FrozenLayers
 from machinery.store import Store
 from machinery.tf1 import tf
 
@@ -429,6 +430,15 @@ def test_a_second_run_computes_nothing_and_ends_as_one_that_stores_nothing(
                                        atol=1e-6 * np.abs(other).max())
         else:
             assert (one == other).all(), name
+
+
+def test_if_no_layer_is_frozen_pictures_are_the_features():
+    placeholder = tf.placeholder(tf.uint8, [None, 8, 8, 3])
+    images = next(pictures().batches(4)).images
+    with tf.Session() as session:
+        frozen = FrozenLayers(session, placeholder, placeholder, {}, {})
+        assert (frozen(images) == images).all()
+        assert frozen.open_store(None, 0, load_image) is None
 
 
 def test_next_batch_is_made_during_a_step():

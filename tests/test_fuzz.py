@@ -5,7 +5,9 @@ import resource
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
+from PIL import Image
 
+from datagenerator import load_image
 from helpers import write_caffemodel
 from machinery.errors import InputError
 from machinery.lists import read_list
@@ -91,8 +93,13 @@ def write_npy(path):
     np.save(path, LAYERS)
 
 
+def write_npz(path):
+    np.savez(path, **{'%s/%s' % (name, kind): array for name, pair in LAYERS.items()
+                      for kind, array in zip('Wb', pair)})
+
+
 @pytest.mark.parametrize('name, write', [
-    ('fuzz.npy', write_npy),
+    ('fuzz.npy', write_npy), ('fuzz.npz', write_npz),
     ('new.caffemodel', lambda path: write_caffemodel(path, LAYERS, old=False)),
     ('old.caffemodel', lambda path: write_caffemodel(path, LAYERS, old=True))])
 def test_weight_files(folder, name, write):
@@ -110,6 +117,26 @@ def test_weight_files(folder, name, write):
 
     check()
     assert os.listdir(str(folder)).count(name) == 1
+
+
+@pytest.mark.parametrize('compression, bands', [
+    (None, 3), ('tiff_lzw', 4), ('jpeg', 3), ('tiff_adobe_deflate', 1)])
+def test_tiffs(folder, compression, bands):
+    path = str(folder / 'fuzz.tif')
+    noise = np.random.RandomState(0).randint(0, 256, (20, 30, bands)).astype(np.uint8)
+    Image.fromarray(np.squeeze(noise)).save(path, compression=compression)
+    with open(path, 'rb') as file:
+        whole = file.read()
+
+    @fuzz
+    @given(damage(len(whole)))
+    def check(damaged):
+        with open(path, 'wb') as file:
+            file.write(damaged(whole))
+        image = result_or_named_error(lambda: load_image(path), 'fuzz.tif')
+        assert image is None or image.shape == (227, 227, 3)
+
+    check()
 
 
 @fuzz

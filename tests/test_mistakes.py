@@ -94,7 +94,8 @@ def test_a_wrong_value_at_the_top_of_a_script_is_named(tmp_path, line, words):
     ('--classes_file=/dev/zero', "'/dev/zero': is not a regular file"),
     ('--weights_path=/dev/zero', '/dev/zero: no such checkpoint or weight file'),
     ('--train_file=empty.txt', 'empty.txt:\n  no samples in it'),
-    ('--val_file=label.txt', "label.txt:\n  line 1: label 'cat' is not an integer"),
+    ('--val_file=label.txt', "label.txt:\n  line 1: no class is called 'cat'; the "
+     'classes are brick, grass, gravel'),
     ('--val_file=none.txt', "none.txt:\n  line 1: no label after 'a.jpg'"),
     ('--test_file=missing.txt', 'line 1: no such file: ./gone.jpg'),
     ('--test_file=high.txt', 'line 1: label 9 is not in 0..2'),
@@ -105,7 +106,7 @@ def test_a_wrong_value_at_the_top_of_a_script_is_named(tmp_path, line, words):
     ('--classes_file=gone.names', 'classes_file = gone.names: No such file'),
     ('--classes_file=two.names', 'names of num_classes = 3 classes, found 2'),
     ('--classes_file=blank.names', 'blank.names, line 2: no name'),
-    ('--classes_file=latin.names', 'latin.names: this is no text in UTF-8'),
+    ('--classes_file=latin.names', 'latin.names, line 1: this is no text in UTF-8'),
     ("--train_layers=['fc8','fc8']", "train_layers = ['fc8', 'fc8']: expected a list"),
     ("--skip_layers=['fc9']", "skip_layer = ['fc9']: expected a list"),
     ('--weights_path=gone.npy', 'weights_path = gone.npy: no such checkpoint or'),

@@ -175,8 +175,9 @@ EFFECTS = {
 
 
 def test_every_recipe_is_tested():
-    assert set(RECIPES) == set(EFFECTS) | {'Early stopping', 'Folds',
-                                           'Batches of your own'}
+    assert set(RECIPES) == set(EFFECTS) | {
+        'As many pictures of each class', 'Early stopping', 'Folds',
+        'Batches of your own'}
 
 
 @pytest.mark.parametrize('title', sorted(EFFECTS))
@@ -217,6 +218,20 @@ def test_folds(edited):
     paths, _, _ = read_list(edited().lists[0].split('=')[1], 3)
     assert held_out == paths[::5] and len(paths) == 12
     assert variables(out)['global_step'] == [6]  # 9 pictures in batches of 4, twice
+
+
+def test_as_many_pictures_of_each_class(edited):
+    scripts = edited('As many pictures of each class')
+    with open(os.path.join(ROOT, 'images', 'test.txt')) as file:
+        lines = [os.path.join(ROOT, 'images', line) for line in file]
+    few = [line for label, count in enumerate([6, 2, 1])
+           for line in [line for line in lines
+                        if line.endswith('%d\n' % label)][:count]]
+    path = scripts.folder / 'few.txt'
+    path.write_text(''.join(few))
+    out, _ = scripts.finetune('out', '--train_file=%s' % path)
+    # 6 + 6 + 6 pictures in batches of 4, twice
+    assert variables(out)['global_step'] == [10]
 
 
 MINE = '''

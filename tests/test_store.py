@@ -14,7 +14,7 @@ import pytest
 import alexnet
 from datagenerator import ImageDataGenerator, load_image
 from helpers import KEY, ROOT, files
-from machinery import feature_key, store
+from machinery import feature_key, store, tf1
 from machinery.features import Features
 from machinery.store import Store, names_of
 from machinery.tf1 import assign, session_config, tf
@@ -322,8 +322,7 @@ def key_of(load=load_image, value=1., stride=1, keep_prob=1., seed=None, name='f
         second = alexnet.fc(dropped, 5, 4, name + '_second')
         for variable in tf.global_variables():
             assign(session, variable, np.full(variable.shape.as_list(), value))
-        return feature_key.feature_key(session, second, {dropped: first}, load,
-                                       session_config())
+        return feature_key.feature_key(session, second, {dropped: first}, load)
 
 
 def test_each_thing_that_features_depend_on_changes_the_key(monkeypatch):
@@ -352,13 +351,19 @@ def test_what_features_do_not_depend_on_does_not_change_the_key():
                 key_of(threads=1)}) == 1
 
 
+def test_number_of_cores_does_not_change_the_key(monkeypatch):
+    before = key_of()
+    monkeypatch.setattr(tf1, 'count_cores', lambda: 7)
+    assert session_config().intra_op_parallelism_threads == 7
+    assert key_of() == before
+
+
 def test_hidden_code_has_no_key():
     x = tf.placeholder(tf.uint8, [None, 8, 8, 3])
     layer = tf.py_func(lambda images: np.float32(images), [x], tf.float32)
     layer.set_shape([None, 8, 8, 3])
     with tf.Session() as session:
-        assert feature_key.feature_key(session, layer, {}, load_image,
-                                       session_config()) is None
+        assert feature_key.feature_key(session, layer, {}, load_image) is None
 
 
 def test_a_picture_that_changes_during_the_run_is_not_stored(tmp_path):

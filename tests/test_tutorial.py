@@ -1,4 +1,5 @@
 """Scripts like the tutorial's, for the interfaces of its two versions."""
+import glob
 import os
 
 import numpy as np
@@ -103,6 +104,38 @@ def test_second_version_with_datasets(narrow_golden_file):
     assert (np.concatenate(labels).argmax(1) == val.labels).all()
     np.testing.assert_array_equal(np.concatenate(images),
                                   normalize([load_image(path) for path in val.paths]))
+
+
+def test_chinese_translation_with_paths_and_labels(narrow_golden_file, monkeypatch):
+    """stephen-v/tensorflow_alexnet_classify passes images and labels as lists."""
+    monkeypatch.chdir(os.path.join(ROOT, 'images', 'textures'))
+    script = Script(narrow_golden_file)
+    paths = sorted(glob.glob('*/val_*.jpg'))
+    labels = [sorted(os.listdir('.')).index(path.split(os.sep)[0]) for path in paths]
+    train = ImageDataGenerator(images=paths, labels=labels, batch_size=16,
+                               num_classes=3, image_format='jpg')
+    test = ImageDataGenerator(images=paths, labels=labels, batch_size=16, num_classes=3,
+                              image_format='jpg', shuffle=False)
+    iterator = tf.data.Iterator.from_structure(train.data.output_types,
+                                               train.data.output_shapes)
+    start_training = iterator.make_initializer(train.data)
+    start_testing = iterator.make_initializer(test.data)
+    next_batch = iterator.get_next()
+    assert train.data_size == len(paths) == 54
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        script.model.load_initial_weights(session)
+        losses = []
+        for _ in range(2):
+            session.run(start_training)
+            losses.append(np.mean([script.train(session, session.run(next_batch))
+                                   for _ in range(train.data_size // 16)]))
+        session.run(start_testing)
+        images, one_hot = session.run(next_batch)
+    assert losses[1] < losses[0]
+    assert one_hot.argmax(1).tolist() == labels[:16]
+    np.testing.assert_array_equal(images, normalize(
+        [load_image(path) for path in paths[:16]]))
 
 
 def test_each_start_of_a_dataset_is_another_epoch_and_two_may_run_at_once():

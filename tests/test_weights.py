@@ -7,17 +7,20 @@ import resource
 import struct
 import threading
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from helpers import HERE, golden, run_program, same, to_tensorflow, write_caffemodel
-from machinery import download, transfer
+from helpers import (HERE, field, golden, run_program, same, to_tensorflow,
+                     write_caffemodel)
+from machinery import caffe, download, transfer
 from machinery.download import SAMPLE, fetch_if_missing, fetch_weights
 from machinery.errors import InputError
 from machinery.tf1 import tf
-from machinery.weights import check_weights, num_classes_of, read_weights
+from machinery.weights import (check_weights, load_weights, num_classes_of,
+                               read_weights, renamed_last)
 
 RNG = np.random.RandomState(0)
 # A network of few weights, as Caffe has them, and as TensorFlow does.
@@ -47,7 +50,7 @@ def test_files_of_real_caffe_are_read(name):
     assert same(read_weights(path), expected)
 
 
-@pytest.mark.parametrize('old', [False, True])
+@pytest.mark.parametrize('old', [False, True, 'oldest'])
 def test_all_kinds_of_layers_of_caffe_are_read(tmp_path, old):
     path = str(tmp_path / 'a.caffemodel')
     write_caffemodel(path, CAFFE, old)
@@ -64,6 +67,134 @@ def test_caffenet_is_not_alexnet(tmp_path, old):
     write_caffemodel(path, dict(CAFFE, pool1=[], norm1=[]), old)
     with pytest.raises(InputError, match='a.caffemodel: it pools before it normalises'):
         read_weights(path)
+
+
+@pytest.mark.parametrize('kind, encode', [
+    ('<f2', lambda content: field(10, 2) + field(12, content)),  # NVIDIA's Caffe
+    ('<f4', lambda content: field(10, 1) + field(12, content)),
+    ('<f8', lambda content: field(10, 0) + field(12, content)),
+    ('<f8', lambda content: field(8, content))])
+def test_numbers_of_every_caffe_are_read(tmp_path, kind, encode):
+    path = str(tmp_path / 'a.caffemodel')
+    halves = {name: [array.astype(kind).astype(np.float32) for array in pair]
+              for name, pair in CAFFE.items()}
+    write_caffemodel(path, halves, False, numbers=lambda array: encode(
+        array.astype(kind).tobytes()))
+    found = read_weights(path)
+    assert same(found, to_tensorflow(halves))
+    assert all(array.dtype == np.float32 for pair in found.values() for array in pair)
+
+
+@pytest.mark.parametrize('numbers, complaint', [
+    (lambda array: field(10, 3) + field(12, array.tobytes()), 'conv1: holds integers'),
+    (lambda array: field(10, 2) + field(12, array.tobytes()), 'conv1: 600 numbers for'),
+    (lambda array: b'', 'conv1: 0 numbers for shape .4, 3, 5, 5')])
+def test_other_numbers_of_caffe_are_named(tmp_path, numbers, complaint):
+    path = str(tmp_path / 'a.caffemodel')
+    write_caffemodel(path, CAFFE, False, numbers=numbers)
+    with pytest.raises(InputError, match='a.caffemodel: damaged.*' + complaint):
+        read_weights(path)
+
+
+def vectors(*sizes):
+    return [np.ones(size, np.float32) for size in sizes]
+
+
+@pytest.mark.parametrize('name, arrays, kind, holds', [
+    ('conv1/bn', vectors(4, 4, 4, 4, 1), 'BatchNorm', '4 + 4 + 4 + 4 + 1'),  # NVIDIA
+    ('bn1', vectors(4, 4, 1), 'BatchNorm', '4 + 4 + 1'),
+    ('scale1', vectors(4, 4), 'Scale', '4 + 4'), ('relu1', vectors(4), 'PReLU', '4'),
+    ('conv1', CAFFE['conv1'][:1], 'Convolution', '4x3x5x5'),
+    ('fc8', CAFFE['fc8'][:1], 'InnerProduct', '3x6')])
+def test_layers_of_other_networks_are_named_not_dropped(tmp_path, name, arrays, kind,
+                                                        holds):
+    path = str(tmp_path / 'a.caffemodel')
+    write_caffemodel(path, dict(CAFFE, **{name: arrays}), False, {name: kind})
+    with pytest.raises(InputError) as error:
+        read_weights(path)
+    assert str(error.value).endswith('\n  %s (%s) holds %s' % (name, kind, holds))
+
+
+def test_layers_of_the_same_name_are_not_dropped(tmp_path):
+    path = tmp_path / 'a.caffemodel'
+    write_caffemodel(str(path), CAFFE, False)
+    path.write_bytes(2 * path.read_bytes())
+    with pytest.raises(InputError, match=r'AlexNet\n  conv1 \(\) holds 4x3x5x5 \+ 4'):
+        read_weights(str(path))
+
+
+@pytest.mark.parametrize('old, norm, pool', [
+    (False, 'LRN', 'Pooling'), (True, 15, 17), ('oldest', 'lrn', 'pool'),
+    (False, None, None)])
+def test_networks_without_lrn_or_of_another_order_are_named(
+        tmp_path, old, norm, pool):
+    path, types = str(tmp_path / 'a.caffemodel'), {'a': norm, 'b': pool}
+    types, a, b = (types, 'a', 'b') if norm else ({}, 'lrn1', 'pool1')
+    for layers, complaint in [
+            ([b], 'a.caffemodel: it has no local response normalisation'),
+            ([b, a], 'a.caffemodel: it pools before it normalises'),
+            ([a, b], None), (['relu1'], None), ([], None)]:
+        write_caffemodel(path, dict(CAFFE, **{name: [] for name in layers}), old, types)
+        if complaint:
+            with pytest.raises(InputError, match=complaint):
+                read_weights(path)
+        else:
+            assert same(read_weights(path), WEIGHTS)
+
+
+def renamed(width=3):
+    """WEIGHTS whose last layer has another name, as people rename it for Caffe."""
+    layers = dict(WEIGHTS, fc8_pets=[array[..., :width] for array in WEIGHTS['fc8']])
+    del layers['fc8']
+    return layers
+
+
+def test_renamed_last_layer_is_fine_when_it_is_skipped():
+    check_weights(renamed(), SHAPES, 'a.npy', skip=['fc8'])
+    with pytest.raises(InputError, match='fc8: missing, but fc8_pets is there .a '
+                       "renamed last layer.; with 'fc8' in skip_layers, it is ignored"):
+        check_weights(renamed(), SHAPES, 'a.npy')
+    for layers in [WEIGHTS, dict(WEIGHTS, fc9=WEIGHTS['fc8']),  # a layer too many
+                   dict(renamed(), fc8_more=WEIGHTS['fc8']),
+                   dict(renamed(), fc8_pets=WEIGHTS['fc7'])]:  # for other inputs
+        assert renamed_last(layers, SHAPES) is None
+
+
+def test_renamed_last_layer_is_converted_and_loaded(tmp_path, capsys):
+    path, out = str(tmp_path / 'a.caffemodel'), str(tmp_path / 'a.npy')
+    layers = dict(CAFFE, fc8_pets=[array[:2] for array in CAFFE['fc8']])
+    del layers['fc8']
+    write_caffemodel(path, layers, False)
+    status, output = run_program('alexnet.py', path)
+    assert status == 0 and output.split('\n') == [
+        'conv1        5x5x3x4      loads', 'fc6          9216x7       loads',
+        'fc7          7x6          loads',
+        'fc8_pets     6x2          not a layer of AlexNet',
+        "fc8          missing      only with 'fc8' in skip_layers; AlexNet has 6x3",
+        'Wrote ' + out, '']
+    assert same(read_weights(out), renamed(2)) and same(read_weights(path), renamed(2))
+    with pytest.raises(InputError, match='a.npy: holds no layer fc8, only conv1, fc6, '
+                       'fc7, fc8_pets'):
+        num_classes_of(out, 'fc8')
+    variables = {name: [tf.get_variable('%s/%s' % (name, kind), array.shape)
+                        for kind, array in zip(['weights', 'biases'], pair)]
+                 for name, pair in WEIGHTS.items()}
+    with tf.Session() as session:
+        load_weights(session, out, variables, [], ['fc8'], '')
+        assert 'a.npy: fc8_pets is ignored, fc8 starts fresh' in capsys.readouterr().out
+        assert same(session.run({name: variables[name] for name in ['fc6', 'fc7']}),
+                    {name: WEIGHTS[name] for name in ['fc6', 'fc7']})
+
+
+@pytest.mark.parametrize('change, complaint', [
+    ({'fc9': WEIGHTS['fc7']}, 'fc9: not a layer of AlexNet'),
+    ({'conv1': [np.full((5, 5, 3, 4), np.inf), np.zeros(4)]}, '300 numbers are not'),
+    ({name: [np.zeros((3, 3)), np.zeros(3)] for name in WEIGHTS}, 'no layer has its')])
+def test_what_could_never_load_is_not_converted(tmp_path, change, complaint):
+    path = save(tmp_path / 'a.npy', dict(WEIGHTS, **change))
+    status, output = run_program('alexnet.py', path, tmp_path / 'b.npy')
+    assert status == 2 and complaint in output
+    assert os.listdir(str(tmp_path)) == ['a.npy']
 
 
 def test_full_caffemodel_is_read(module_path):
@@ -101,6 +232,63 @@ def test_every_byte_order_and_width_is_read(tmp_path, kind):
     array = np.arange(600).reshape(20, 30).astype(kind)
     path = save(tmp_path / 'kind.npy', {'fc8': [array, np.asfortranarray(array)]})
     assert same(read_weights(path), {'fc8': [array, array]})
+
+
+@pytest.mark.parametrize('pattern, words', [
+    ('%s/%s', ('weights', 'biases')), ('%s/%s:0', ('kernel', 'bias')),
+    ('%s_%s', ('W', 'b')), ('%s.%s', ('weight', 'bias')), ('%s_%s', ('w', 'b'))])
+def test_names_of_other_programs_are_read(tmp_path, pattern, words):
+    flat = {pattern % (name, word): array for name, pair in WEIGHTS.items()
+            for word, array in zip(words, pair)}
+    flat['fc8_a_' + words[0]], flat['fc8_a_' + words[1]] = WEIGHTS['fc8']
+    nested = {name: dict(zip(words, pair)) for name, pair in WEIGHTS.items()}
+    np.savez(str(tmp_path / 'a.npz'), **flat)
+    expected = dict(WEIGHTS, fc8_a=WEIGHTS['fc8'])
+    assert same(read_weights(str(tmp_path / 'a.npz')), expected)
+    assert same(read_weights(save(tmp_path / 'flat.npy', flat)), expected)
+    assert same(read_weights(save(tmp_path / 'nested.npy', nested)), WEIGHTS)
+
+
+@pytest.mark.parametrize('arrays, complaint', [
+    ({'conv1/W': np.ones(2), 'conv1/w': np.ones(2), 'conv1/b': np.ones(2)},
+     'conv1: expected .*, found conv1/W, conv1/w, conv1/b'),
+    ({'bn1/mean': np.ones(2), 'bn1/variance': np.ones(2)}, 'bn1: expected .*bn1/mean'),
+    ({'fc8/weights': np.ones(2), 'fc8/biases': np.ones(2), 'fc8/gamma': np.ones(2)},
+     'fc8: expected .*fc8/gamma'),
+    ({'arr_0': np.ones(2)}, 'arr: expected .*, found arr_0')])
+def test_names_that_are_not_clear_are_refused(tmp_path, arrays, complaint):
+    np.savez(str(tmp_path / 'a.npz'), **arrays)
+    for path in [str(tmp_path / 'a.npz'), save(tmp_path / 'a.npy', arrays)]:
+        with pytest.raises(InputError, match='a.np[yz]: .*' + complaint):
+            read_weights(path)
+
+
+def test_npz_runs_no_code_and_holds_floats(tmp_path):
+    path = str(tmp_path / 'a.npz')
+    attack = np.array([Attack(str(tmp_path / 'owned'))], object)
+    for array, complaint in [(attack, 'pickle'),
+                             (np.arange(3), 'fc8/W: expected floats, found int64')]:
+        np.savez(path, **{'fc8/W': array, 'fc8/b': np.ones(3)})
+        with pytest.raises(InputError, match='a.npz: .*' + complaint):
+            read_weights(path)
+        assert os.listdir(str(tmp_path)) == ['a.npz']
+
+
+@pytest.mark.parametrize('name', ['a.pth', 'a.npy', 'a.caffemodel'])
+def test_files_of_other_programs_are_named(tmp_path, name):
+    path = tmp_path / name
+    with zipfile.ZipFile(str(path), 'w') as file:
+        file.writestr('archive/data.pkl', b'')
+    with pytest.raises(InputError, match=name + ': it is a file of PyTorch'):
+        read_weights(str(path))
+    with zipfile.ZipFile(str(path), 'w') as file:
+        file.writestr('model.weights.h5', b'')
+    with pytest.raises(InputError, match=name + ': it holds model.weights.h5, so'):
+        read_weights(str(path))
+    for content, kind in [(pickle.dumps({}, 2), 'PyTorch'), (b'\x89HDF\r\n', 'HDF5')]:
+        path.write_bytes(content)
+        with pytest.raises(InputError, match='%s is an? .*%s' % (name, kind)):
+            read_weights(str(path))
 
 
 def test_missing_weight_file_is_named_with_the_ways_out(tmp_path):
@@ -194,7 +382,8 @@ def checkpoint(tmp_path):
 
 def test_checkpoint_becomes_a_weight_file(checkpoint, tmp_path):
     out = str(tmp_path / 'model_epoch1.npy')
-    assert run_program('alexnet.py', checkpoint) == (0, 'Wrote %s\n' % out)
+    status, output = run_program('alexnet.py', checkpoint)
+    assert status == 0 and output.endswith('loads\nWrote %s\n' % out)
     assert same(read_weights(checkpoint), WEIGHTS) and same(read_weights(out), WEIGHTS)
     assert num_classes_of(checkpoint, 'fc8') == num_classes_of(out, 'fc8') == 3
 
@@ -216,16 +405,21 @@ def test_weights_without_fc8_are_of_no_classes():
         num_classes_of(TINY, 'fc8')
 
 
-def test_command_line_converts_and_never_overwrites(tmp_path):
+def test_command_line_converts_and_never_overwrites(tmp_path, monkeypatch):
+    monkeypatch.setattr(download, 'PRETRAINED', caffe.PRETRAINED)
     out = str(tmp_path / 'out.npy')
-    assert run_program('alexnet.py', TINY, out) == (0, 'Wrote %s\n' % out)
+    status, output = run_program('alexnet.py', TINY, out)
+    assert status == 0 and output.endswith('\nWrote %s\n' % out)
+    assert output.startswith('conv1        11x11x3x96   loads\n'
+                             'conv2        5x5x48x256   loads\nconv3        missing')
     assert same(read_weights(out), read_weights(TINY))
     assert os.listdir(str(tmp_path)) == ['out.npy']
     assert run_program('alexnet.py', TINY, out) == (
         2, out + ' already exists; remove it to write it again\n')
 
 
-def test_command_line_tells_mistakes(tmp_path):
+def test_command_line_tells_mistakes(tmp_path, monkeypatch):
+    monkeypatch.setattr(download, 'PRETRAINED', caffe.PRETRAINED)
     status, output = run_program('alexnet.py', tmp_path / 'none.caffemodel')
     assert status == 2 and output.startswith(str(tmp_path / 'none.caffemodel: no such'))
     assert run_program('alexnet.py', TINY, '--url=x') == (

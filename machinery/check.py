@@ -1,0 +1,207 @@
+"""Check pictures before a run: unreadable, nearly black, or equal to another one."""
+import contextlib
+import itertools
+import os
+import socket
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+import numpy as np
+import PIL
+from tqdm import tqdm
+
+from machinery.batches import has_files, has_list
+from machinery.cores import count_cores
+from machinery.errors import InputError
+from machinery.pictures import examine_all, number_from
+from machinery.text import number_of
+
+DARK, BAD = 1, 2
+
+
+def memory_path(data):
+    """Return the path of what remembers the good pictures of a list file, or None."""
+    if not has_list(data):
+        return None
+    folder, name = os.path.split(data.class_list)
+    return os.path.join(folder, '.%s.checked' % name)
+
+
+def read_memory(path):
+    """Return {state: content} of the good pictures, empty if there is no memory."""
+    with contextlib.suppress(OSError, ValueError, EOFError):
+        rows = np.load(path, allow_pickle=False)
+        if rows.dtype == np.int64 and rows.ndim == 2 and rows.shape[1] == 2:
+            return dict(rows.tolist())
+    return {}
+
+
+def write_memory(path, known):
+    """Remember {state: content}; without it, the next run checks all again."""
+    part = '%s.%s.%d' % (path, socket.gethostname(), os.getpid())
+    with contextlib.suppress(OSError):
+        with open(part, 'wb') as file:
+            np.save(file, np.array(list(known.items()), np.int64))
+        os.replace(part, path)  # so that nobody reads one that is half written
+
+
+def state_of(path):
+    """Return a number that another file, or another decoder, would change."""
+    with contextlib.suppress(OSError):
+        file = os.stat(path)
+        return number_from(repr([path, file.st_size, file.st_mtime_ns,
+                                 cv2.__version__, PIL.__version__]).encode())
+    return 0
+
+
+def find_bad_pictures(data, workers):
+    """Decode the pictures of a generator; each worker decodes its share.
+
+    A hidden file beside the list remembers the good ones, which are not decoded again
+    until a path, size, modification time or decoder changes.
+
+    Returns:
+        int arrays of all samples: BAD: cannot be decoded; DARK: has 16 bits, but
+        nothing in the brightest 3/4; or 0. And numbers that are equal if the files are.
+        And {sample: message} of the bad ones of this share.
+    """
+    memory = memory_path(data)
+    known, faults = read_memory(memory) if memory else {}, {}
+    found = np.zeros((3, len(data.paths)), np.int64)
+    verdicts, contents, states = found
+    for sample in data.samples:
+        states[sample] = state_of(data.paths[sample])
+        contents[sample] = known.get(states[sample], 0)
+    samples = [sample for sample in data.samples.tolist() if not contents[sample]]
+    with ThreadPoolExecutor(count_cores()) as pool, tqdm(
+            total=len(samples), unit=' pictures',
+            desc='Checking ' + os.path.basename(data.class_list),
+            disable=None if workers.is_chief and samples else True) as bar:
+        for start in range(0, len(samples), 1000):  # a million would fill the memory
+            chunk = samples[start:start + 1000]
+            results = examine_all([data.paths[sample] for sample in chunk], pool)
+            for sample, (fault, dark, content) in zip(chunk, results):
+                verdicts[sample] = BAD if fault else DARK if dark else 0
+                contents[sample] = content
+                if fault:
+                    faults[sample] = fault
+            bar.update(len(chunk))
+    verdicts, contents, states = workers.collect(found, np.int64).max(0)
+    # Look at bad ones again: their permissions, say, may have been mended.
+    fresh = {state: content for verdict, content, state in zip(
+        verdicts.tolist(), contents.tolist(), states.tolist()) if state and not verdict}
+    if memory and not fresh.keys() <= known.keys():
+        # Folds share a list, so what is known of its other pictures stays, too.
+        old = known if len(known) < 20 * len(verdicts) else {}
+        write_memory(memory, {**old, **fresh})
+    return verdicts, contents, faults
+
+
+def check_augment(data):
+    """Raise an InputError if augment draws from elsewhere than its rng."""
+    for sample in data.samples[:3] if data.augment else []:
+        try:
+            first, second = data.load(sample), data.load(sample)
+        except InputError:  # a bad picture, which will be reported
+            continue
+        if (first != second).any():
+            raise InputError(
+                'augment gives another result each time for %s: draw all random '
+                'numbers from its rng, or a resumed run will not repeat them'
+                % data.paths[sample])
+
+
+def check_pictures(generators, on_bad_image, workers):
+    """Decode every picture of these generators; refuse or drop ('skip') the bad ones.
+
+    Prints which it dropped, and warnings about the lists. Ignores None among the
+    generators, and does not check batches of your own.
+
+    Raises:
+        InputError: names all bad pictures, unless they are dropped; or several workers
+            have different lists or batches of your own.
+    """
+    generators = [data for data in generators if data]
+    if not all(map(has_files, generators)):
+        print('With your own batches there is no picture check, no stored features, '
+              'no worst mistakes and no projector.')
+        if workers.size > 1:
+            raise InputError('Batches of your own are for one machine')
+        generators = [data for data in generators if has_files(data)]
+    workers.check_equal({
+        'the list of labels': [data.labels.tolist() for data in generators],
+        'the list of picture names': [
+            [os.path.basename(path) for path in data.paths] for data in generators]})
+    faults, warnings, contents_of = [], [], []
+    for data in generators:
+        check_augment(data)
+        verdicts, contents, fault_of = find_bad_pictures(data, workers)
+        dark, bad = [np.flatnonzero(verdicts == verdict) for verdict in (DARK, BAD)]
+        if len(dark):
+            warnings.append(
+                '%s of %s will be nearly black: only the darkest quarter of '
+                '16 bits is in use. If they have 10 or 12 bits, scale them up. The '
+                'first is %s' % (number_of(dark), data.class_list, data.paths[dark[0]]))
+        for sample in bad:
+            path, number = data.paths[sample], data.line_numbers[sample]
+            fault = fault_of.get(sample, path + ': bad, as another worker found')
+            faults.append('%s, line %d: %s' % (data.class_list, number, fault))
+        if len(bad) and on_bad_image == 'skip':
+            data.drop(bad)
+            contents = np.delete(contents, bad)
+        contents_of.append(contents)
+    if faults:
+        report = 'Cannot read %s:\n  %s' % (number_of(faults), '\n  '.join(faults))
+        if on_bad_image == 'stop':
+            raise InputError(
+                report + "\nRemove these lines, or choose on_bad_image = 'skip'")
+        print(report + '\nContinuing without them.')
+    for warning in warnings + list_warnings(generators, contents_of):
+        print('Warning: ' + warning)
+
+
+def list_warnings(generators, contents_of):
+    """Return warnings about equal pictures and missing classes, as a list of text.
+
+    contents_of has an array for each generator, as find_bad_pictures returns it.
+    """
+    warnings, files = [], list(zip(generators, contents_of))
+    for (other, there), (data, here) in itertools.combinations(files, 2):
+        shared = np.flatnonzero(np.isin(here, there[there > 0]))
+        if len(shared):
+            twin = np.flatnonzero(there == here[shared[0]])[0]
+            warnings.append(
+                '%s of %s %s also in %s (equal content), so its accuracy is too '
+                'optimistic; the first is %s' % (
+                    number_of(shared), data.class_list, is_or_are(shared),
+                    other.class_list, name_both(data, shared[0], other, twin)))
+    for data, contents in files:
+        first_of, pairs = {}, []
+        for sample, content in enumerate(contents.tolist()):
+            first = first_of.setdefault(content, sample) if content else sample
+            if first != sample and np.any(data.labels[first] != data.labels[sample]):
+                pairs.append((sample, first))
+        if pairs:
+            sample, first = pairs[0]
+            warnings.append(
+                '%s of %s %s in another class, too (equal content); the first is %s' % (
+                    number_of(pairs), data.class_list, is_or_are(pairs),
+                    name_both(data, sample, data, first)))
+        empty = np.flatnonzero(np.bincount(data.labels, minlength=data.n_classes) == 0)
+        if len(empty):
+            warnings.append('%s has no sample of class%s %s' % (
+                data.class_list, 'es' if len(empty) > 1 else '',
+                ', '.join(map(str, empty[:20]))))
+    return warnings
+
+
+def is_or_are(pictures):
+    """Return the verb for a number of pictures."""
+    return 'are' if len(pictures) > 1 else 'is'
+
+
+def name_both(data, sample, other, twin):
+    """Return the path and line of a picture, and those of its twin."""
+    return '%s (line %d), equal to %s (%s, line %d)' % (
+        data.paths[sample], data.line_numbers[sample], other.paths[twin],
+        other.class_list, other.line_numbers[twin])

@@ -1,0 +1,32 @@
+"""Write files that are whole, and survive a power failure."""
+import contextlib
+import errno
+import os
+
+# Errors that say that a folder has no fsync: Windows refuses to open it, CIFS and some
+# FUSE file systems to sync it. A full disk (ENOSPC) or a fault (EIO) is another matter.
+NO_SYNC = [errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EACCES,
+           errno.EPERM, errno.EISDIR]
+
+
+def sync(path):
+    """fsync a file, or a folder if its file system can; raises an OSError."""
+    is_folder = os.path.isdir(path)
+    try:  # Windows syncs only what is open for writing, no system opens folders so
+        number = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+    except OSError as error:
+        if not is_folder or error.errno not in NO_SYNC:
+            raise
+
+
+@contextlib.contextmanager
+def write_whole(path, mode='wb'):
+    """Open a file to write; it appears under its name whole, or not at all."""
+    with open(path + '.part', mode) as file:
+        yield file
+    sync(path + '.part')
+    os.replace(path + '.part', path)

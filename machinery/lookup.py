@@ -1,0 +1,95 @@
+"""Find the files that the paths in a list mean."""
+import collections
+import contextlib
+import os
+import unicodedata
+
+from machinery.find import PICTURE_ENDINGS
+
+
+def compose(name):
+    """Return a name with its letters composed, as Unicode's NFC, without joiners.
+
+    A Mac's archive has "o" and two dots where a list has "ö".
+    """
+    return ''.join(letter for letter in unicodedata.normalize('NFC', name)
+                   if unicodedata.category(letter) != 'Cf')
+
+
+def stem(name):
+    """Return the name of a picture without its ending."""
+    return os.path.splitext(name)[0] if name.lower().endswith(PICTURE_ENDINGS) else name
+
+
+class Lookup:
+    """Finds the files that listed paths mean; folder is where relative ones start.
+
+    A path may have quotes around it, Windows' backslashes, other forms of the same
+    letters (see compose), or lack the ending if exactly one picture fits.
+    """
+
+    def __init__(self, folder):
+        self._folder, self._entries = folder, {}
+
+    def join(self, path):
+        """Return a listed path, from the folder on."""
+        return os.path.join(self._folder, path)
+
+    def find(self, path):
+        """Return the path of the file that a listed path means, or None."""
+        whole = self.join(path)
+        if os.path.isfile(whole):
+            return whole
+        found = self._similar(self._clean(path), compose)
+        return found[0] if len(found) == 1 else None
+
+    def explain(self, path):
+        """Return why a listed path has no file, and what is close to it."""
+        clean, message = self._clean(path), 'no such file: %.500s' % self.join(path)
+        several = self._similar(clean, compose)
+        other_case = self._similar(clean, lambda name: compose(name).casefold())
+        if several:
+            return '%.500s fits several pictures: %s' % (
+                self.join(path), ', '.join(map(os.path.basename, several[:5])))
+        if other_case:
+            return '%s, but there is %s' % (message, other_case[0])
+        if os.path.isfile(path):
+            return ('%s; %s is there from the current folder, but relative paths start '
+                    "at the list's folder: give pictures_path, or write the path from "
+                    'there' % (message, path))
+        return message
+
+    def _clean(self, path):
+        return self.join(path.strip('"\',;').replace('\\', '/'))
+
+    def _similar(self, path, form, is_file=os.path.isfile):
+        """Return the files, or folders, whose names have the same form as the path's.
+
+        The ending of a picture may be missing.
+        """
+        if is_file(path):
+            return [path]
+        folder, name = os.path.split(path)
+        if not name:
+            return []
+        found = []
+        for parent in self._similar(folder, form, os.path.isdir) if folder else ['']:
+            for entry in self._entries_like(parent, name):
+                whole = os.path.join(parent, entry)
+                completed = stem(entry) if name == stem(name) else entry
+                if form(name) in (form(entry), form(completed)) and is_file(whole):
+                    found.append(whole)
+        return found
+
+    def _entries_like(self, folder, name):
+        """Return the entries of a folder that are like a name, but for case and ending.
+
+        All entries are sorted once: a list may have a million paths.
+        """
+        if folder not in self._entries:
+            self._entries[folder] = collections.defaultdict(set)
+            with contextlib.suppress(OSError):  # it may not be readable
+                for entry in os.listdir(folder or '.'):
+                    for key in entry, stem(entry):
+                        self._entries[folder][compose(key).casefold()].add(entry)
+        return sorted(self._entries[folder].get(compose(name).casefold(), []))

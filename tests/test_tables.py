@@ -1,0 +1,194 @@
+"""Lists as Kaggle, pandas, spreadsheets and people write them."""
+import os
+import unicodedata
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from datagenerator import ImageDataGenerator
+from machinery.class_names import choose_class_names
+from machinery.errors import InputError
+from machinery.lists import find_pictures, has_labels, read_list
+from machinery.workers import Workers
+
+NAMES = ['ant', 'bee', 'cow']
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding='utf-8')
+    return str(path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ['a.jpg', 'b.jpg', '0001.jpg', '0002.png', 'a,b.jpg', '#1.jpg',
+                 '#2/c.jpg', 'both.jpg', 'both.png', 'class1.jpg']:
+        write(tmp_path / name, name)
+    return tmp_path
+
+
+def read(folder, text, **arguments):
+    """Return [(path from the folder, label)] of a list with this text."""
+    path = write(folder / 'list.csv', text)
+    paths, labels, _ = read_list(path, 3, **arguments)
+    return [(os.path.relpath(path, str(folder)), label)
+            for path, label in zip(paths, labels)]
+
+
+@pytest.mark.parametrize('text', [
+    'id,breed\na,bee\n0002,cow\n',  # Kaggle
+    'image_id,ant,bee,cow\na.jpg,0,1,0\n0002.png,0,0,1\n',  # one-hot
+    ',path,label\n0,a.jpg,bee\n1,0002.png,cow\n',  # of pandas, with its index
+    'Unnamed: 0,path,label\n0,a.jpg,1.0\n1,0002.png,2.0\n',
+    '0,a.jpg,1\n1,0002.png,2\n',
+    'label,path\n1,a.jpg\n2,0002.png\n', 'ClassId;ImageName\n1;a.jpg\n2;0002.png\n',
+    'filename\tcategory\na.jpg\tbee\n0002.png\tcow\n', 'a.jpg bee\n0002.png cow\n',
+    '"path","label"\r"a.jpg","1"\r"0002.png","2"\r', 'a.jpg,1,\n0002.png,2,\n',
+    'path label\na.jpg 1\n0002.png 2\n', 'file.name,width,label1\na,9,1\n0002,9,2\n'])
+def test_tables_are_read(folder, text):
+    assert read(folder, text, class_names=NAMES) == [('a.jpg', 1), ('0002.png', 2)]
+    path = str(folder / 'list.csv')
+    assert has_labels(path)
+
+
+@pytest.mark.parametrize('text, expected', [
+    ('id\n0001\n0002\n', ['0001.jpg', '0002.png']), ('a,b.jpg\na.jpg\n', None),
+    ('a.jpg\n#1.jpg\n#2/c.jpg\n# no picture\n', ['a.jpg', '#1.jpg', '#2/c.jpg']),
+    ('filename,width\na,3\nb,3\n', None), ('"a,b.jpg"\nb.jpg\n', ['a,b.jpg', 'b.jpg'])])
+def test_lists_of_pictures_alone_are_read(folder, text, expected):
+    path = write(folder / 'list', text)
+    if text.startswith('filename'):  # the other column may be the label
+        assert has_labels(path)
+        return
+    assert not has_labels(path)
+    assert find_pictures(path) == [str(folder / name)
+                                   for name in expected or text.split()]
+
+
+def test_a_comment_is_no_picture(folder):
+    assert read(folder, '#1.jpg 0\n# a.jpg 1\n#3.jpg 2\n#2/c.jpg 1\n') == [
+        ('#1.jpg', 0), ('#2/c.jpg', 1)]
+    assert read(folder, 'path,label\n#1,2\n') == [('#1.jpg', 2)]
+
+
+def test_a_picture_is_no_header(folder):
+    """Its name is that of a column, and so is its class."""
+    assert read(folder, 'class1,ant\na,bee\n', class_names=NAMES) == [
+        ('class1.jpg', 0), ('a.jpg', 1)]
+
+
+@pytest.mark.parametrize('form, other', [('NFC', 'NFD'), ('NFD', 'NFC')])
+def test_composed_and_decomposed_letters_are_the_same(tmp_path, form, other):
+    name = unicodedata.normalize(form, 'Größe/é.jpg')
+    write(tmp_path / name, '')
+    text = unicodedata.normalize(other, '\u200bGröße/é.jpg 0\nGröße\\é 0\n')
+    assert read(tmp_path, text) == 2 * [(name, 0)]
+
+
+def test_pictures_may_be_elsewhere(folder, tmp_path_factory):
+    path = write(tmp_path_factory.mktemp('lists') / 'list.csv', 'a.jpg 0\n0001 1\n')
+    with pytest.raises(InputError, match='no such file: .*/lists0/a.jpg'):
+        read_list(path, 2)
+    expected = [str(folder / 'a.jpg'), str(folder / '0001.jpg')]
+    assert read_list(path, 2, pictures_path=str(folder))[0] == expected
+    write(tmp_path_factory.getbasetemp() / 'alone', 'a.jpg\n0001\n')
+    assert find_pictures(str(tmp_path_factory.getbasetemp() / 'alone'),
+                         str(folder)) == expected
+
+
+@pytest.mark.parametrize('text, message', [
+    ('a.jpg,ant\nb.jpg,be\n',
+     "line 2: no class is called 'be'; the nearest is 'bee'"),
+    ('A.JPG 0\n', 'line 1: no such file: {0}/A.JPG, but there is {0}/a.jpg'),
+    ('both 0\n', 'line 1: {0}/both fits several pictures: both.jpg, both.png'),
+    ('Dateiname;Art\na.jpg;0\n', "line 1: label 'Art' is not an integer"),
+    ('a.jpg,0\n"a,b.jpg",1\na,b.jpg,1\n', 'line 3: 3 cells, but the first line has 2; '
+     "quote a cell that holds a ','"),
+    ('a.jpg,0,1\nb.jpg,0,1\n', 'line 1: 3 cells, expected a path and a label; or a '
+     'header that names the columns'),
+    ('id,ant,bee\na,0,0\nb,1,1\n0001,0,1\n', 'line 2: 0 of the columns ant, bee are 1, '
+     'must be one'),
+    ('id,x,y\na,0.5,3\n', 'line 2: the columns x, y are neither called label, class, '
+     'breed or category, nor 0 and 1 (one-hot)'),
+    ('path,label\na.jpg,\n,1\n', "line 2: no label after 'a.jpg,'"),
+    ('path,label\na.jpg,0\n,1\n', "line 3: no path in ',1'"),
+    ('a.jpg 0,2\nb.jpg 1\n', "line 1: label '0,2' is not an integer"),
+    ('a.jpg ant\nb.jpg 1\n',
+     "line 2: no class is called '1'; the classes are ant, bee, cow")])
+def test_faults_are_named(folder, text, message):
+    with pytest.raises(InputError) as error:
+        read(folder, text, class_names=NAMES)
+    assert str(error.value).split('\n  ')[1] == message.format(folder)
+
+
+def test_a_path_from_the_current_folder_is_pointed_out(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    path = write(folder / 'lists' / 'list.csv', 'a.jpg 0\n')
+    with pytest.raises(InputError, match='lists/a.jpg; a.jpg is there from the current '
+                       "folder, but relative paths start at the list's folder: give "
+                       'pictures_path, or write the path from there'):
+        read_list(path, 3)
+
+
+def test_headers_without_the_columns_are_named(folder):
+    for text, message in [('label,label\n0,1\n', None), ('id\n0001\n', 'no label')]:
+        with pytest.raises(InputError, match=message or 'list.csv'):
+            read(folder, text)
+
+
+def choose(**settings):
+    run = SimpleNamespace(latest=None, is_resumed=False, workers=Workers())
+    settings = {**dict.fromkeys(['val_file', 'test_file', 'num_classes',
+                                 'pictures_path']), 'classes_file': 'DEFAULT',
+                **settings}
+    return choose_class_names(settings, run, 'fc8')
+
+
+def test_classes_are_the_sorted_names_of_the_training_list(folder):
+    train = write(folder / 'train.csv', 'id,breed\na,cow\nb,ant\n0001,bee\n')
+    hot = write(folder / 'hot.csv', 'id,cow,bee,ant\na,1,0,0\nb,0,0,1\n')
+    numbers = write(folder / 'numbers.csv', 'id,label\na,0\nb,1\n')
+    assert choose(train_file=train) == choose(train_file=hot) == NAMES
+    assert choose(train_file=train, val_file=hot, classes_file=None) == NAMES
+    assert choose(train_file=train, num_classes=3) == NAMES
+    assert choose(train_file=numbers) == ['0', '1']
+    with pytest.raises(InputError, match='train.csv has names of 3 classes, but'):
+        choose(train_file=train, num_classes=4)
+    with pytest.raises(InputError, match='numbers.csv has numbers for classes, but'):
+        choose(train_file=train, val_file=numbers)
+    with pytest.raises(InputError, match='one class, ant; at least 2'):
+        choose(train_file=write(folder / 'one.csv', 'a,ant\nb,ant\n'))
+    names = write(folder / 'names', 'cow\nant\nbee\n')
+    assert choose(train_file=train, val_file=numbers, classes_file=names)[0] == 'cow'
+
+
+def test_numbers_stay_numbers_where_classes_are_called_so(folder):
+    """datagenerator.py writes numbers, also for folders that are called 0, 1 and 10."""
+    assert read(folder, 'a.jpg 1\nb.jpg 0\n', class_names=['10', '1', '0']) == [
+        ('a.jpg', 1), ('b.jpg', 0)]
+    names = ['2001', 'ant', '1']
+    assert read(folder, 'a.jpg ant\nb.jpg 2001\n', class_names=names) == [
+        ('a.jpg', 1), ('b.jpg', 0)]
+
+
+def test_paths_and_labels_in_place_of_a_list(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    labels = np.array([1, 0, 1])
+    for pairs in [(['a.jpg', 'b', folder / '0001'], labels),
+                  (np.array(['a.jpg', 'b.jpg', '0001']), [1.0, 0.0, 1.0])]:
+        data = ImageDataGenerator(pairs)
+        assert list(map(os.path.basename, data.paths)) == ['a.jpg', 'b.jpg', '0001.jpg']
+        assert data.labels.tolist() == [1, 0, 1] and data.data_size == 3
+    data = ImageDataGenerator((['a', 'b'], ['bee', 'ant']), class_names=NAMES)
+    assert data.labels.tolist() == [1, 0] and data.n_classes == 3
+    for pairs, message in [
+            ((['a.jpg'], [0, 1]), 'the given paths: 1 paths, but 2 labels'),
+            ((['a.jpg', 'x.jpg'], [0, 1]),
+             'the given paths:\n  line 2: no such file: x'),
+            ((['a.jpg'], [2]), 'the given paths:\n  line 1: label 2 is not in 0..1'),
+            (([], []), 'the given paths:\n  no samples in it')]:
+        with pytest.raises(InputError) as error:
+            ImageDataGenerator(pairs)
+        assert str(error.value).startswith(message)
