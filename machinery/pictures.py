@@ -10,24 +10,27 @@ from concurrent.futures import ThreadPoolExecutor, TimeoutError
 import cv2
 import imagesize
 import numpy as np
+from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from machinery.cores import count_cores
 from machinery.errors import InputError, input_errors, open_plain, stderr_to
+from machinery.memory import MemoryBudget
 from machinery.tiff import decode_tiff, find_size, is_tiff
 
 SLOW = 30  # seconds for a picture
 MAX_PIXELS = 10 ** 8  # few cameras have more, and more could fill the memory
+MEMORY = MemoryBudget(2 * 10 ** 9)  # bytes, for all threads that decode
 REDUCED = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4,
            2: cv2.IMREAD_REDUCED_COLOR_2}
 
 
 @input_errors()
 def read_file(path):
-    """Return the bytes of a picture file (a uint8 array), and its shorter side.
+    """Return the bytes of a picture file (a uint8 array), and its (width, height).
 
-    The side is 0 if the header cannot be read. Raises an InputError if the file is
-    empty or the picture is too large.
+    Both are 0 if the header cannot be read. Raises an InputError if the file is empty
+    or the picture is too large.
     """
     with open_plain(path) as file:
         data = file.read()
@@ -41,7 +44,7 @@ def read_file(path):
     if width * height > MAX_PIXELS:
         raise InputError('%s: %d x %d pixels are more than %d million'
                          % (path, width, height, MAX_PIXELS // 10 ** 6))
-    return np.frombuffer(data, np.uint8), min(width, height)
+    return np.frombuffer(data, np.uint8), (width, height)
 
 
 def is_jpeg(data):
@@ -76,19 +79,34 @@ def decode_image(path, size=None, reducing_gap=None):
 
     With a reducing_gap, a JPEG may be smaller than in the file: see load_image.
     """
-    data, side = read_file(path)
-    for scale, least in sides_to_reduce(size, reducing_gap).items():
-        if side >= least and is_jpeg(data):
-            return decode(data, REDUCED[scale], path)
-    return decode_bytes(data, path)
+    data, sides = read_file(path)
+    with MEMORY.use(memory_for(data, sides)):
+        for scale, least in sides_to_reduce(size, reducing_gap).items():
+            if min(sides) >= least and is_jpeg(data):
+                return decode(data, REDUCED[scale], path)
+        return decode_bytes(data, path)
+
+
+def memory_for(data, sides):
+    """Return how many bytes it may take to decode a picture of (width, height).
+
+    A progressive JPEG's coefficients take 6 bytes per pixel before its colours take 3;
+    other pictures may have 4 channels of 16 bits, and are decoded twice.
+    """
+    return sides[0] * sides[1] * (9 if is_jpeg(data) else 16)
 
 
 def decode_bytes(data, path):
     """Decode the bytes of a picture as decode_image does; path is for messages."""
     if is_tiff(data):
         return on_white(*decode_tiff(data, path))
+    start = data[:16].tobytes()
+    if start.startswith(b'\x89PNG') or start[8:] in (b'WEBPVP8X', b'WEBPVP8L'):
+        pixels = decode_transparent(data, path)
+        if pixels is not None:
+            return on_white(cv2.cvtColor(pixels, cv2.COLOR_RGBA2BGR), pixels[..., 3])
     image = decode(data, cv2.IMREAD_COLOR, path)
-    if not may_be_transparent(data.tobytes()):
+    if start[4:12] != b'ftypavif' and start[:4] != b'GIF8':  # they may have alpha, too
         return image
     whole = decode(data, cv2.IMREAD_UNCHANGED, path)
     if whole.shape == image.shape[:2] + (4,) and whole.dtype.kind == 'u':
@@ -96,14 +114,27 @@ def decode_bytes(data, path):
     return image
 
 
-def may_be_transparent(data):
-    """Tell from the file's header if it is worth decoding again to look for alpha."""
-    if data.startswith(b'\x89PNG'):
-        header = data.partition(b'IDAT')[0]
-        # OpenCV turns an image by its EXIF orientation, but not its alpha channel.
-        return b'eXIf' not in data and (header[25] in (4, 6) or b'tRNS' in header)
-    return (data[8:12] == b'WEBP' and data[12:16] != b'VP8 ' or
-            data[4:12] == b'ftypavif' or data[:4] == b'GIF8')
+def decode_transparent(data, path):
+    """Decode a PNG or WebP to uint8 RGBA with Pillow; None if nothing is transparent.
+
+    OpenCV would turn the image by its EXIF orientation, but not its alpha channel, and
+    drop the level that is transparent in a grey PNG.
+    """
+    try:
+        image = Image.open(io.BytesIO(data))
+        is_transparent = image.mode.endswith('A') or 'transparency' in image.info
+    except Exception:  # OpenCV will say what is wrong
+        is_transparent = False
+    if not is_transparent:
+        return None
+    if image.format == 'PNG' and data[24] == 16 and not image.mode.endswith('A'):
+        raise InputError('%s: this PNG has 16 bits and names a value that is '
+                         'transparent: save it with an alpha channel' % path)
+    try:
+        image.load()  # the orientation may stand behind the pixels
+        return np.asarray(ImageOps.exif_transpose(image).convert('RGBA'))
+    except Exception as error:  # for damage, Pillow raises any kind
+        raise InputError('%s: damaged: %s' % (path, error))
 
 
 def largest_value(data, dtype):
@@ -138,12 +169,13 @@ def examine(path):
     """
     content = 0
     try:
-        data, _ = read_file(path)
+        data, sides = read_file(path)
         content = number_from(data)
-        if is_jpeg(data):  # all of it is read, and an eighth of its size is faster
-            decode(data, REDUCED[8], path)
-            return None, False, content
-        return None, bool(is_dark(data, decode_bytes(data, path))), content
+        with MEMORY.use(memory_for(data, sides)):
+            if is_jpeg(data):  # all of it is read, and an eighth of its size is faster
+                decode(data, REDUCED[8], path)
+                return None, False, content
+            return None, bool(is_dark(data, decode_bytes(data, path))), content
     except InputError as error:
         return str(error), False, content
 

@@ -1,19 +1,23 @@
 """The check before a run, and TIFFs, whose kinds are many."""
 import os
 import struct
+import time
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from datagenerator import ImageDataGenerator, load_image
 from machinery import pictures
 from machinery.check import (BAD, DARK, check_pictures, find_bad_pictures,
                              list_warnings)
 from machinery.errors import InputError
-from machinery.pictures import examine
+from machinery.memory import MemoryBudget
+from machinery.pictures import decode_image, examine
 from machinery.workers import Workers
 from test_datagenerator import TRAIN, colours, picture, write_list
 
@@ -333,3 +337,60 @@ def test_bad_pictures_are_refused_or_dropped_by_name(tmp_path, capsys):
         (tmp_path / name).write_bytes(b'no picture')
     with pytest.raises(InputError, match='list.txt: no picture is left'):
         check_pictures([data], 'skip', Workers())
+
+
+def save(path, image, **options):
+    """Write a picture with Pillow; return its path as text."""
+    image.save(str(path), **options)
+    return str(path)
+
+
+def test_transparency_is_turned_like_the_picture(tmp_path):
+    pixels = np.random.RandomState(0).randint(0, 256, (8, 12, 4)).astype(np.uint8)
+    alpha = pixels[..., 3:] / 255
+    expected = np.round(pixels[..., 2::-1] * alpha + 255 * (1 - alpha))
+    exif = Image.Exif()
+    exif[0x112] = 6  # a quarter to the right
+    image = Image.fromarray(pixels, 'RGBA')
+    for name, options in [('a.png', {}), ('a.webp', {'lossless': True, 'exact': True})]:
+        path = save(tmp_path / name, image, exif=exif, **options)
+        np.testing.assert_array_equal(decode_image(path), np.rot90(expected, -1))
+
+
+def test_transparent_level_of_a_png_becomes_white(tmp_path):
+    grey = np.arange(96, dtype=np.uint8).reshape(8, 12)
+    white = np.where(grey == 5, 255, grey)
+    path = save(tmp_path / 'grey.png', Image.fromarray(grey), transparency=5)
+    np.testing.assert_array_equal(decode_image(path), np.dstack([white] * 3))
+    # The name of the chunk of pixels in a comment is no chunk of pixels.
+    text = PngImagePlugin.PngInfo()
+    text.add_text('note', 'IDAT')
+    palette = Image.fromarray(grey).convert('P')
+    path = save(tmp_path / 'text.png', palette, transparency=5, pnginfo=text)
+    np.testing.assert_array_equal(decode_image(path), np.dstack([white] * 3))
+    path = save(tmp_path / 'deep.png', Image.fromarray(grey.astype(np.uint16) * 257))
+    content, chunk = (tmp_path / 'deep.png').read_bytes(), b'tRNS' + 2 * b'\5'
+    (tmp_path / 'deep.png').write_bytes(b''.join([  # behind the header
+        content[:33], struct.pack('>I', 2), chunk, struct.pack('>I', zlib.crc32(chunk)),
+        content[33:]]))
+    with pytest.raises(InputError, match='deep.png: this PNG has 16 bits and names a'):
+        decode_image(path)
+
+
+def test_threads_share_the_memory_for_decoding(tmp_path, monkeypatch):
+    path = save(tmp_path / 'a.png', Image.new('RGB', (100, 100)))
+    at_once, most = [], []
+
+    def decode(*arguments):
+        at_once.append(1)
+        most.append(len(at_once))
+        time.sleep(0.02)
+        at_once.pop()
+        return np.zeros((100, 100, 3), np.uint8)
+    monkeypatch.setattr(pictures, 'decode_bytes', decode)
+    for size, expected in [(2 * 160000, 2), (160001, 1), (1000, 1)]:
+        monkeypatch.setattr(pictures, 'MEMORY', MemoryBudget(size))
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(decode_image, [path] * 8))
+        assert max(most) == expected
+        most.clear()
