@@ -14,7 +14,7 @@ from machinery.batches import has_files, has_list
 from machinery.cores import count_cores
 from machinery.errors import InputError
 from machinery.pictures import examine_all, number_from
-from machinery.text import number_of
+from machinery.text import MAX_LINES, number_of
 
 DARK, BAD = 1, 2
 
@@ -151,7 +151,10 @@ def check_pictures(generators, on_bad_image, workers):
             contents = np.delete(contents, bad)
         contents_of.append(contents)
     if faults:
-        report = 'Cannot read %s:\n  %s' % (number_of(faults), '\n  '.join(faults))
+        report = 'Cannot read %s:\n  %s' % (number_of(faults),
+                                            '\n  '.join(faults[:MAX_LINES]))
+        if len(faults) > MAX_LINES:
+            report += '\n  and %d more' % (len(faults) - MAX_LINES)
         if on_bad_image == 'stop':
             raise InputError(
                 report + "\nRemove these lines, or choose on_bad_image = 'skip'")

@@ -339,6 +339,16 @@ def test_bad_pictures_are_refused_or_dropped_by_name(tmp_path, capsys):
         check_pictures([data], 'skip', Workers())
 
 
+def test_many_bad_pictures_are_counted(tmp_path, capsys):
+    names, _ = colours(tmp_path, 50)
+    for name in names[1:]:
+        (tmp_path / name).write_bytes(b'no picture')
+    data = ImageDataGenerator(write_list(tmp_path, ' 0\n'.join(names + [''])))
+    check_pictures([data], 'skip', Workers())
+    told = capsys.readouterr().out
+    assert told.count('not a picture') == 20 and '\n  and 29 more\n' in told
+
+
 def save(path, image, **options):
     """Write a picture with Pillow; return its path as text."""
     image.save(str(path), **options)
