@@ -211,7 +211,6 @@ class ImageDataGenerator:
     # The rest is for the tutorial's scripts: the same batches, as float32 minus mean.
     images = property(lambda self: self.paths)
     scale_size = property(lambda self: self.preprocessing['size'])
-    margin = property(lambda self: self.preprocessing['margin'])
 
     def reset_pointer(self, epoch=None):
         """Go to the start of an epoch, by default the next one."""
