@@ -14,7 +14,7 @@ test_file = None  # scored once, at the end, with the best checkpoint
 classes_file = 'DEFAULT'  # one class name per line; or classes.txt next to train_file
 pictures_path = None  # where paths in the lists start; None: at the list's folder
 on_bad_image = 'stop'  # or 'skip' unreadable pictures
-num_classes = None  # None: as many as classes.txt names, or the largest label + 1
+num_classes = None  # None: as many as have names, or the largest label + 1
 horizontal_flip = True  # mirror training pictures at random
 random_crop = False  # 227 x 227 out of 256 x 256; then no features are stored
 

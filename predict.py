@@ -122,7 +122,7 @@ if not export_path:
     if labelled:  # a faulty label ends the script, a missing picture does not
         paths, labels, _ = read_list(labelled[0], len(class_names), False, class_names,
                                      pictures_path)
-        warn_of_other_names(labelled[0], class_names)
+        warn_of_other_names(labelled[0], class_names, pictures_path)
     else:
         paths = [path for place in places
                  for path in find_pictures(place, pictures_path)]

@@ -6,8 +6,9 @@ import numpy as np
 
 from machinery import ROOT
 from machinery.errors import InputError
-from machinery.lists import find_classes_in, read_class_names
+from machinery.lists import Labels, labels_in, read_class_names
 from machinery.model_file import read_model
+from machinery.tables import is_integer
 from machinery.weights import num_classes_of
 
 
@@ -25,9 +26,8 @@ def choose_class_names(settings, run, layer):
     Args:
         run: the Run; layer: the name of the network's last layer.
     """
-    classes_file, train_file, num_classes, pictures_path = [settings[name] for name in (
-        'classes_file', 'train_file', 'num_classes', 'pictures_path')]
-    path = names = None
+    classes_file, train_file = settings['classes_file'], settings['train_file']
+    num_classes, path, names = settings['num_classes'], None, None
     if classes_file == 'DEFAULT':
         with contextlib.suppress(InputError):  # told when the file is written again
             names = run.latest and read_model(run.latest).get('class_names')
@@ -35,14 +35,18 @@ def choose_class_names(settings, run, layer):
             path, names = names_beside(train_file)
     elif classes_file:
         names = read_class_names(classes_file)
-    listed = largest = None
-    if not names and train_file:
-        listed, largest = find_classes_in(train_file, pictures_path)
+    labels = Labels([], -1)
+    if train_file and (not names or are_ambiguous(names)):
+        labels = labels_in(train_file, settings['pictures_path'])
+        check_other_lists(labels, settings)
+    are_listed = not names and labels.names and labels.largest < 0
+    if are_listed:
+        names = labels.names
     if num_classes is None:
-        num_classes = find_num_classes(names or listed, largest, run, layer)
-    if listed:
-        check_listed(listed, num_classes, settings)
-        return listed
+        num_classes = find_num_classes(names, train_file and labels.largest, run, layer)
+    if are_listed:
+        check_listed(names, num_classes, train_file)
+        return names
     if classes_file != 'DEFAULT':
         return read_class_names(classes_file, num_classes)
     if names and len(names) == num_classes:
@@ -53,20 +57,38 @@ def choose_class_names(settings, run, layer):
     return read_class_names(None, num_classes)
 
 
-def check_listed(names, num_classes, settings):
-    """Raise an InputError if names in the training list cannot be those of a run."""
-    train_file = settings['train_file']
+def are_ambiguous(names):
+    """Tell if some classes, but not all of them, are called like numbers."""
+    return len({bool(is_integer(name)) for name in names}) > 1
+
+
+def check_other_lists(labels, settings):
+    """Raise an InputError if a list has numbers where the training list has names.
+
+    Only a file of names could tell which name a number means. Also the other way round.
+    """
+    kind = 'names' if labels.names else 'numbers'
+    for path in filter(None, [settings['val_file'], settings['test_file']]):
+        other = labels_in(path, settings['pictures_path'])
+        other_kind = 'names' if other.names else 'numbers'
+        if other_kind != kind and (other.names or other.largest >= 0):
+            raise InputError(
+                '%s has %s for classes, unlike %s: write %s, or numbers in both and '
+                'the names in a classes_file, in the order of the numbers' % (
+                    settings['train_file'], kind, path, kind))
+
+
+def check_listed(names, num_classes, train_file):
+    """Raise an InputError unless a run may have these classes of its training list."""
     if len(names) < 2:
         raise InputError('%s: all pictures are of one class, %s; at least 2 classes '
                          'are needed' % (train_file, *names))
+    if len(set(map(str.casefold, names))) < len(names):
+        raise InputError('%s: the names of some classes differ only in upper and lower '
+                         'case: %.500s' % (train_file, ', '.join(names)))
     if len(names) != num_classes:
         raise InputError('%s has names of %d classes, but num_classes is %d: %.200s'
                          % (train_file, len(names), num_classes, ', '.join(names)))
-    for path in filter(None, [settings['val_file'], settings['test_file']]):
-        if find_classes_in(path, settings['pictures_path'])[1] >= 0:
-            raise InputError('%s has numbers for classes, but %s has names: give a '
-                             'classes_file with the names in the order of the numbers'
-                             % (path, train_file))
 
 
 def find_num_classes(names, largest, run, layer):
@@ -90,8 +112,11 @@ def names_beside(list_path):
     return path, read_class_names(path) if os.path.exists(path) else None
 
 
-def warn_of_other_names(list_path, class_names):
-    """Warn if classes.txt next to a list names other classes than the network's."""
+def warn_of_other_names(list_path, class_names, pictures_path):
+    """Warn if a list may mean other classes than the network's of the same numbers."""
+    if are_ambiguous(class_names) and not labels_in(list_path, pictures_path).names:
+        print('Warning: the labels in %s are taken for numbers, but some classes have '
+              'numbers for names' % list_path)
     if class_names == read_class_names(None, len(class_names)):
         return  # the network was trained without names
     path, found = names_beside(list_path)

@@ -1,10 +1,9 @@
 """Lists of pictures and of classes: find and read them."""
-import contextlib
 import difflib
 import glob
 import os
-import sys
 from array import array
+from collections import namedtuple
 
 import numpy as np
 
@@ -12,9 +11,11 @@ from machinery.errors import InputError, input_errors
 from machinery.find import find_files, is_list
 from machinery.lookup import Lookup
 from machinery.tables import Table, is_integer, read_text
-from machinery.text import MAX_LINES
+from machinery.text import MAX_LINES, plain_name
 
 GIVEN = 'the given paths'  # in place of the name of a list
+# names: sorted, of classes; largest: of the numbers that stand in their place, or -1
+Labels = namedtuple('Labels', 'names largest')
 
 
 def lookup_of(list_path, pictures_path):
@@ -40,93 +41,78 @@ def read_list(list_path, num_classes, check_files=True, class_names=None,
     Raises:
         InputError: the list has faults; names up to 20 of them with their lines.
     """
-    if not isinstance(list_path, str):
-        paths, labels = list_path
-        return read_samples(GIVEN, list(map(os.fspath, paths)), list(map(str, labels)),
-                            range(1, 1 + len(paths)), Lookup(pictures_path or ''),
-                            num_classes, class_names, check_files)
-    lookup = lookup_of(list_path, pictures_path)
-    table = Table(list_path, lookup.find)
-    if not table.is_labelled:
-        raise InputError('%s: its columns %s have no label'
-                         % (list_path, ', '.join(table.header)))
-    listed, texts, line_numbers, faults = [], [], array('i'), []
-    for line_number, line in table.lines:
-        try:
-            path, text = table.read(line)
-        except InputError as fault:
-            faults.append((line_number, str(fault)))
+    if isinstance(list_path, (tuple, list)):
+        name, lookup = GIVEN, Lookup(pictures_path or '')
+        samples = pair_up(*list_path)
+    else:
+        name, lookup = list_path, lookup_of(list_path, pictures_path)
+        table = Table(list_path, lookup.find)
+        if not table.is_labelled:
+            raise InputError('%s: no column has labels' % list_path)
+        samples = list(table.samples())
+    label_of = find_labels({text for _, _, text, _ in samples}, class_names)
+    paths, labels, line_numbers = [], array('q'), array('i')
+    earlier, faults = {}, []  # a fault has a line number, a message, and a missing path
+    for line_number, path, text, fault in samples:
+        label = label_of.get(text)
+        if fault or isinstance(label, str):
+            faults.append((line_number, fault or label, None))
             continue
-        listed.append(path)
-        texts.append(sys.intern(text))  # a million labels, but few different ones
-        line_numbers.append(line_number)
-    return read_samples(list_path, listed, texts, line_numbers, lookup, num_classes,
-                        class_names, check_files, faults)
-
-
-def read_samples(name, listed, texts, numbers, lookup, num_classes, class_names,
-                 check_files, faults=()):
-    """Return the paths, labels and numbers of samples; raise as read_list.
-
-    Args:
-        name: of the list, for messages.
-        listed, texts, numbers: the paths and the labels as they stand there, and the
-            numbers of their lines.
-        faults: [(line number, message)] of other lines.
-    """
-    if len(listed) != len(texts):
-        raise InputError('%s: %d paths, but %d labels'
-                         % (name, len(listed), len(texts)))
-    label_of = find_labels(texts, class_names)
-    paths, labels, earlier, faults = [], array('q'), {}, list(faults)
-    for path, text, number in zip(listed, texts, numbers):
-        found, label = lookup.find(path), label_of[text]
+        found = lookup.find(path)
         paths.append(found or lookup.join(path))
-        same_path = os.path.normpath(paths[-1])
-        if isinstance(label, str):  # it says why there is none
-            faults.append((number, label))
-            continue
         labels.append(label)
+        line_numbers.append(line_number)
+        same_path = os.path.normpath(paths[-1])
         if not 0 <= label < num_classes:
-            faults.append((number, 'label %d is not in 0..%d'
-                           % (label, num_classes - 1)))
+            faults.append((line_number, 'label %d is not in 0..%d'
+                           % (label, num_classes - 1), None))
         elif earlier.setdefault(same_path, label) != label:
-            faults.append((number, 'label %d, but label %d in an earlier line: %s'
-                           % (label, earlier[same_path], paths[-1])))
+            faults.append((line_number, 'label %d, but label %d in an earlier line: %s'
+                           % (label, earlier[same_path], paths[-1]), None))
         if check_files and not found:
-            faults.append((number, lookup.explain(path)))
-    if not paths and not faults:
-        raise InputError('%s:\n  no samples in it' % name)
-    if faults:
-        raise InputError(report(name, faults, labels, num_classes))
-    return paths, np.array(labels, np.int32), np.array(numbers, np.int32)
+            faults.append((line_number, None, path))
+    if faults or not paths:
+        # To explain what is missing takes a while, so only what is shown is explained.
+        told = ['line %d: %s' % (line_number, message or lookup.explain(path))
+                for line_number, message, path in faults[:MAX_LINES]]
+        raise InputError('\n  '.join(
+            [name + ':'] + (told or ['no samples in it'])
+            + sum_up(len(faults), labels, num_classes)))
+    return paths, np.array(labels, np.int32), np.array(line_numbers, np.int32)
 
 
-def report(name, faults, labels, num_classes):
-    """Return a message about the faults of a list, [(line number, message)]."""
-    faults = sorted(faults, key=lambda fault: fault[0])
-    lines = [name + ':'] + ['line %d: %s' % fault for fault in faults[:MAX_LINES]]
-    if len(faults) > MAX_LINES:
-        lines.append('and %d more' % (len(faults) - MAX_LINES))
+def pair_up(paths, labels):
+    """Return samples, like those of a Table, from a list of paths and one of labels."""
+    if paths is None or labels is None or len(paths) != len(labels):
+        raise InputError('expected a list file, or as many labels as paths')
+    return [(number, os.fspath(path), plain_name(str(label)), None)
+            for number, (path, label) in enumerate(zip(paths, labels), 1)]
+
+
+def sum_up(num_faults, labels, num_classes):
+    """Return the last lines about the faults of a list."""
+    lines = []
+    if num_faults > MAX_LINES:
+        lines.append('and %d more' % (num_faults - MAX_LINES))
     low, high = min(labels, default=0), max(labels, default=0)
     if low < 0 or high >= num_classes:
         lines.append('the labels run %d..%d, but labels start at 0 and num_classes is '
                      '%d' % (low, high, num_classes))
-    return '\n  '.join(lines)
+    return lines
 
 
 def find_labels(texts, class_names):
-    """Return {text: its label, or why it has none, as text}.
+    """Return {text: its label, or why it has none, as text} for the labels of a list.
 
-    Texts are names if they are no integers, but classes have names; or if one of them
-    is the name of a class and no integer. Otherwise they are numbers.
+    They are class names if one of them is, or if none is an integer; otherwise they
+    are numbers.
     """
     known = {name: label for label, name in enumerate(class_names or [])}
-    texts = set(texts)
+    texts = texts - {None}
     words = {text for text in texts if not is_integer(text)}
     if not words & set(known) and (words != texts or all(map(is_integer, known))):
         return {text: 'label %.100r is not an integer' % text if text in words else
-                int(text.split('.')[0]) for text in texts}
+                int_of(text) for text in texts}
     label_of = {text: known.get(text) for text in texts}
     for text in texts - set(known):
         near = difflib.get_close_matches(text, known, 1, 0.4)
@@ -136,19 +122,18 @@ def find_labels(texts, class_names):
     return label_of
 
 
-def find_classes_in(list_path, pictures_path):
-    """Return the sorted names of the classes in a list, or None; and the largest label.
+def int_of(text):
+    """Return the integer that text is; 1.0 is one."""
+    return int(text.split('.')[0])
 
-    The largest label is -1 if there is none.
-    """
-    table, texts = Table(list_path, lookup_of(list_path, pictures_path).find), set()
-    for _, line in table.lines if table.is_labelled else []:
-        with contextlib.suppress(InputError):  # read_list names all faults
-            texts.add(table.read(line)[1])
-    numbers = [int(text.split('.')[0]) for text in texts if is_integer(text)]
-    if table.hot:
-        texts = {table.header[column] for column in table.hot}
-    return None if numbers else sorted(texts), max(numbers, default=-1)
+
+def labels_in(list_path, pictures_path):
+    """Return the Labels in a list; faults are left out, since read_list names them."""
+    table = Table(list_path, lookup_of(list_path, pictures_path).find)
+    texts = {text for _, _, text, _ in table.samples()}.union(table.class_names)
+    texts.discard(None)
+    numbers = {text for text in texts if is_integer(text)}
+    return Labels(sorted(texts - numbers), max(map(int_of, numbers), default=-1))
 
 
 def share_of(list_path, count, shard, is_even):
@@ -174,7 +159,7 @@ def read_class_names(path, num_classes=None):
         return [str(label) for label in range(num_classes)]
     lines = read_text(path).rstrip().split('\n')
     line_of = {}
-    for line_number, name in enumerate(map(str.strip, lines), 1):
+    for line_number, name in enumerate(map(plain_name, lines), 1):
         if not name:
             raise InputError('%s, line %d: no name' % (path, line_number))
         if line_of.setdefault(name, line_number) != line_number:
@@ -193,8 +178,8 @@ def find_pictures(source, pictures_path=None):
         paths, _ = find_files(source)
     elif is_list(source):
         lookup = lookup_of(source, pictures_path)
-        table = Table(source, lookup.find, is_labelled=False)
-        listed = [table.read(line)[0] for _, line in table.lines]
+        table = Table(source, lookup.find, is_labelled=None)
+        listed = [path for _, path, _, fault in table.samples() if not fault]
         paths = [lookup.find(path) or lookup.join(path) for path in listed]
     else:
         paths = [source] if os.path.isfile(source) else sorted(
@@ -209,4 +194,4 @@ def has_labels(path, pictures_path=None):
     if not is_list(path):
         return False
     find = lookup_of(path, pictures_path).find
-    return Table(path, find, is_labelled=False).is_labelled
+    return Table(path, find, is_labelled=None).is_labelled

@@ -1,19 +1,10 @@
-"""Find the files that the paths in a list mean."""
+"""Complete and repair the paths in a list, to find the files that they mean."""
 import collections
 import contextlib
 import os
-import unicodedata
 
 from machinery.find import PICTURE_ENDINGS
-
-
-def compose(name):
-    """Return a name with its letters composed, as Unicode's NFC, without joiners.
-
-    A Mac's archive has "o" and two dots where a list has "ö".
-    """
-    return ''.join(letter for letter in unicodedata.normalize('NFC', name)
-                   if unicodedata.category(letter) != 'Cf')
+from machinery.text import compose
 
 
 def stem(name):
@@ -24,8 +15,8 @@ def stem(name):
 class Lookup:
     """Finds the files that listed paths mean; folder is where relative ones start.
 
-    A path may have quotes around it, Windows' backslashes, other forms of the same
-    letters (see compose), or lack the ending if exactly one picture fits.
+    A path may have quotes around it or Windows' backslashes, differ in its Unicode form
+    (see compose), or omit the ending if only one picture fits.
     """
 
     def __init__(self, folder):

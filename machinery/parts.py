@@ -59,7 +59,7 @@ def find_classes(folder, paths, class_names=()):
             name = (*parents[depth:], '')[0] if nested else class_in(path)
             classes.setdefault(part, {}).setdefault(name, []).append(path)
     for part, found in classes.items():
-        # A folder that training does not have, and no other one: test/unknown/1.jpg
+        # Only one folder, which is no class in training: test/unknown/1.jpg
         if len(found) == 1 and not set(found) & {*classes['train'], *class_names}:
             classes[part] = {None: sum(found.values(), [])}
     if len(classes.get('test', ())) > 1:  # beside Test/cat there may be test1/1.jpg

@@ -27,7 +27,8 @@ class StopSignals:
     @property
     def status(self):
         """Exit status of a process that such a signal ended, here or on a peer."""
-        return 128 + (self.received or [signal.SIGPIPE if BROKEN else signal.SIGTERM])[0]
+        otherwise = signal.SIGPIPE if BROKEN else signal.SIGTERM
+        return 128 + (self.received or [otherwise])[0]
 
     def _receive(self, number, frame):
         self.received.append(number)

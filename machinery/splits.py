@@ -45,8 +45,8 @@ def place_of(unit, seed):
 def assign(units_of, shares, seed):
     """Return {unit: the number of its share} for {label: set of its units}.
 
-    A unit is what stays together. Its place alone tells its share, except in a class
-    that would miss one: there the nearest unit moves, as long as there are enough.
+    A unit is what stays together. Its place alone tells its share, except that a class
+    that would be missing from a share gets its nearest unit, if there are enough.
     """
     ends = [0, *np.cumsum(shares) / np.sum(shares)]
     place, labels_of, counts = {}, {}, {}

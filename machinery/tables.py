@@ -5,14 +5,19 @@ import re
 
 from machinery.errors import InputError, open_plain
 from machinery.find import PICTURE_ENDINGS
+from machinery.text import plain_name
 
 DELIMITERS = ['\t', ';', ',', None]  # None: the last white space of a line
-# Words in the name of a column, the surest first. ClassId has the words class and id.
+# Words in the names of columns, the surest first. ClassId has the words class and id.
 LABEL_WORDS = ['label', 'labels', 'class', 'breed', 'category']
-PATH_WORDS = ['path', 'filename', 'file', 'image', 'picture', 'id']
+PATH_WORDS = ['path', 'filepath', 'filename', 'file', 'image', 'img', 'picture', 'id',
+              'paths', 'filepaths', 'filenames', 'files', 'images']
+PARTS = {'train', 'training', 'val', 'valid', 'validation', 'dev', 'test', 'testing'}
+FIRST = 100  # lines that tell what the columns are
 MAX_LENGTH = 10 ** 5  # of a line, in characters
 is_integer = re.compile(r'[+-]?[0-9]{1,18}(\.0*)?').fullmatch
 is_number = re.compile(r'[+-]?[0-9.]+').fullmatch
+is_bit = re.compile(r'[01](\.0*)?').fullmatch
 
 
 def read_text(path):
@@ -25,7 +30,7 @@ def read_text(path):
     try:
         text = data.decode('utf-16' if is_utf16 else 'utf-8-sig')
     except UnicodeDecodeError as error:
-        raise InputError('%s, line %d: this is no text in UTF-8 (%s): save it as UTF-8'
+        raise InputError('%s, line %d: not UTF-8 text (%s): save it as UTF-8'
                          % (path, 1 + data.count(b'\n', 0, error.start), error))
     text = text.replace('\r\n', '\n').replace('\r', '\n')
     if '\0' in text:
@@ -57,15 +62,24 @@ def find_delimiter(lines):
     return max(DELIMITERS, key=count)
 
 
-def find_column(header, words, others=()):
-    """Return the number of the column with the first of these words in its name."""
-    words_of = [re.findall('[a-z]+', re.sub('([a-z])([A-Z])', r'\1 \2', name).lower())
-                for name in header]
-    for word in words:
-        for column, found in enumerate(words_of):
-            if word in found and column not in others:
-                return column
-    return None
+def words_in(name):
+    """Return the words in the name of a column."""
+    return re.findall('[a-z]+', re.sub('([a-z])([A-Z])', r'\1 \2', name).lower())
+
+
+def find_columns(header, columns, words):
+    """Return which of these columns have the surest name; none if none has a word.
+
+    A name that is a word is surer than one that has a word in it.
+    """
+    found = {}
+    for column in columns:
+        name = header[column].lower()
+        if name in words:
+            found.setdefault(words.index(name), []).append(column)
+        elif set(words_in(header[column])) & set(words):
+            found.setdefault(len(words), []).append(column)
+    return found[min(found)] if found else []
 
 
 class Table:
@@ -77,124 +91,187 @@ class Table:
     Args:
         list_path: the text file.
         find: function from a listed path to that of the file, None if there is none.
-        is_labelled: a line that is the name of a file still holds a label.
+        is_labelled: True if each line must have a label; None: find out.
 
     Attributes:
-        header: the names of the columns, [] without them.
-        path, label: the numbers of these columns; label is None if there is none.
-        hot: the numbers of one-hot columns, whose names are the classes.
-        lines: [(line number, line)] without the header and comments.
+        is_labelled: whether the lines have labels.
+        class_names: the names of one-hot columns, else [].
 
     Raises:
-        InputError: this is not a text file, or the header tells no columns.
+        InputError: not a text file, or it is not clear what the columns are.
     """
 
     def __init__(self, list_path, find, is_labelled=True):
-        self._find, self.header, self.hot = find, [], []
+        self._path, self._find, self._header = list_path, find, []
         lines = [(line_number, line.strip()) for line_number, line in
                  enumerate(read_text(list_path).split('\n'), 1) if line.strip()]
         for line_number, line in lines:
             if len(line) > MAX_LENGTH:
                 raise InputError('%s, line %d: %d characters are more than a path and '
                                  'a label' % (list_path, line_number, len(line)))
-        self._delimiter = find_delimiter([line for _, line in lines[:100]])
-        self.path, self.label, self._width = 0, 1 if is_labelled else None, None
-        lines = [pair for pair in lines if not self._is_comment(pair[1])]
-        if lines:
-            line_number, first = lines[0]
-            cells = split_line(first, self._delimiter)
-            if self._is_header(cells):
-                self.header = cells
-                del lines[0]
-                try:
-                    self._name_columns()
-                except InputError as fault:
-                    raise InputError('%s, line %d: %s'
-                                     % (list_path, line_number, fault))
-            else:
-                self._order_columns(first, cells, is_labelled)
-        self.lines = lines
-
-    is_labelled = property(lambda self: self.label is not None or bool(self.hot))
+        if lines and re.fullmatch('sep=.', lines[0][1]):  # Excel's
+            del lines[0]
+        sure = [line for _, line in lines if line[0] != '#'] or [
+            line for _, line in lines]
+        self._delimiter = find_delimiter(sure[:FIRST])
+        self._lines = [pair for pair in lines if not self._is_comment(pair[1])]
+        # The numbers of the columns; without a label, a line is a path.
+        self._place, self._label, self._one_hot, self._width = 0, 1, [], None
+        rows = [split_line(line, self._delimiter) for _, line in self._lines[:FIRST]]
+        if self._is_header(rows):
+            (self._line_number, _), self._header = self._lines.pop(0), rows.pop(0)
+            self._name_columns(rows, is_labelled)
+        elif rows:
+            self._order_columns(rows[0], is_labelled)
+        elif not is_labelled:
+            self._label = None
+        self.is_labelled = self._label is not None or bool(self._one_hot)
+        self.class_names = [plain_name(self._header[column])
+                            for column in self._one_hot]
 
     def _is_comment(self, line):
         """Tell whether a line starts with #, unless a picture does."""
-        if not line.startswith('#'):
+        if line[0] != '#':
             return False
         return not (self._find(line) or
                     self._find(split_line(line, self._delimiter)[0]))
 
-    def _is_header(self, cells):
-        """Tell whether the cells name columns: none is a number or a picture."""
-        if find_column(cells, LABEL_WORDS + PATH_WORDS) is None:
+    def _is_header(self, rows):
+        """Tell whether the first row names columns: no cell is a number or a picture.
+
+        If no cell is one of our words, but image_01, say, has one in it, it may be a
+        picture that is missing. Then all columns must have such names, or be one-hot.
+        """
+        first, following = (rows + [[], []])[:2]
+        if any(is_number(cell) or has_ending(cell) for cell in first):
             return False
-        return not any(is_number(cell) or has_ending(cell) or cell and self._find(cell)
-                       for cell in cells)
+        if any(cell.lower() in LABEL_WORDS + PATH_WORDS for cell in first):
+            return True
+        labels, paths = [find_columns(first, range(len(first)), words)
+                         for words in (LABEL_WORDS, PATH_WORDS)]
+        are_named = paths and (labels or len(first) == 1 or
+                               sum(map(bool, map(is_bit, following))) > 1)
+        without_digits = [[re.sub('[0-9]', '', cell) for cell in row]
+                          for row in (first, following)]
+        is_alike = any(here == there for here, there in zip(*without_digits))
+        return bool(are_named) and not is_alike and not any(
+            cell and self._find(cell) for cell in first)
 
-    def _name_columns(self):
-        """Find the columns by their names."""
-        self._width = len(self.header)
+    def _fail(self, message):
+        raise InputError('%s, line %d: %s' % (self._path, self._line_number, message))
+
+    def _name_columns(self, rows, is_labelled):
+        """Find the columns by their names, and by what the first rows have in them."""
+        header, self._width = self._header, len(self._header)
+
+        def column_is(test, column):
+            cells = [row[column] for row in rows if column < len(row)]
+            return bool(cells) and all(map(test, cells))
         # An index that pandas has written has no name.
-        named = [column for column, name in enumerate(self.header)
-                 if name and not name.startswith('Unnamed')]
-        self.label = find_column(self.header, LABEL_WORDS)
-        self.path = find_column(self.header, PATH_WORDS, [self.label])
-        if self.path is None:
-            self.path = next((column for column in named if column != self.label),
-                             None)
-        if self.path is None:
-            raise InputError('no column for the paths')
-        others = [column for column in named if column not in (self.path, self.label)]
-        if self.label is None and len(others) == 1:
-            [self.label] = others
-        elif self.label is None:
-            self.hot = others
+        columns = [column for column, name in enumerate(header)
+                   if name and not name.startswith('Unnamed')]
+        labels = find_columns(header, columns, LABEL_WORDS)
+        is_sure = bool(labels) and header[labels[0]].lower() in LABEL_WORDS
+        if is_sure and len(labels) > 1:
+            self._fail('%d columns are called %s' % (len(labels), header[labels[0]]))
+        paths = [column for column in columns if column_is(has_ending, column)]
+        paths = paths or find_columns(
+            header, [column for column in columns if column not in labels], PATH_WORDS)
+        self._place = next((column for column in paths + columns
+                            if column not in labels), None)
+        if self._place is None:
+            self._fail('no column of the header can be the path')
+        others = [column for column in columns if column != self._place]
+        is_one_hot = len(others) > 1 and all(column_is(is_bit, column)
+                                             for column in others)
+        if len(labels) == 1 and (is_sure or not is_one_hot):
+            [self._label] = labels
+        elif len(others) == 1 and is_labelled:
+            [self._label] = others
+        else:
+            self._label = None
+            self._one_hot = others if is_one_hot or is_labelled else []
+        for column in set(others) - {self._label}:
+            if column_is(lambda cell: cell.lower() in PARTS, column):
+                self._fail('the column %s tells parts, like test: write a list of each '
+                           'part' % header[column])
 
-    def _order_columns(self, line, cells, is_labelled):
+    def _order_columns(self, cells, is_labelled):
         """Take the first column that names a picture, and the next one for labels."""
         if self._delimiter:
-            self.path = next(filter(lambda column: has_ending(cells[column]),
-                                    range(len(cells))), 0)
+            self._place = next(filter(lambda column: has_ending(cells[column]),
+                                      range(len(cells))), 0)
             self._width = max(2, len(cells))
-        self.label = self.path + 1
-        if not is_labelled and (
-                self.label >= len(cells) or has_ending(cells[-1]) or self._find(line)):
-            self.label = None
+        self._label = self._place + 1
+        _, line = self._lines[0]
+        if is_labelled is None and (self._label >= len(cells) or has_ending(cells[-1])
+                                    or self._find(line)):
+            self._label = None
 
-    def read(self, line):
-        """Return (path, label) of a line, as text; the label is None if it has none.
+    def samples(self):
+        """Yield (line number, path, label, fault) of each line, the last three as text.
 
-        Raises an InputError if a cell is missing, or what it means is not known.
+        The label is None if the list has none, and the fault None if there is none.
         """
-        if not self.is_labelled and not self.header:
+        self._check_first()
+        for line_number, line in self._lines:
+            try:
+                path, label = self._read(line)
+                yield line_number, path, label and plain_name(label), None
+            except InputError as fault:
+                yield line_number, None, None, str(fault)
+
+    def _check_first(self):
+        """Raise an InputError if the first line seems to be a header in other words."""
+        if self._header or not self._label or len(self._lines) < 2:
+            return
+        (self._line_number, first), *following = self._lines
+        cells = split_line(first, self._delimiter)
+        if len(cells) <= self._label or any(
+                is_number(cell) or has_ending(cell) for cell in cells):
+            return
+        label = cells[self._label]
+        if not self._find(cells[self._place]) and not any(
+                label in split_line(line, self._delimiter) for _, line in following):
+            self._fail('no such file: %.500s; if this is a header, call the columns '
+                       'path and label' % cells[self._place])
+
+    def _read(self, line):
+        """Return (path, label) of a line; raise an InputError if one is missing."""
+        if not self.is_labelled and not self._header:
             return line, None
         cells = split_line(line, self._delimiter)
         count = len(cells)
         if self._width and count > self._width:
             raise InputError('%d cells, but the first line has %d; quote a cell that '
                              'holds a %r' % (count, self._width, self._delimiter))
-        if count <= self.path or not cells[self.path]:
+        if count <= self._place or not cells[self._place]:
             raise InputError('no path in %.500r' % line)
+        path = cells[self._place]
         if not self.is_labelled:
-            return cells[self.path], None
-        if self.hot:
-            return cells[self.path], self._read_hot(cells)
-        if count <= self.label or not cells[self.label]:
+            return path, None
+        if self._one_hot:
+            return path, self._read_one_hot(cells)
+        if count <= self._label or not cells[self._label]:
             raise InputError('no label after %.500r' % line)
-        if not self.header and any(cells[self.label + 1:]):
+        if not self._header and any(cells[self._label + 1:]):
             raise InputError('%d cells, expected a path and a label; or a header that '
                              'names the columns' % count)
-        return cells[self.path], cells[self.label]
+        if has_ending(cells[self._label]):
+            raise InputError('label %.100r is the name of a picture; paths come first, '
+                             'or a header names the columns' % cells[self._label])
+        return path, cells[self._label]
 
-    def _read_hot(self, cells):
+    def _read_one_hot(self, cells):
         """Return the name of the only column that holds a 1."""
-        values = [cells[column] if column < len(cells) else '' for column in self.hot]
-        if not all(is_integer(value) and float(value) in (0, 1) for value in values):
+        values = [cells[column] if column < len(cells) else ''
+                  for column in self._one_hot]
+        names = ', '.join(self.class_names)
+        if not all(map(is_bit, values)):
             raise InputError('the columns %s are neither called label, class, breed '
-                             'or category, nor 0 and 1 (one-hot)'
-                             % ', '.join(self.header[column] for column in self.hot))
-        chosen = [column for column, value in zip(self.hot, values) if float(value)]
+                             'or category, nor 0 and 1 (one-hot)' % names)
+        chosen = [name for name, value in zip(self.class_names, values) if float(value)]
         if len(chosen) != 1:
-            raise InputError('%d of the columns %s are 1, must be one' % (
-                len(chosen), ', '.join(self.header[column] for column in self.hot)))
-        return self.header[chosen[0]]
+            raise InputError('%d of the columns %s are 1, must be one'
+                             % (len(chosen), names))
+        return chosen[0]

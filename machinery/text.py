@@ -1,7 +1,24 @@
 """Text for terminals and tables."""
 import re
+import unicodedata
 
 MAX_LINES = 20  # at most so many of one kind are shown
+
+
+def compose(text):
+    """Return text with its letters composed, as Unicode's NFC, without joiners.
+
+    A Mac's archive has "o" and two dots where a list has "ö".
+    """
+    if text.isascii():
+        return text
+    return ''.join(letter for letter in unicodedata.normalize('NFC', text)
+                   if unicodedata.category(letter) != 'Cf')
+
+
+def plain_name(text):
+    """Return the name of a class with single spaces, its letters composed."""
+    return ' '.join(compose(text).split())
 
 
 def printable(text):

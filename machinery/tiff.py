@@ -57,6 +57,10 @@ def find_reason(pages):
     if bits > 16:
         return ('its values have %d bits: scale them to 0..255 and save it with 8 bits'
                 % bits)
+    if 262 not in tags and 256 in tags:  # without both, it is damaged
+        return 'its tags do not tell what its colours are: save it as RGB'
+    if max(tags.get(320, (256,))) < 256:
+        return 'its palette is nearly black: save it as RGB'
     if is_grey and bands > 1 and extra_bands not in ALPHA:
         return ('it has %d bands, but its tags name only the first, as grey: save it '
                 'as RGB, or that one alone' % bands)

@@ -11,7 +11,7 @@ from machinery.files import write_whole
 from machinery.npy import read_npy, read_npz
 from machinery.tf1 import assign
 
-# How files begin that somebody may take for weight files.
+# First bytes of files that are not weight files.
 FOREIGN = {b'\x89HDF': 'an HDF5 file, of Keras or Caffe', b'\x80': 'a file of PyTorch, '
            'or another pickle'}
 
@@ -32,7 +32,7 @@ def read_weights(path):
 
 
 def read_file(path):
-    """Read weights from a file, whose beginning says of what kind it is."""
+    """Read weights from a file; its first bytes tell the format."""
     with open_plain(path) as file:
         start = file.read(6)
     for beginning, kind in FOREIGN.items():

@@ -43,6 +43,18 @@ def fails_with(number, fails):
     return fsync
 
 
+def test_a_power_failure_or_a_full_disk_leaves_no_half(tmp_path, monkeypatch):
+    synced, path = [], str(tmp_path / 'model.json')
+    monkeypatch.setattr(os, 'fsync', lambda number: synced.append(is_folder(number)))
+    write_model(path, {'a': 1})
+    assert synced == [False, True]  # the file before it gets its name, then the folder
+    monkeypatch.setattr(os, 'fsync', fails_with(errno.ENOSPC, lambda number: True))
+    with pytest.raises(InputError, match='No space left'):
+        write_model(path, {'a': 2})
+    assert os.listdir(str(tmp_path)) == ['model.json']
+    assert json.loads((tmp_path / 'model.json').read_text()) == {'a': 1}
+
+
 def is_folder(descriptor):
     return stat.S_ISDIR(os.fstat(descriptor).st_mode)
 

@@ -39,7 +39,7 @@ def page(pixels, compression=1, **tags):
              262: [2 if bands > 2 else 1], 277: [bands], 278: [pixels.shape[0]],
              279: [pixels.nbytes], 284: [1], 339: [number_format] * bands}
     found.update((int(name[1:]), values) for name, values in tags.items())
-    return pixels.tobytes(), found
+    return pixels.tobytes(), {tag: values for tag, values in found.items() if values}
 
 
 def tiff(*pages):
@@ -128,6 +128,8 @@ def test_tiff_is_read_by_its_tags(tmp_path, content, expected):
 
 
 @pytest.mark.parametrize('content, reason', [
+    (tiff(page(RGB, t262=[])), 'its tags do not tell what its colours are'),
+    (tiff(page(GREY, t262=[3], t320=list(range(256)) * 3)), 'its palette is nearly bl'),
     (tiff(page(deep(RGB), t262=[1], t338=[0, 0])), 'it has 3 bands, but its tags name'),
     (tiff(page(np.dstack([RGB, ALPHA]), t262=[1], t338=[0, 0, 0])), 'it has 4 bands'),
     (tiff(page(GREY), page(GREY), page(GREY)), 'it has several pages'),

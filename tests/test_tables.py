@@ -1,5 +1,6 @@
 """Lists as Kaggle, pandas, spreadsheets and people write them."""
 import os
+import re
 import unicodedata
 from types import SimpleNamespace
 
@@ -7,9 +8,11 @@ import numpy as np
 import pytest
 
 from datagenerator import ImageDataGenerator
+from helpers import ROOT, checkpoint_of, finetune, outputs_in, run_program
 from machinery.class_names import choose_class_names
 from machinery.errors import InputError
 from machinery.lists import find_pictures, has_labels, read_list
+from machinery.model_file import read_model
 from machinery.workers import Workers
 
 NAMES = ['ant', 'bee', 'cow']
@@ -56,12 +59,12 @@ def test_tables_are_read(folder, text):
 @pytest.mark.parametrize('text, expected', [
     ('id\n0001\n0002\n', ['0001.jpg', '0002.png']), ('a,b.jpg\na.jpg\n', None),
     ('a.jpg\n#1.jpg\n#2/c.jpg\n# no picture\n', ['a.jpg', '#1.jpg', '#2/c.jpg']),
-    ('filename,width\na,3\nb,3\n', None), ('"a,b.jpg"\nb.jpg\n', ['a,b.jpg', 'b.jpg'])])
+    ('filename;width;height\na;3;1\nb;3;1\n', ['a.jpg', 'b.jpg']),
+    ('id,ant,bee\na,0.3,0.7\n0001,1,0\n', ['a.jpg', '0001.jpg']),  # to be submitted
+    ('path,height\na,0\n0001,1\n', ['a.jpg', '0001.jpg']),
+    ('"a,b.jpg"\nb.jpg\n', ['a,b.jpg', 'b.jpg'])])
 def test_lists_of_pictures_alone_are_read(folder, text, expected):
     path = write(folder / 'list', text)
-    if text.startswith('filename'):  # the other column may be the label
-        assert has_labels(path)
-        return
     assert not has_labels(path)
     assert find_pictures(path) == [str(folder / name)
                                    for name in expected or text.split()]
@@ -103,7 +106,6 @@ def test_pictures_may_be_elsewhere(folder, tmp_path_factory):
      "line 2: no class is called 'be'; the nearest is 'bee'"),
     ('A.JPG 0\n', 'line 1: no such file: {0}/A.JPG, but there is {0}/a.jpg'),
     ('both 0\n', 'line 1: {0}/both fits several pictures: both.jpg, both.png'),
-    ('Dateiname;Art\na.jpg;0\n', "line 1: label 'Art' is not an integer"),
     ('a.jpg,0\n"a,b.jpg",1\na,b.jpg,1\n', 'line 3: 3 cells, but the first line has 2; '
      "quote a cell that holds a ','"),
     ('a.jpg,0,1\nb.jpg,0,1\n', 'line 1: 3 cells, expected a path and a label; or a '
@@ -112,6 +114,8 @@ def test_pictures_may_be_elsewhere(folder, tmp_path_factory):
      'must be one'),
     ('id,x,y\na,0.5,3\n', 'line 2: the columns x, y are neither called label, class, '
      'breed or category, nor 0 and 1 (one-hot)'),
+    ('1 a.jpg\n2 b.jpg\n', "line 1: label 'a.jpg' is the name of a picture; paths come "
+     'first, or a header names the columns'),
     ('path,label\na.jpg,\n,1\n', "line 2: no label after 'a.jpg,'"),
     ('path,label\na.jpg,0\n,1\n', "line 3: no path in ',1'"),
     ('a.jpg 0,2\nb.jpg 1\n', "line 1: label '0,2' is not an integer"),
@@ -133,9 +137,72 @@ def test_a_path_from_the_current_folder_is_pointed_out(folder, monkeypatch):
 
 
 def test_headers_without_the_columns_are_named(folder):
-    for text, message in [('label,label\n0,1\n', None), ('id\n0001\n', 'no label')]:
-        with pytest.raises(InputError, match=message or 'list.csv'):
-            read(folder, text)
+    write(folder / '1.jpg', '')
+    for text, message in [
+            ('label,label\n0,1\n', 'line 1: 2 columns are called label'),
+            ('label\n0\n', 'line 1: no column of the header can be the path'),
+            ('id\n0001\n', 'no column has labels'),
+            ('id,label,data set\na,0,test\nb,1,train\n', 'column data set tells parts'),
+            ('Dateiname;Art\na;ant\nb;ant\n', 'line 1: no such file: Dateiname; if '
+             'this is a header, call the columns path and label'),
+            ('Dateiname;Art\na.jpg;0\nb.jpg;1\n', 'line 1: no such file: Dateiname;')]:
+        with pytest.raises(InputError, match=message):
+            read(folder, text, class_names=NAMES, check_files=False)
+
+
+@pytest.mark.parametrize('text', [
+    'path,label_quality,label\na,0,1\nb,0,2\n',
+    'path,label,label_name\na,1,x\nb,2,x\n',
+    'path,class_count,class\na,7,1\nb,7,2\n', 'id,img,label\n1,a.jpg,1\n2,b.jpg,2\n',
+    'class id,filepaths,labels\n7,a.jpg,bee\n8,b.jpg,cow\n',
+    'sep=;\nimage;label\na;1\nb;2\n', '# 0;x;y\n' * 120 + 'a.jpg,1\nb.jpg,2\n',
+    'image,label\na,1\nb,2\n'])
+def test_the_column_of_the_labels_is_the_surest_one(folder, text):
+    write(folder / 'image.jpg', '')  # which is no reason to take line 1 for a picture
+    write(folder / '1.jpg', '')
+    found = read(folder, text, class_names=NAMES)
+    assert [label for _, label in found] == [1, 2]
+    assert [path for path, _ in found] == ['a.jpg', 'b.jpg']
+
+
+def test_one_hot_columns_may_be_called_classes(folder):
+    text = 'id,class_1,class_2\na,0,1\nb,1,0\n'
+    assert read(folder, text, class_names=['class_1', 'class_2']) == [
+        ('a.jpg', 1), ('b.jpg', 0)]
+
+
+def test_columns_may_stand_in_another_order(folder):
+    expected = [('a.jpg', 1), ('b.jpg', 2)]
+    for text in ['id,ant,bee,cow\na,0,1,0\nb,0,0,1\n',
+                 'cow,id,bee,ant\n0,a,1,0\n1,b,0,0\n', 'breed,id\nbee,a\ncow,b\n']:
+        assert read(folder, text, class_names=NAMES) == expected
+
+
+def test_a_missing_picture_is_no_header(folder):
+    for text in ['image_1,ant\nimage_2,ant\n', 'image_1,ant\na,ant\n0001,bee\n']:
+        with pytest.raises(InputError, match='line 1: no such file: .*image_1'):
+            read(folder, text, class_names=NAMES)
+
+
+def test_names_that_look_the_same_are_the_same(folder):
+    name = unicodedata.normalize('NFD', 'Käse  alt')
+    path = write(folder / 'train.csv', 'a,%s\nb,Brot\n0001,Käse alt\n' % name)
+    assert choose(train_file=path) == ['Brot', 'Käse alt']
+    assert read_list(path, 2, True, ['Brot', 'Käse alt'])[1].tolist() == [1, 0, 1]
+    path = write(folder / 'train.csv', 'a,Ant\nb,ant\n')
+    with pytest.raises(InputError, match='only in upper and lower case: Ant, ant'):
+        choose(train_file=path)
+
+
+def test_numbers_and_names_are_told_apart_for_all_lists_of_a_run(folder):
+    """One list alone would not tell that 1 is a name, and not number 1."""
+    names = write(folder / 'names', 'A\nB\n1\n')
+    train = write(folder / 'train.csv', 'a,A\nb,B\n0001,1\n')
+    numbers = write(folder / 'val.csv', '0002,1\n')
+    with pytest.raises(InputError, match='train.csv has names for classes, unlike'):
+        choose(train_file=train, val_file=numbers, classes_file=names)
+    assert choose(train_file=numbers, val_file=numbers, classes_file=names) == [
+        'A', 'B', '1']
 
 
 def choose(**settings):
@@ -156,7 +223,8 @@ def test_classes_are_the_sorted_names_of_the_training_list(folder):
     assert choose(train_file=numbers) == ['0', '1']
     with pytest.raises(InputError, match='train.csv has names of 3 classes, but'):
         choose(train_file=train, num_classes=4)
-    with pytest.raises(InputError, match='numbers.csv has numbers for classes, but'):
+    with pytest.raises(InputError, match='train.csv has names for classes, unlike .*'
+                       'numbers.csv: write names, or numbers in both'):
         choose(train_file=train, val_file=numbers)
     with pytest.raises(InputError, match='one class, ant; at least 2'):
         choose(train_file=write(folder / 'one.csv', 'a,ant\nb,ant\n'))
@@ -167,6 +235,8 @@ def test_classes_are_the_sorted_names_of_the_training_list(folder):
 def test_numbers_stay_numbers_where_classes_are_called_so(folder):
     """datagenerator.py writes numbers, also for folders that are called 0, 1 and 10."""
     assert read(folder, 'a.jpg 1\nb.jpg 0\n', class_names=['10', '1', '0']) == [
+        ('a.jpg', 1), ('b.jpg', 0)]
+    assert read(folder, 'a.jpg 1\nb.jpg 0\n', class_names=['10', 'ant', '0']) == [
         ('a.jpg', 1), ('b.jpg', 0)]
     names = ['2001', 'ant', '1']
     assert read(folder, 'a.jpg ant\nb.jpg 2001\n', class_names=names) == [
@@ -184,7 +254,7 @@ def test_paths_and_labels_in_place_of_a_list(folder, monkeypatch):
     data = ImageDataGenerator((['a', 'b'], ['bee', 'ant']), class_names=NAMES)
     assert data.labels.tolist() == [1, 0] and data.n_classes == 3
     for pairs, message in [
-            ((['a.jpg'], [0, 1]), 'the given paths: 1 paths, but 2 labels'),
+            ((['a.jpg'], [0, 1]), 'expected a list file, or as many labels as paths'),
             ((['a.jpg', 'x.jpg'], [0, 1]),
              'the given paths:\n  line 2: no such file: x'),
             ((['a.jpg'], [2]), 'the given paths:\n  line 1: label 2 is not in 0..1'),
@@ -192,3 +262,45 @@ def test_paths_and_labels_in_place_of_a_list(folder, monkeypatch):
         with pytest.raises(InputError) as error:
             ImageDataGenerator(pairs)
         assert str(error.value).startswith(message)
+
+
+def write_named(path, name, is_one_hot=False, without=None):
+    """Write a list of the sample as Kaggle would: ids and names, or one-hot columns."""
+    with open(os.path.join(ROOT, 'images', name)) as file:
+        pairs = [line.rsplit(None, 1) for line in file]
+    names = ['brick', 'grass', 'gravel']
+    rows = [['id', *(names if is_one_hot else ['breed'])]]
+    for picture, label in pairs:
+        if names[int(label)] != without:
+            cells = ([str(int(name == names[int(label)])) for name in names]
+                     if is_one_hot else [names[int(label)]])
+            rows.append([os.path.splitext(picture)[0], *cells])
+    return write(path, ''.join(','.join(row) + '\n' for row in rows))
+
+
+@pytest.mark.usefixtures('narrow_network')
+def test_names_are_kept_for_resuming_and_predicting(tmp_path, narrow_file):
+    pictures = '--pictures_path=' + os.path.join(ROOT, 'images')
+    train = write_named(tmp_path / 'train.csv', 'test.txt')
+    val = write_named(tmp_path / 'val.csv', 'test.txt', is_one_hot=True)
+    job = ['--train_file=' + train, '--val_file=' + val, pictures, '--num_epochs=1',
+           "--train_layers=['fc8']", '--weights_path=' + narrow_file]
+    status, output = finetune(str(tmp_path), *job)
+    assert status == 0, output
+    accuracy = re.search('validation accuracy ([0-9.]+)', output).group(1)
+    assert 'python predict.py %s --pictures_path ' % val in output
+    checkpoint = checkpoint_of(tmp_path, 1)
+    for path in train, val:
+        status, output = run_program('predict.py', path, pictures,
+                                     '--checkpoint=' + checkpoint)
+        assert status == 0 and 'Accuracy: %s of 27' % accuracy in output, output
+    # Without bricks in the list, 0 would be grass.
+    write_named(tmp_path / 'train.csv', 'test.txt', without='brick')
+    status, output = finetune(str(tmp_path), *job, '--num_epochs=2', '--resume=True',
+                              *outputs_in(tmp_path))
+    assert status == 0 and 'train.csv has no sample of class 0' in output, output
+    assert read_model(checkpoint)['class_names'] == ['brick', 'grass', 'gravel']
+    write(tmp_path / 'train.csv', 'id,breed\ntextures/brick/val_01,stone\n')
+    status, output = finetune(str(tmp_path), *job, '--num_epochs=3', '--resume=True',
+                              *outputs_in(tmp_path))
+    assert status == 2 and "no class is called 'stone'; the classes are br" in output
