@@ -6,6 +6,7 @@ import sys
 
 import cv2
 
+from machinery.streams import protect_streams
 from machinery.text import printable
 
 
@@ -71,8 +72,7 @@ def find_shell():
 def act_as_script():
     """Let mistakes end this script with one message, and keep libraries quiet."""
     sys.excepthook = tell
-    if hasattr(sys.stdout, 'reconfigure'):  # it is something else in a notebook
-        sys.stdout.reconfigure(errors='backslashreplace')  # names that are not UTF-8
+    protect_streams()
     shell = find_shell()
     if shell:
         shell.set_custom_exc((InputError, KeyboardInterrupt), tell_in_notebook)

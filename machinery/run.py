@@ -154,7 +154,7 @@ class Run:
                 if epoch:
                     self.seconds['waiting'] += time_outside() - start
                 is_faulty, is_signalled, has_batch = self.workers.collect(
-                    [fault is not None, bool(self._signals.received),
+                    [fault is not None, self._signals.is_stopped,
                      batch is not None], np.int32).T
                 if is_faulty.any():
                     self._end(fault or InputError('%s cannot go on' % (
@@ -274,7 +274,7 @@ class Run:
 
     def report(self):
         """Print the checkpoints and how to use them; after a signal, end the run."""
-        if self.workers.any(self._signals.received):
+        if self.workers.any(self._signals.is_stopped):
             self._end()
         # After the last validation there may have been more steps.
         if self._has_stepped() and self._step() != self._saved_step:

@@ -1,6 +1,9 @@
-"""Ctrl-C and SIGTERM, which must not stop a run in the middle of a step."""
+"""Ctrl-C, SIGTERM and | head, which must not stop a run in the middle of a step."""
+import contextlib
 import os
 import signal
+
+from machinery.streams import BROKEN
 
 
 class StopSignals:
@@ -17,12 +20,19 @@ class StopSignals:
             signal.signal(number, handler)
 
     @property
+    def is_stopped(self):
+        """Whether a signal has come, or the output's reader has gone."""
+        return bool(self.received or BROKEN)
+
+    @property
     def status(self):
         """Exit status of a process that such a signal ended, here or on a peer."""
-        return 128 + (self.received or [signal.SIGTERM])[0]
+        return 128 + (self.received or [signal.SIGPIPE if BROKEN else signal.SIGTERM])[0]
 
     def _receive(self, number, frame):
         self.received.append(number)
-        # Not print, which may be at work right now.
-        os.write(2, b'\nStopping after this step. Press Ctrl-C again to quit at once\n')
         signal.signal(number, signal.SIG_DFL)
+        with contextlib.suppress(OSError):  # nobody may be reading it
+            # Not print, which may be at work right now.
+            os.write(2, b'\nStopping after this step. Press Ctrl-C again to quit at '
+                        b'once\n')
