@@ -3,8 +3,10 @@ import contextlib
 import logging
 import os
 import sys
+import time
 
 import cv2
+import tqdm
 
 from machinery.streams import protect_streams
 from machinery.text import printable
@@ -73,6 +75,8 @@ def act_as_script():
     """Let mistakes end this script with one message, and keep libraries quiet."""
     sys.excepthook = tell
     protect_streams()
+    # Bars must not show a negative speed when the system's clock is set back.
+    tqdm.std.time = tqdm._monitor.time = time.monotonic
     shell = find_shell()
     if shell:
         shell.set_custom_exc((InputError, KeyboardInterrupt), tell_in_notebook)
