@@ -14,6 +14,7 @@ from machinery.errors import InputError
 from machinery.lists import GIVEN, read_list, share_of
 from machinery.pictures import apply_augment, decode_image, load_ahead
 from machinery.rules import check_value
+from machinery.text import MAX_LINES
 from machinery.tf1 import tf
 
 IMAGENET_MEAN = [104, 117, 124]  # blue, green, red
@@ -158,6 +159,7 @@ class ImageDataGenerator:
             raise InputError('batch_size is %r, must be 1 or more' % batch_size)
         order, mirrored, _ = self.plan(epoch)
         order = order[end:] if samples is None else samples
+        skipped, last = 0, end + len(order)
         for chosen, results in load_ahead(
                 lambda sample: self.load(sample, epoch, mirrored[sample]), order,
                 batch_size, path_of=self.paths.__getitem__):
@@ -167,12 +169,17 @@ class ImageDataGenerator:
                     read.append(sample)
                     images.append(result)
                 elif self.leave_out_bad:
-                    tqdm.write('Warning: skipped %s' % result, file=sys.stderr)
+                    skipped += 1
+                    if skipped <= MAX_LINES:
+                        tqdm.write('Warning: skipped %s' % result, file=sys.stderr)
                 else:
                     raise result
             if not read and samples is None:
                 raise results[0]
             end += len(chosen)
+            if skipped > MAX_LINES and end == last:
+                tqdm.write('Warning: skipped %d more' % (skipped - MAX_LINES),
+                           file=sys.stderr)
             yield Batch(np.array(images), self.one_hot(read), np.array(read, int), end)
 
     def load(self, sample, epoch=0, is_mirrored=False):

@@ -324,3 +324,15 @@ def test_shards_make_up_the_list():
         list(range(0, 135, 2)), list(range(1, 135, 2))]
     with pytest.raises(InputError, match='135 pictures are too few for 136 workers'):
         ImageDataGenerator(TRAIN, nb_classes=3, shard=(0, 136))
+
+
+def test_twenty_skipped_pictures_are_named_and_the_others_counted(tmp_path, capsys):
+    names, _ = colours(tmp_path, 32)
+    data = ImageDataGenerator(write_list(tmp_path, ''.join(
+        '%s 0\n' % name for name in names)), leave_out_bad=True)
+    for name in names[1:-1]:
+        (tmp_path / name).unlink()
+    assert sum(len(batch.samples) for batch in data.batches(32)) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 21 and lines[-1] == 'Warning: skipped 10 more'
+    assert all(line.startswith('Warning: skipped %s' % tmp_path) for line in lines[:20])
