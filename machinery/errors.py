@@ -54,6 +54,7 @@ def tell(kind, error, traceback):
     elif issubclass(kind, KeyboardInterrupt):
         message, status = 'Interrupted', 130
     else:
+        sys.stderr = sys.__stderr__  # ours would print the codes of Python 3.13's colours
         return sys.__excepthook__(kind, error, traceback)
     sys.stdout.flush()
     print(message, file=sys.stderr)
