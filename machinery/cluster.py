@@ -67,8 +67,8 @@ def read_slurm(name, pattern, default=''):
     """Return the value of a variable of Slurm, or raise an InputError that names it."""
     value = os.environ.get(name, default)
     if not re.fullmatch(pattern, value):
-        raise InputError('%s is %.200r, which srun would not set: start the script with '
-                         'srun, or name the workers in TF_CONFIG' % (name, value))
+        raise InputError('%s is %.200r, which srun would not set: start the script '
+                         'with srun, or name the workers in TF_CONFIG' % (name, value))
     return value
 
 

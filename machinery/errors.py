@@ -54,7 +54,7 @@ def tell(kind, error, traceback):
     elif issubclass(kind, KeyboardInterrupt):
         message, status = 'Interrupted', 130
     else:
-        sys.stderr = sys.__stderr__  # ours would print the codes of Python 3.13's colours
+        sys.stderr = sys.__stderr__  # ours would escape the colours of Python 3.13
         return sys.__excepthook__(kind, error, traceback)
     sys.stdout.flush()
     print(message, file=sys.stderr)

@@ -112,7 +112,7 @@ def read_settings(script, arguments, positional=None):
         parser.add_argument(
             '--' + name, metavar='', help=text.strip().replace('%', '%%'),
             type=lambda text, rule=setting_of(name, default).rule: parse(text, rule))
-    parser.color = False  # of Python 3.14; a Stream would print the codes
+    parser.color = False  # which Python 3.14 has, and a Stream escapes
     if positional:
         parser.add_argument('positional', nargs='*', help=argparse.SUPPRESS)
     namespace, unknown = parser.parse_known_intermixed_args(
