@@ -35,6 +35,7 @@ from datagenerator import (IMAGENET_MEAN, IMAGE_SIZE, REDUCING_GAP, load_image,
                            normalize)
 from machinery.checkpoint_files import find_weights
 from machinery.class_names import find_class_names, warn_of_other_names
+from machinery.drawings import draw_confusions, try_to_draw
 from machinery.errors import InputError
 from machinery.export import export_model, pictures_to_compare
 from machinery.features import open_features
@@ -190,8 +191,9 @@ else:
     write_predictions(paths, labels, values, best)
     if labels is not None:  # scores tell how far to trust the classes
         print_scores(labels, best[:, 0], values)
-        from machinery.drawings import draw_confusions  # matplotlib loads slowly
-        matrix = draw_confusions(labels, best[:, 0], class_names)
+        matrix, fault = try_to_draw(draw_confusions, labels, best[:, 0], class_names)
+        if fault:
+            print('Warning: the confusion matrix cannot be drawn: %s' % fault)
         if matrix:
             with files.new(confusion_file, 'confusion_matrix.png') as file:
                 file.write(matrix)

@@ -2,11 +2,11 @@
 import math
 import os
 from collections import Counter
-from shlex import quote
 
 import numpy as np
 
 from machinery.features import SAMPLE_SIZE
+from machinery.text import quote
 
 
 def list_commands(settings, folder):

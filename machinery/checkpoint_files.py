@@ -5,12 +5,12 @@ import os
 import re
 import shutil
 import sys
-from shlex import quote
 
 from machinery.errors import InputError, open_plain
 from machinery.files import sync
 from machinery.numbered import list_runs, run_path
 from machinery.rules import PATTERN
+from machinery.text import quote
 from machinery.tf1 import assign, tf
 
 KINDS = ['weights', 'biases']  # of a layer, in this order

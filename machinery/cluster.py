@@ -11,6 +11,16 @@ from machinery.tf1 import tf
 
 EXAMPLE = ('{"cluster": {"chief": ["host0:2222"], "worker": ["host1:2222"]}, '
            '"task": {"type": "worker", "index": 0}}')
+# Slurm writes hosts as rack1,n[01-03,7]-x and their numbers of tasks as 3,2(x4).
+NUMBER = '[0-9]{1,9}'
+RANGE = '[0-9]{1,6}(?:-[0-9]{1,6})?'
+HOST = r'(?:[\w.-]|\[%s(?:,%s)*\])+' % (RANGE, RANGE)
+COUNT = r'([0-9]{1,6})(?:\(x([0-9]{1,6})\))?'
+
+
+def list_of(item):
+    """Return the pattern of items between commas."""
+    return '%s(?:,%s)*' % (item, item)
 
 
 def find_tasks():
@@ -19,8 +29,9 @@ def find_tasks():
     They are (job, index, address), the chief first; [None] without a cluster.
     """
     config = os.environ.get('TF_CONFIG')
-    if not config and int(os.environ.get('SLURM_STEP_NUM_TASKS', 1)) > 1:
-        return find_slurm_tasks()
+    size = 1 if config else int(read_slurm('SLURM_STEP_NUM_TASKS', NUMBER, '1'))
+    if size > 1:
+        return find_slurm_tasks(size)
 
     def check(is_right, fault):
         if not is_right:
@@ -31,7 +42,8 @@ def find_tasks():
     try:
         jobs = resolver.cluster_spec().as_dict() if config else {}
         task = (resolver.task_type, resolver.task_id) if jobs else None
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError, OverflowError,
+            RecursionError) as error:
         check(False, error)
     tasks = [(job, index, address) for job in sorted(jobs)
              for index, address in enumerate(jobs[job])]
@@ -51,19 +63,50 @@ def find_tasks():
     return tasks, names.index(task)
 
 
-def find_slurm_tasks():
+def read_slurm(name, pattern, default=''):
+    """Return the value of a variable of Slurm, or raise an InputError that names it."""
+    value = os.environ.get(name, default)
+    if not re.fullmatch(pattern, value):
+        raise InputError('%s is %.200r, which srun would not set: start the script '
+                         'with srun, or name the workers in TF_CONFIG' % (name, value))
+    return value
+
+
+def expand(host):
+    """Return the hosts that a part of Slurm's list names, like n[01-03,7]-x."""
+    match = re.search(r'\[(.*?)\]', host)
+    if not match:
+        return [host]
+    hosts = []
+    for part in match.group(1).split(','):
+        first, _, last = part.partition('-')
+        for number in range(int(first), int(last or first) + 1):
+            hosts += expand('%s%0*d%s' % (host[:match.start()], len(first), number,
+                                          host[match.end():]))
+    return hosts
+
+
+def find_slurm_tasks(size):
     """Return tasks and rank, as find_tasks does, from the variables of a Slurm step."""
-    size = int(os.environ['SLURM_STEP_NUM_TASKS'])
-    on_each = size // int(os.environ['SLURM_STEP_NUM_NODES'])
-    port = 12000 + int(os.environ['SLURM_JOB_ID']) % 20000  # jobs may share a host
-    try:
-        # Our sessions choose their GPU by CUDA_VISIBLE_DEVICES, as Slurm sets it.
-        resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
-            {'worker': size}, port, on_each, 1, on_each, auto_set_gpu=False)
-    except RuntimeError as error:
-        raise InputError('Slurm: %s Give each node the same number of tasks' % error)
-    addresses = resolver.cluster_spec().as_dict()['worker']
-    # The resolver sorts the hosts, n10 before n2, so its rank may differ from Slurm's.
-    port += int(os.environ['SLURM_LOCALID'])
-    own = '%s:%d' % (os.environ['SLURMD_NODENAME'], port)
+    nodes = read_slurm('SLURM_STEP_NODELIST', list_of(HOST))
+    on_each = read_slurm('SLURM_STEP_TASKS_PER_NODE', list_of(COUNT))
+    hosts = [host for part in re.findall(HOST, nodes) for host in expand(part)]
+    counts = [int(count) for count, times in re.findall(COUNT, on_each)
+              for _ in range(int(times or 1))]
+    if len(hosts) != len(counts) or sum(counts) != size:
+        raise InputError(
+            'SLURM_STEP_NODELIST = %.200s, SLURM_STEP_TASKS_PER_NODE = %.200s and '
+            'SLURM_STEP_NUM_TASKS = %d contradict each other: start the script with '
+            'srun, or name the workers in TF_CONFIG' % (nodes, on_each, size))
+    # Jobs may share a host.
+    port = 12000 + int(read_slurm('SLURM_JOB_ID', NUMBER)) % 20000
+    addresses = ['%s:%d' % (host, port + task) for host, count in zip(hosts, counts)
+                 for task in range(count)]
+    # Slurm may count the tasks in another order, so its rank may differ from ours.
+    host, task = os.environ.get('SLURMD_NODENAME'), read_slurm('SLURM_LOCALID', NUMBER)
+    own = '%s:%d' % (host, port + int(task))
+    if own not in addresses:
+        raise InputError('SLURMD_NODENAME = %.200s with SLURM_LOCALID = %s is none of '
+                         'the tasks on SLURM_STEP_NODELIST = %.200s: name the workers '
+                         'in TF_CONFIG' % (host, task, nodes))
     return [('worker', *task) for task in enumerate(addresses)], addresses.index(own)

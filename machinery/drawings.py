@@ -5,8 +5,6 @@ import warnings
 
 import cv2
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from machinery.batches import read_batches
 from machinery.errors import InputError
@@ -23,6 +21,14 @@ PROJECTOR_CONFIG = '''embeddings {
 '''
 
 
+def try_to_draw(draw, *args):
+    """Return what draw returns, and why it failed or None: pictures are only a help."""
+    try:
+        return draw(*args), None
+    except Exception as error:
+        return None, '%s: %s' % (type(error).__name__, str(error).split('\n')[0])
+
+
 def draw_confusions(labels, predicted, class_names):
     """Return the confusion matrix as a PNG, or None for more than 1000 classes."""
     num_classes = len(class_names)
@@ -33,7 +39,7 @@ def draw_confusions(labels, predicted, class_names):
     np.add.at(matrix, (labels, predicted), 1)
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     inches = max(4, min(20, 1.5 + 0.5 * num_classes))
-    figure = Figure((inches, inches), tight_layout=True)
+    figure = new_figure((inches, inches), tight_layout=True)
     axes = figure.add_subplot()
     axes.imshow(shares, 'Blues', vmin=0, vmax=1)
     axes.set(xlabel='predicted', ylabel='true',
@@ -83,7 +89,7 @@ def draw_tiles(images, texts):
     """Draw uint8 BGR images, four in a row, each above its text."""
     rows = math.ceil(len(texts) / 4)
     height = 240 + 16 * max(text.count('\n') + 1 for text in texts)
-    figure = Figure((9.6, rows * height / 100), dpi=100)
+    figure = new_figure((9.6, rows * height / 100), dpi=100)
     for position, text in enumerate(texts):
         row, column = divmod(position, 4)
         x, y = 240 * column + 6, (rows - row) * height  # y counts from the bottom
@@ -129,13 +135,19 @@ def plain(text):
     return text.replace('$', r'\$')
 
 
+def new_figure(*args, **kwargs):
+    """Return a matplotlib Figure; the user's settings can make even the import fail."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    return FigureCanvasAgg(Figure(*args, **kwargs)).figure
+
+
 def render(figure):
     """Return a figure as a uint8 BGR array."""
-    canvas = FigureCanvasAgg(figure)
     with warnings.catch_warnings():  # its font draws boxes for letters that it lacks
         warnings.simplefilter('ignore', UserWarning)
-        canvas.draw()
-    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[:, :, 2::-1])
+        figure.canvas.draw()
+    return np.ascontiguousarray(np.asarray(figure.canvas.buffer_rgba())[:, :, 2::-1])
 
 
 def write_projector(folder, features, batch_size, class_names):
@@ -155,7 +167,8 @@ def write_projector(folder, features, batch_size, class_names):
     tiles = np.full((side * side, 64, 64, 3), 255, np.uint8)
     for tile, image in zip(tiles, load_all(data, samples)):
         cv2.resize(image, (64, 64), tile, interpolation=cv2.INTER_AREA)
-    cv2.imwrite(os.path.join(folder, 'thumbnails.png'), arrange(tiles, side))
+    with open(os.path.join(folder, 'thumbnails.png'), 'wb') as file:
+        file.write(cv2.imencode('.png', arrange(tiles, side))[1].tobytes())
     with open(os.path.join(folder, 'projector_config.pbtxt'), 'w') as file:
         file.write(PROJECTOR_CONFIG)
 

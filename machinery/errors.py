@@ -3,9 +3,11 @@ import contextlib
 import logging
 import os
 import sys
+import time
 import warnings
 
 import cv2
+import tqdm
 
 from machinery.streams import protect_streams
 from machinery.text import printable
@@ -53,6 +55,7 @@ def tell(kind, error, traceback):
     elif issubclass(kind, KeyboardInterrupt):
         message, status = 'Interrupted', 130
     else:
+        sys.stderr = sys.__stderr__  # ours would escape the colours of Python 3.13
         return sys.__excepthook__(kind, error, traceback)
     sys.stdout.flush()
     print(message, file=sys.stderr)
@@ -74,6 +77,8 @@ def act_as_script():
     """Let mistakes end this script with one message, and keep libraries quiet."""
     sys.excepthook = tell
     protect_streams()
+    # Bars must not show a negative speed when the system's clock is set back.
+    tqdm.std.time = tqdm._monitor.time = time.monotonic
     shell = find_shell()
     if shell:
         shell.set_custom_exc((InputError, KeyboardInterrupt), tell_in_notebook)

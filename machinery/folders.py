@@ -4,7 +4,6 @@ import itertools
 import os
 import pathlib
 import re
-import shlex
 from collections import Counter, namedtuple
 
 import numpy as np
@@ -17,7 +16,7 @@ from machinery.pictures import read_file
 from machinery.rules import integer
 from machinery.settings import Parser, parse
 from machinery.splits import assign, find_groups, pattern
-from machinery.text import number_of
+from machinery.text import number_of, quote
 
 LISTS = ['train', 'val', 'test']
 Found = namedtuple('Found', [
@@ -82,6 +81,15 @@ def split_pictures(found, unit_of, shares, seed):
     return {name: lists[name] for name in LISTS if lists.get(name) or name == 'val'}
 
 
+def path_from(folder, path):
+    """Return how a list in a folder, which may be a link, names a picture."""
+    try:
+        path = os.path.relpath(os.path.abspath(path), os.path.realpath(folder))
+    except ValueError:  # on another drive of Windows
+        return os.path.abspath(path)
+    return os.path.join('.', path)  # or else # would start a comment
+
+
 @input_errors()
 def write_lists(lists, class_names, args):
     """Write the lists and classes.txt to the folder args.out; return {name: path}."""
@@ -93,9 +101,9 @@ def write_lists(lists, class_names, args):
         raise InputError('%s would be overwritten; use --force' % ', '.join(taken))
     lines = {}
     for name, pairs in lists.items():
-        lines[name] = [  # paths start with ./, because # starts a comment
-            os.path.join('.', os.path.relpath(path, args.out)) +
-            ('' if label is None else ' %d' % label) for path, label in pairs]
+        lines[name] = [path_from(args.out, path) +
+                       ('' if label is None else ' %d' % label)
+                       for path, label in pairs]
     lines['classes'] = class_names
     os.makedirs(args.out, exist_ok=True)
     for path in taken:
@@ -128,7 +136,7 @@ def report(folder, found, lists, written, contents):
             folder, ''.join(made), '' if labelled == list(lists) else
             '; test.txt has no labels: it is for predict.py'))
     print('Wrote %s' % ', '.join(written.values()))
-    options = ' '.join('--%s_file %s' % (name, shlex.quote(written[name]))
+    options = ' '.join('--%s_file %s' % (name, quote(written[name]))
                        for name in labelled + ['classes'])
     print('python finetune.py %s --learning_rate 0.001 --batch_size 128' % options)
 

@@ -1,9 +1,11 @@
 """Numbered folders: 1, 2, 3 and so on, a new one for each run of a script."""
 import contextlib
+import errno
 import os
 import re
 
-from machinery.errors import input_errors
+from machinery.errors import InputError, input_errors
+from machinery.files import sync
 
 
 def list_runs(folder):
@@ -49,11 +51,23 @@ class NewFiles:
     def new(self, path, name):
         """Open a path to write bytes; without one, a file of this name in the folder.
 
-        Raises an InputError if the file exists already, or cannot be written.
+        It appears when it is whole. Raises an InputError if it exists already, or
+        cannot be written.
         """
         if not path:
             self._number = self._number or make_run(self._parent)
             path = os.path.join(run_path(self._parent, self._number), name)
-        with input_errors(), open(path, 'xb') as file:
-            yield file
+        part = '%s.%d.part' % (path, os.getpid())
+        try:
+            with open(part, 'xb') as file:
+                yield file
+            sync(part)
+            if os.path.lexists(path):  # since the script has started
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+            os.rename(part, path)
+        except OSError as error:  # that of a full disk names no file
+            raise InputError('%s: %s' % (path, error.strerror or error)) from error
+        finally:
+            with contextlib.suppress(OSError):
+                os.remove(part)
         print('Wrote %s' % path)

@@ -1,6 +1,8 @@
 """The settings of the scripts: which values each may have, and who may vary them."""
+import contextlib
 import os
 import re
+import tempfile
 from collections import namedtuple
 
 from machinery.errors import InputError
@@ -30,18 +32,25 @@ def is_names(value):
     return type(value) is list and all(type(name) is str for name in value)
 
 
-def is_writable(folder):
-    """Tell whether a folder can be written to, or else be made."""
+def is_writable(folder, name=''):
+    """Tell whether a file of this name can be made in a folder, now or once it is made.
+
+    It is tried, since os.access knows nothing of quotas, long names, /proc and servers.
+    """
     folder = os.path.abspath(folder)
     while not os.path.lexists(folder):
         folder = os.path.dirname(folder)
-    return os.path.isdir(folder) and os.access(folder, os.W_OK)
+    with contextlib.suppress(OSError, ValueError), tempfile.NamedTemporaryFile(
+            dir=folder, prefix=name, suffix='.part'):
+        return True
+    return False
 
 
 def is_new_file(path):
     """Tell whether there is no file here yet, in a folder that can be written to."""
-    folder = os.path.dirname(path) or '.'
-    return not os.path.lexists(path) and os.path.isdir(folder) and is_writable(folder)
+    folder, name = os.path.split(path)
+    return name and not os.path.lexists(path) and os.path.isdir(folder or '.') and (
+        is_writable(folder, name))
 
 
 PATH = 'a path', lambda value: type(value) is str and value != ''
@@ -49,9 +58,11 @@ PICTURES = 'a path or a list of paths', lambda value: PATH[1](value) or is_names
 EXISTING = 'a folder that exists', lambda value: PATH[1](value) and os.path.isdir(value)
 FOLDER = 'a folder to write to, or one that can be made', lambda value: (
     PATH[1](value) and is_writable(value))
-# TensorFlow does not find the checkpoints of such a path, or finds another's.
-PATTERN = r'[][*?\\]'
-CHECKPOINTS = FOLDER[0] + r', without [ ] * ? or \ in its path', lambda value: (
+# TensorFlow does not find the checkpoints of such a path, or finds another's. Windows'
+# backslashes become slashes first.
+PATTERN, MARKS = ((r'[][*?]', '[ ] * ?') if os.sep == '\\' else
+                  (r'[][*?\\]', '[ ] * ? or \\'))
+CHECKPOINTS = FOLDER[0] + ', without %s in its path' % MARKS, lambda value: (
     FOLDER[1](value) and not re.search(PATTERN, value))
 NEW_FOLDER = 'a folder that does not exist yet and can be made', lambda value: (
     FOLDER[1](value) and not os.path.lexists(value))

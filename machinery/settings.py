@@ -112,6 +112,7 @@ def read_settings(script, arguments, positional=None):
         parser.add_argument(
             '--' + name, metavar='', help=text.strip().replace('%', '%%'),
             type=lambda text, rule=setting_of(name, default).rule: parse(text, rule))
+    parser.color = False  # which Python 3.14 has, and a Stream escapes
     if positional:
         parser.add_argument('positional', nargs='*', help=argparse.SUPPRESS)
     namespace, unknown = parser.parse_known_intermixed_args(
@@ -126,8 +127,7 @@ def read_settings(script, arguments, positional=None):
         changed[positional] = changed.pop('positional')
     settings.update(changed)
     for name in set(settings) - set(changed):
-        beside = os.path.join(os.path.dirname(script.get('__file__', '')),
-                              str(settings[name]))
+        beside = os.path.join(ROOT, str(settings[name]))
         if (setting_of(name).is_sample and os.path.isfile(beside) and
                 not os.path.exists(str(settings[name]))):
             settings[name] = beside

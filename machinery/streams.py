@@ -1,17 +1,22 @@
 """Standard output and error that nobody may be reading any more."""
 import io
 import os
+import re
 import sys
 
 BROKEN = []  # names of the streams whose reader has gone
+# Names of classes and files may have codes that a terminal obeys. It shall obey only
+# those of tqdm: return, and up by a line, for one bar below another.
+CONTROL = re.compile('(?!\x1b\\[A)[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]')
 
 
 class Stream(io.TextIOWrapper):
     """A text stream that drops what cannot be written: no message is worth a run."""
 
     def write(self, text):
-        """Write text, if somebody reads it."""
-        return self._try(super().write, text)
+        """Write text with its control characters escaped, if somebody reads it."""
+        return self._try(super().write, CONTROL.sub(
+            lambda match: repr(match.group())[1:-1], text))
 
     def flush(self):
         """Write what is buffered, if somebody reads it."""

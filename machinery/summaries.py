@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from machinery.batches import has_files
 from machinery.drawings import (draw_batch, draw_confusions, draw_filters,
-                                draw_mistakes, write_projector)
+                                draw_mistakes, try_to_draw, write_projector)
 from machinery.tf1 import reason_of, tf
 
 
@@ -75,8 +75,8 @@ class EventFile:
     def __init__(self, folder, name=None):
         os.makedirs(folder, exist_ok=True)
         name = name or '%017.6f.%s' % (time.time(), socket.gethostname())
-        self._writer = tf.python_io.TFRecordWriter(
-            os.path.join(folder, 'events.out.tfevents.' + name))
+        self._writer = tf.python_io.TFRecordWriter(os.fsencode(
+            os.path.join(folder, 'events.out.tfevents.' + name)))
         self.add(file_version='brain.Event:2')
 
     def add(self, step=0, **content):
@@ -115,7 +115,7 @@ class Summaries:
         self._run, self._enabled = run, run.workers.is_chief and not run.is_done
         self._first_step, self._class_names = step, class_names
         self._files, self._filters = {}, None
-        self._ended = set()  # tags of drawings that have failed, or are made only once
+        self._ended = set()  # tags of drawings that are not made again, and told faults
         self._weights = next(iter(model.variables.values()))[0]
         self._start(layer_table(model), data)
 
@@ -125,16 +125,18 @@ class Summaries:
         print(layers)
         # TensorBoard believes the first settings that it reads.
         self._session = EventFile(self._run.folder.log_path, 'settings')
-        self._session.add(summary=hparams.session_start_pb({
-            name: value if type(value) in (int, float, str) else str(value)
-            for name, value in self._run.settings.items()}))
+        settings = {  # protobuf takes no bytes of paths that are not UTF-8
+            name: value if type(value) in (int, float) else
+            str(value).encode(errors='backslashreplace').decode()
+            for name, value in self._run.settings.items()}
+        self._session.add(summary=hparams.session_start_pb(settings))
         graph = tf.get_default_graph().as_graph_def(add_shapes=True)
         self._file('train').add(graph_def=graph.SerializeToString())
         is_text = tf.SummaryMetadata.PluginData(plugin_name='text')
         self._add_values('train', self._first_step, [
             tf.Summary.Value(tag=tag, tensor=tf.make_tensor_proto(text.encode()),
                              metadata=tf.SummaryMetadata(plugin_data=is_text))
-            for tag, text in [('settings', as_table(self._run.settings)),
+            for tag, text in [('settings', as_table(settings)),
                               ('layers', '```\n%s\n```' % layers)]])
         self._add_picture('train', self._first_step, 'batch', draw_batch, data,
                           self._class_names)
@@ -187,18 +189,17 @@ class Summaries:
     def _add_picture(self, run, step, tag, draw, *args):
         """Add what draw returns, the bytes of a picture or None.
 
-        People change the network, the scores and the settings of matplotlib. Pictures
-        are a help, so if one cannot be drawn, training goes on without it.
+        People change the network, the scores and the settings of matplotlib. If a
+        picture cannot be drawn, training goes on without it, and each reason is told
+        once.
         """
-        try:
-            data = draw(*args) if tag not in self._ended else None
-        except (tf.errors.OpError, OSError):
-            raise  # nothing can be written any more
-        except Exception as error:
-            self._ended.add(tag)
-            tqdm.write('Warning: training continues without the picture %s: %s: %s'
-                       % (tag, type(error).__name__, error))
+        if tag in self._ended:
             return
+        data, fault = try_to_draw(draw, *args)
+        if fault and fault not in self._ended:
+            tqdm.write('Warning: training continues without the picture %s: %s'
+                       % (tag, fault))
+        self._ended.update([tag, fault] if fault else [])
         if data:
             self._add_values(run, step, [tf.Summary.Value(
                 tag=tag, image=tf.Summary.Image(encoded_image_string=data))])

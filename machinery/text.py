@@ -1,5 +1,8 @@
 """Text for terminals and tables."""
+import os
 import re
+import shlex
+import subprocess
 import unicodedata
 
 MAX_LINES = 20  # at most so many of one kind are shown
@@ -24,6 +27,11 @@ def plain_name(text):
 def printable(text):
     """Return text with its control characters escaped: file names may have some."""
     return re.sub('[\0-\x1f\x7f-\x9f]', lambda match: repr(match.group())[1:-1], text)
+
+
+def quote(path):
+    """Return a path as a word of a command for the system's shell."""
+    return subprocess.list2cmdline([path]) if os.name == 'nt' else shlex.quote(path)
 
 
 def cell_of(text):

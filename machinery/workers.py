@@ -216,9 +216,9 @@ class Workers:
 
     def _wait_for(self, peers):
         print('Waiting for', ', '.join(NAME % peer for peer in peers), flush=True)
-        start = time.time()
+        start = time.monotonic()
         while peers:
-            if time.time() - start > self._timeout:
+            if time.monotonic() - start > self._timeout:
                 sys.exit('No answer within %d s from %s' % (
                     self._timeout, ', '.join(NAME % peer for peer in peers)))
             time.sleep(0.2)
@@ -226,18 +226,18 @@ class Workers:
 
     def _watch(self, peer):
         """End this process when a peer is gone, or has been silent for too long."""
-        heard, refusals = time.time(), 0
+        heard, refusals = time.monotonic(), 0
         stderr = os.dup(2)  # the check of pictures diverts the original
         while not self._finished.wait(1):
             state = probe(peer[2])
             if state == 'alive':
-                heard = time.time()
+                heard = time.monotonic()
             # Once refused, it is gone, even if another process has taken its place.
             if state == 'gone' or refusals:
                 refusals += 1
             # Do not blame a peer that quit because it lost a third one: five refusals
             # give us time to notice that one ourselves.
-            if refusals == 5 or time.time() - heard > 0.6 * self._timeout:
+            if refusals == 5 or time.monotonic() - heard > 0.6 * self._timeout:
                 sys.stdout.flush()
                 os.write(stderr, (
                     '%s lost %s, which %s. Unless it tells another reason, start all '

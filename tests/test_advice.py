@@ -1,8 +1,11 @@
 """What a run is told to try next follows from its numbers, or is not said."""
+import os
+
 import numpy as np
 import pytest
 
 from machinery.advice import advise
+from machinery.text import quote
 
 NAMES = ['cat', 'dog', 'emu']
 
@@ -110,3 +113,12 @@ def test_a_class_without_a_hit_is_named_if_it_is_no_chance():
 
 def test_scores_of_your_own_and_batches_of_your_own_are_no_trouble():
     assert advise({1: ({}, {'error': 1.})}, *GOOD, NAMES) == []
+
+
+@pytest.mark.parametrize('system, expected', [
+    ('posix', "'C:\\my pictures'"), ('nt', '"C:\\my pictures"')])
+def test_path_in_a_command_is_quoted_for_the_shell(system, expected):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, 'name', system)
+        quoted = quote('C:\\my pictures')
+    assert quoted == expected

@@ -1,4 +1,6 @@
 import glob
+import os
+import sys
 import warnings
 from types import SimpleNamespace
 
@@ -67,15 +69,21 @@ def test_filters_of_any_first_layer_are_drawn_or_left_out(shape, width):
     assert (drawing and decode(drawing).shape[1]) == width
 
 
-def test_trouble_with_drawings_is_one_warning(tmp_path, capsys):
-    """As without predictions; the others are drawn."""
+def start_summaries(tmp_path):
+    """Return those of a run whose log is in a folder with a name that is not UTF-8."""
+    folder = str(tmp_path / 'l\udcff')
     filters = tf.get_variable('a/weights', [3, 3, 1, 5])
     model = SimpleNamespace(variables={'a': [filters]}, WEIGHTS_PATH=None,
                             SKIP_LAYER=[], train_layers=[])
-    run = SimpleNamespace(folder=SimpleNamespace(log_path=str(tmp_path)),
-                          workers=SimpleNamespace(is_chief=True), settings={},
-                          is_done=False)
-    summaries = Summaries(run, 0, model, None, [])
+    run = SimpleNamespace(folder=SimpleNamespace(log_path=folder), is_done=False,
+                          workers=SimpleNamespace(is_chief=True),
+                          settings={'train_file': folder})
+    return Summaries(run, 0, model, None, ['a', 'b'])
+
+
+def test_trouble_with_drawings_is_one_warning(tmp_path, capsys):
+    """As without predictions; the others are drawn."""
+    summaries = start_summaries(tmp_path)
     with tf.Session() as session:
         for _ in range(2):
             session.run(tf.global_variables_initializer())
@@ -83,11 +91,26 @@ def test_trouble_with_drawings_is_one_warning(tmp_path, capsys):
     told = capsys.readouterr().out
     assert told.count('Warning: ') == 2 and 'without the picture batch: ' in told
     assert 'continues without the picture confusion_matrix: KeyError' in told
-    [path] = glob.glob('%s/validation/events*' % tmp_path)
+    [path] = map(os.fsencode, glob.glob('%s/*/validation/events*' % tmp_path))
     tags = [value.tag for event in tf.train.summary_iterator(path)
             for value in event.summary.value]
     assert tags == 2 * ['a_filters']
     summaries.finish()
+
+
+def test_each_trouble_is_told_once(tmp_path, monkeypatch, capsys):
+    """As with settings of matplotlib that it does not like."""
+    summaries = start_summaries(tmp_path)
+    monkeypatch.setitem(sys.modules, 'matplotlib.figure', None)
+    values = {'true': np.array([0]), 'predicted': np.array([1]),
+              'probability': np.ones(1), 'cross_entropy': np.ones(1)}
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        for _ in range(2):
+            summaries.draw(1, SimpleNamespace(data=Pictures(1), is_stored=False), 1,
+                           values)
+    told = capsys.readouterr().out
+    assert told.count('matplotlib.figure') == 1 and 'Traceback' not in told
 
 
 def test_too_many_classes_are_not_drawn():
@@ -128,12 +151,14 @@ def test_evenly_chosen_features_are_fewer_if_they_are_long(length, stride):
 
 
 def test_projector_page_names_what_it_shows(tmp_path):
+    tmp_path = tmp_path / 'l\udcff'  # at which cv2.imwrite would die
+    tmp_path.mkdir()
     write_projector(str(tmp_path), Positions(1), 128,
                     ['a\tclass%d' % sample for sample in range(2400)])
     assert list(np.loadtxt(str(tmp_path / 'features.tsv'))) == list(range(0, 1200, 3))
     lines = (tmp_path / 'pictures.tsv').read_text().splitlines()
     assert lines[0] == 'class\tpicture' and lines[400] == 'a\\tclass2395\t2395.jpg'
-    thumbnails = cv2.imread(str(tmp_path / 'thumbnails.png'))
+    thumbnails = decode((tmp_path / 'thumbnails.png').read_bytes())
     assert thumbnails.shape == (20 * 64, 20 * 64, 3)
     assert (thumbnails[:64, :64] == (0, 255, 0)).all()  # sample 1
     assert (thumbnails[:64, 64:] == 255).all()

@@ -10,6 +10,7 @@ import pytest
 from machinery.checkpoint_files import list_checkpoints, save_checkpoint
 from machinery.errors import InputError
 from machinery.model_file import write_model
+from machinery.numbered import NewFiles
 from machinery.tf1 import tf
 from machinery.weights import save_weights
 
@@ -95,3 +96,21 @@ def test_files_that_cannot_be_synced_do_not_appear(tmp_path, monkeypatch):
         with pytest.raises(InputError, match='Invalid argument'):
             write(str(tmp_path / 'a'))
         assert not (tmp_path / 'a').exists()
+
+
+@pytest.mark.parametrize('kind', [OSError, KeyboardInterrupt])
+def test_file_whose_writing_fails_leaves_no_part(tmp_path, kind):
+    error = (InputError, '/new.csv: No space left') if kind is OSError else (kind, None)
+    with pytest.raises(error[0], match=error[1]):
+        with NewFiles('unused').new(str(tmp_path / 'new.csv'), '') as file:
+            file.write(b'part')
+            assert not (tmp_path / 'new.csv').exists()
+            raise kind(errno.ENOSPC, 'No space left on device')
+    assert not list(tmp_path.iterdir())
+
+
+def test_file_that_has_appeared_meanwhile_is_not_replaced(tmp_path):
+    with pytest.raises(InputError, match='/new.csv: File exists'):
+        with NewFiles('unused').new(str(tmp_path / 'new.csv'), ''):
+            (tmp_path / 'new.csv').write_text('mine')
+    assert [path.read_text() for path in tmp_path.iterdir()] == ['mine']

@@ -77,6 +77,14 @@ def split(tmp_path, names, *arguments):
     return found, (tmp_path / 'out' / 'classes.txt').read_text().split(), output
 
 
+def test_lists_may_go_through_a_link(tmp_path):
+    make(tmp_path, ['photos/%s/%d.jpg' % (name, i) for name in 'ab' for i in range(9)])
+    (tmp_path / 'far' / 'away').mkdir(parents=True)
+    (tmp_path / 'lists').symlink_to(tmp_path / 'far' / 'away')
+    assert write_lists(tmp_path / 'photos', '--out', tmp_path / 'lists')[0] == 0
+    assert len(sum(read_lists(tmp_path / 'far' / 'away').values(), [])) == 18
+
+
 def test_folder_that_is_split_stays_so(tmp_path):
     names = ['%s/%s/%d.jpg' % (part, name, i) for part, name, count in [
         ('Train', 'ant', 20), ('Train', 'bee', 20), ('Train', 'cow', 20),

@@ -12,7 +12,7 @@ import pytest
 import datagenerator
 from alexnet import AlexNet
 from datagenerator import IMAGE_SIZE, REDUCING_GAP, load_image, normalize
-from helpers import ROOT, files, finetune, run_program
+from helpers import ROOT, Program, files, finetune, make_narrow, run_program
 from machinery import export, features
 from machinery.class_names import find_class_names
 from machinery.export import preprocess, resize
@@ -160,6 +160,17 @@ def test_list_with_labels_is_scored(trained, expected):
     status, output = predict(CAT, '--checkpoint=' + trained[0])
     assert status == 0 and 'true_class' not in rows()[0]
     assert os.listdir('predictions/2') == ['predictions.csv']
+
+
+def test_predictions_are_written_whatever_ails_matplotlib(trained):
+    program = Program('predict.py', TEST, '--features_path=None',
+                      '--predictions_file=%s/p.csv' % os.getcwd(),
+                      '--confusion_file=%s/c.png' % os.getcwd(),
+                      '--checkpoint=' + trained[0],
+                      env={'MPLBACKEND': 'none'}, setup=make_narrow)
+    status, output = program.wait()
+    assert status == 0 and os.listdir('.') == ['p.csv'], output
+    assert 'Warning: the confusion matrix cannot be drawn: ValueError: ' in output
 
 
 def test_each_call_writes_all_to_a_new_folder_and_prints_some(trained):
@@ -498,7 +509,11 @@ def test_export_writes_a_new_folder_and_nothing_else(trained, served):
     ([CAT, '--predictions_file=none/p'], "'none/p' is not None or a file that does"),
     ([CAT, '--predictions_file=taken'], "'taken' is not None or a file that does not"),
     ([TEST, '--confusion_file=taken'], "'taken' is not None or a file that does not"),
-    ([CAT, '--layer=fc8', '--features_file=taken'], "'taken' is not None or a file")])
+    ([CAT, '--layer=fc8', '--features_file=taken'], "'taken' is not None or a file"),
+    ([CAT, '--predictions_path=/proc/new'], "'/proc/new' is not a folder to write to"),
+    (['--export_path=/proc/new/1'], "'/proc/new/1' is not None or a folder that does"),
+    ([CAT, '--predictions_file=' + 300 * 'a'], 'a is not None or a file that does not'),
+    ([CAT, '--predictions_file=new/'], "'new/' is not None or a file that does")])
 def test_mistakes_are_told_without_a_traceback(trained, arguments, complaint):
     with open('taken', 'w') as file:
         file.write('mine')

@@ -1,4 +1,6 @@
 """What an epoch's line says: where the time has gone."""
+import subprocess
+import sys
 import threading
 import time
 from types import SimpleNamespace
@@ -6,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from helpers import ROOT
 from machinery.progress import ProgressBar
 from machinery.run_folder import NEW
 from machinery.tf1 import TimedSession, tf
@@ -57,3 +60,14 @@ def test_line_says_what_took_the_time(capsys, sleep, how, expected):
     shares = {name: int(share) for name, share, _ in map(str.split, shares)}
     assert shares.pop(expected) >= 90 and max(shares.values()) <= 10, line
     assert line.endswith('; saving took 0.2 s\n')
+
+
+def test_speed_is_not_negative_after_the_clock_is_set_back():
+    code = ('import time; times = iter(range(9 ** 9, 0, -99)); '
+            'time.time = lambda: next(times); '
+            'from machinery.errors import act_as_script; act_as_script(); '
+            'from tqdm import tqdm; bar = tqdm(total=9, disable=False); '
+            'time.sleep(0.2); bar.update(9); bar.close()')
+    told = subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True,
+                          stderr=subprocess.PIPE).stderr.decode()
+    assert '9/9 [00:00<00:00, ' in told and '-' not in told

@@ -1,5 +1,7 @@
 """The variables at the top of a script, and its command line."""
 import os
+import re
+import runpy
 import subprocess
 import sys
 
@@ -218,3 +220,20 @@ def test_command_line_is_checked_before_tensorflow_is_loaded(tmp_path, name, opt
                             stderr=subprocess.PIPE, universal_newlines=True)
     assert result.returncode == 2 and told in result.stderr, result.stderr
     assert 'Traceback' not in result.stderr
+
+
+def test_backslashes_are_no_pattern_on_windows(monkeypatch):
+    path = os.path.join(ROOT, 'machinery', 'rules.py')
+    assert re.search(runpy.run_path(path)['PATTERN'], 'a\\b')
+    monkeypatch.setattr(os, 'sep', '\\')
+    rules = runpy.run_path(path)
+    words, _ = rules['SETTINGS']['checkpoint_path'].rule
+    assert not re.search(rules['PATTERN'], 'a\\b') and '\\' not in words
+    assert words.endswith('without [ ] * ? in its path')
+
+
+def test_script_that_a_link_leads_to_finds_the_sample(tmp_path):
+    (tmp_path / 'mine.py').symlink_to(os.path.join(ROOT, 'finetune.py'))
+    told = subprocess.run([sys.executable, 'mine.py', '--classes_file=missing'],
+                          cwd=str(tmp_path), stderr=subprocess.PIPE).stderr.decode()
+    assert told == 'classes_file = missing: No such file or directory\n'

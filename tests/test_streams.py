@@ -67,3 +67,23 @@ def test_standard_streams_may_be_closed_or_full(redirection):
     assert done.returncode == 2 and 'Traceback' not in told and 'Exception' not in told
     if '2>&-' not in redirection:
         assert told.endswith('3 is wrong\n')
+
+
+def test_codes_that_a_terminal_obeys_are_escaped():
+    """Names of classes and files may have some; tqdm needs return and up by a line."""
+    code = ('from machinery.errors import act_as_script; act_as_script(); '
+            r'print("\x1b[31mred\x1b]0;title\x07\b\x7f\x9b2J\ttab\r\x1b[A")')
+    told = subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True,
+                          stdout=subprocess.PIPE).stdout.decode()
+    assert told == (r'\x1b[31mred\x1b]0;title\x07\x08\x7f\x9b2J' '\ttab\r\x1b[A\n')
+
+
+@pytest.mark.parametrize('value, complaint', [
+    ('1e8', "OPENCV_IO_MAX_IMAGE_PIXELS is '1e8', must be an integer"),
+    ('200000000', 'usage')])
+def test_what_opencv_would_abort_at_is_told(value, complaint):
+    done = subprocess.run([sys.executable, 'finetune.py', '--help'], cwd=ROOT,
+                          env=dict(os.environ, OPENCV_IO_MAX_IMAGE_PIXELS=value),
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert done.stdout.decode().startswith(complaint)
+    assert done.returncode == (value == '1e8')

@@ -439,6 +439,7 @@ def test_tasks_are_found_with_the_chief_first(monkeypatch):
 @pytest.mark.parametrize('text, complaint', [
     ('{"cluster"', 'Expecting '),
     ('[]', ''),
+    ('{"a":' * 99999, ''),
     ('{"cluster": ["a:1"]}', ''),
     ('{"cluster": {"ps": ["a:1"]}}', "unknown job 'ps': only chief"),
     ('{"cluster": {"worker": "a:1"}}', ''),
@@ -454,6 +455,8 @@ def test_tasks_are_found_with_the_chief_first(monkeypatch):
     ('{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
      '"task" is none of the cluster\'s'),
     ('{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": "x"}}', ''),
+    ('{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1e999}}',
+     ''),
     ('{"cluster": {"worker": ["a:1"]}, "task": {"type": "chief", "index": 0}}',
      '"task" is none of the cluster\'s')])
 def test_malformed_tf_config_is_a_clear_error(monkeypatch, text, complaint):
@@ -463,22 +466,53 @@ def test_malformed_tf_config_is_a_clear_error(monkeypatch, text, complaint):
     assert 'expected, for example, {"cluster"' in str(error.value)
 
 
-def test_tasks_are_found_under_slurm(tmp_path, monkeypatch):
-    """The resolver puts n10 before n2, or, on TensorFlow 1.15, asks scontrol."""
-    (tmp_path / 'scontrol').write_text('#!/bin/sh\necho n2\necho n10\n')
-    (tmp_path / 'scontrol').chmod(0o755)
+SLURM = {'SLURM_STEP_NUM_TASKS': '4', 'SLURM_STEP_NODELIST': 'n[2,10]',
+         'SLURM_STEP_TASKS_PER_NODE': '2(x2)', 'SLURM_JOB_ID': '7',
+         'SLURMD_NODENAME': 'n2', 'SLURM_LOCALID': '1'}
+
+
+def slurm_tasks(monkeypatch, **changes):
+    """Return find_tasks() in a step of Slurm, some of whose variables are changed."""
     monkeypatch.delenv('TF_CONFIG', raising=False)
-    for name, value in [('PATH', '%s:%s' % (tmp_path, os.environ['PATH'])),
-                        ('SLURM_STEP_NUM_TASKS', '4'), ('SLURM_STEP_NUM_NODES', '2'),
-                        ('SLURM_STEP_NODELIST', 'n[2,10]'), ('SLURM_NTASKS', '4'),
-                        ('SLURM_STEP_TASKS_PER_NODE', '2(x2)'), ('SLURM_PROCID', '1'),
-                        ('SLURM_JOB_ID', '7'), ('SLURMD_NODENAME', 'n2'),
-                        ('SLURM_LOCALID', '1')]:
-        monkeypatch.setenv(name, value)
-    tasks, rank = find_tasks()
-    assert tasks[rank][2] == 'n2:12008'
-    assert sorted(address for _, _, address in tasks) == [
-        'n10:12007', 'n10:12008', 'n2:12007', 'n2:12008']
-    assert [task[:2] for task in tasks] == [('worker', index) for index in range(4)]
-    monkeypatch.setenv('SLURM_STEP_NUM_TASKS', '1')
-    assert find_tasks() == ([None], 0)
+    for name, value in dict(SLURM, **changes).items():
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+    return find_tasks()
+
+
+@pytest.mark.parametrize('nodes, on_each, own, expected', [
+    ('n[2,10]', '2(x2)', 'n2', ['n2:12007', 'n2:12008', 'n10:12007', 'n10:12008']),
+    ('node-[08-10]-x', '1,2,1', 'node-09-x', [
+        'node-08-x:12007', 'node-09-x:12007', 'node-09-x:12008', 'node-10-x:12007']),
+    ('r[0-1]n[1,3]', '1(x3),1', 'r0n1', ['r0n1:12007', 'r0n3:12007', 'r1n1:12007',
+                                         'r1n3:12007']),
+    ('a.b,c', '3,1', 'a.b', ['a.b:12007', 'a.b:12008', 'a.b:12009', 'c:12007'])])
+def test_tasks_are_found_under_slurm(monkeypatch, nodes, on_each, own, expected):
+    tasks, rank = slurm_tasks(
+        monkeypatch, SLURM_STEP_NODELIST=nodes, SLURM_STEP_TASKS_PER_NODE=on_each,
+        SLURMD_NODENAME=own, SLURM_LOCALID='0')
+    assert tasks == [('worker', place, address)
+                     for place, address in enumerate(expected)]
+    assert tasks[rank][2] == own + ':12007'
+
+
+def test_step_of_one_task_is_no_cluster(monkeypatch):
+    for size in [None, '1']:
+        assert slurm_tasks(monkeypatch, SLURM_STEP_NUM_TASKS=size) == ([None], 0)
+
+
+@pytest.mark.parametrize('name, values', [
+    ('SLURM_STEP_NUM_TASKS', ['', 'x', '-1', '3', '9' * 5000]),
+    ('SLURM_STEP_NODELIST', [None, '', 'n[1-', 'n[3-1]', 'n1,,n2', 'n[a-b]', 'n[]',
+                             'n[1-2]]', 'n[1-3]', 'a b', 'm[1-2]']),
+    ('SLURM_STEP_TASKS_PER_NODE', [None, '', 'x', '2(y2)', '2,', '2', '2(x3)']),
+    ('SLURM_JOB_ID', [None, '', 'x', '\u00b2']),
+    ('SLURMD_NODENAME', [None, '', 'n3']), ('SLURM_LOCALID', [None, '', 'x', '-1', '2'])
+])
+def test_odd_variable_of_slurm_is_named(monkeypatch, name, values):
+    for value in values:
+        with pytest.raises(InputError) as error:
+            slurm_tasks(monkeypatch, **{name: value})
+        assert name in str(error.value) and (value or '')[:99] in str(error.value)
