@@ -47,3 +47,5 @@ def protect_streams():
             setattr(sys, name, Stream(
                 open(number, 'wb', closefd=False), stream and stream.encoding,
                 'backslashreplace', line_buffering=True))  # for tee, too
+        elif hasattr(stream, 'reconfigure'):
+            stream.reconfigure(errors='backslashreplace')

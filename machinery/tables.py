@@ -203,10 +203,17 @@ class Table:
                                       range(len(cells))), 0)
             self._width = max(2, len(cells))
         self._label = self._place + 1
-        _, line = self._lines[0]
-        if is_labelled is None and (self._label >= len(cells) or has_ending(cells[-1])
-                                    or self._find(line)):
+        if is_labelled is None and not self._seem_labelled(cells):
             self._label = None
+
+    def _seem_labelled(self, cells):
+        """Tell if the cells of the first line are a path and a label."""
+        _, line = self._lines[0]
+        if self._label >= len(cells) or has_ending(cells[-1]) or self._find(line):
+            return False
+        path = cells[self._place]
+        return bool(is_integer(cells[self._label]) or has_ending(path)
+                    or self._find(path))
 
     def samples(self):
         """Yield (line number, path, label, fault) of each line, the last three as text.
