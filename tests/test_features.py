@@ -157,8 +157,10 @@ def test_a_change_that_the_plan_does_not_know_of_ends_the_run():
     rng = np.random.RandomState(0)
 
     class Noisy(ImageDataGenerator):
-        def load(self, *args):
-            return np.uint8(super().load(*args) * rng.uniform(0.5, 1))
+        def load(self, sample, epoch, is_mirrored):
+            # In the second epoch clearly brighter: equal draws would be no change.
+            factor = rng.uniform(0.5, 0.6) + 0.3 * epoch
+            return np.uint8(super().load(sample, epoch, is_mirrored) * factor)
 
     features = stored(Noisy(TRAIN, nb_classes=3, scale_size=(8, 8)), Forward())
     run_epoch(features, 0)
