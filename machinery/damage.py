@@ -28,21 +28,26 @@ def damage_told(path, expected='made by finetune.py'):
         raise type(error)('%s: %s' % (path, error)) from error
     except Exception as error:
         reason = '%s: %s' % (type(error).__name__, str(error).split('\n')[0])
-        if is_shortage(error):
-            raise InputError('%s: cannot be read now: %s' % (path, reason)) from error
+        shortage = find_shortage(error)
+        if shortage:
+            raise InputError('%s: cannot be read now (%s): %s'
+                             % (path, shortage, reason)) from error
         raise Damaged('%s: damaged, or not %s: %s'
                       % (path, expected, reason)) from error
 
 
-def is_shortage(error):
-    """Tell whether an error may have another cause than a file's content."""
-    # TensorFlow's types depend on its version; the system's words are in its messages.
-    if isinstance(error, SHORT) or any(words in str(error) for words in WORDS):
-        return True
-    try:  # and not all of its messages have them
+def find_shortage(error):
+    """Return what else than a file's content an error may come from, None if nothing.
+
+    TensorFlow's types depend on its version. Most of its messages have the system's
+    words, but not all, so we try to open some files.
+    """
+    if isinstance(error, SHORT):
+        return type(error).__name__
+    try:
         with contextlib.ExitStack() as files:
             for _ in range(8):
                 files.enter_context(open(os.devnull))
-    except OSError:
-        return True
-    return False
+    except OSError as shortage:
+        return shortage.strerror
+    return next((words for words in WORDS if words in str(error)), None)

@@ -90,8 +90,8 @@ USED = {
     'settings': lambda value: type(value) is dict and all(
         is_path(value.get(name, '')) for name in ('train_file', 'filewriter_path')),
     'class_names': are_class_names, 'train_layers': is_names,
-    'best_by': or_none(('', is_path))[1], 'val_list': or_none(('', is_path))[1],
-    'pictures_path': or_none(('', is_path))[1],
+    **dict.fromkeys(['best_by', 'val_list', 'pictures_path'],
+                    or_none(('', is_path))[1]),
     'lists': lambda value: type(value) is dict and all(
         type(digest) is int for digest in value.values()),
     'preprocessing': or_none(('', is_preprocessing))[1]}

@@ -22,7 +22,7 @@ except ImportError:  # Windows has none of these
 # What a run writes before its first step.
 OURS = r'\.lock|model\.json(\.part)?|events\.out\.tfevents\..*|%s(%s|%s)' % (
     NAME, PART, UNFINISHED)
-KEPT = '(?:[a-z]+[0-9]*_)?' + NAME  # also what was put aside
+KEPT = r'.*model_.*\.ckpt'  # also what was put aside or renamed; never removed
 HELD = {}  # {real path: open file} of this process
 
 
@@ -69,6 +69,7 @@ class RunFolder:
         self.number, self.is_new = 0, True  # until choose or open
         self.best_before = None
 
+    @input_errors()
     def choose(self, resume):
         """Return the checkpoint to start from, None for a new start.
 
