@@ -265,16 +265,20 @@ def compare_with_earlier(checkpoint, facts, log_path=None):
     for name in set(before) - set(now):
         print('Warning: %s was %.200r in the run being resumed; there is no such '
               'setting now' % (name, before[name]))
-    margins = [found.get('margin') for found in preparations]
-    digests = [run['lists'].get('val_file') for run in (earlier, facts)
-               if 'lists' in earlier]
-    reason = None
-    if None not in margins and margins[0] != margins[1]:
-        reason = 'pictures are prepared in another way'
-    elif len(set(digests)) > 1:
-        reason = 'the validation list is another one'
-    elif earlier.get('starts_again_after') == os.path.basename(checkpoint):
-        reason = 'it already did so after this checkpoint'
+    reason = why_scores_differ(checkpoint, earlier, facts)
     if reason:  # to remember it if the run ends before its next checkpoint
         facts['starts_again_after'] = os.path.basename(checkpoint)
     return earlier.get('best_by'), reason
+
+
+def why_scores_differ(checkpoint, earlier, facts):
+    """Return why scores up to a checkpoint say nothing about later ones, or None."""
+    margins = [run['preprocessing'] and run['preprocessing'].get('margin')
+               for run in (earlier, facts)]
+    if None not in margins and margins[0] != margins[1]:
+        return 'pictures are prepared in another way'
+    if 'lists' in earlier and (
+            earlier['lists'].get('val_file') != facts['lists'].get('val_file')):
+        return 'the validation list is another one'
+    if earlier.get('starts_again_after') == os.path.basename(checkpoint):
+        return 'it already did so after this checkpoint'
