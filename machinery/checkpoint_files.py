@@ -1,19 +1,31 @@
 """Checkpoint files: find, open, check and copy them."""
 import contextlib
-import glob
 import os
 import re
 import shutil
 import sys
+from collections import namedtuple
 
-from machinery.errors import InputError, open_plain
-from machinery.files import sync
+import numpy as np
+
+from machinery.damage import damage_told
+from machinery.errors import InputError, input_errors, open_plain
+from machinery.files import Damaged, sync
 from machinery.numbered import list_runs, run_path
 from machinery.rules import PATTERN
 from machinery.text import quote
 from machinery.tf1 import assign, tf
 
 KINDS = ['weights', 'biases']  # of a layer, in this order
+# The names of our checkpoints, what TensorFlow appends to them, and to its new files
+# until they are complete. Only such files are ever removed or renamed.
+NAME = r'model_(?:best|epoch\d+(?:_step\d+)?)\.ckpt'
+PART = r'\.(?:index|meta|data-\d{5}-of-\d{5})'
+UNFINISHED = PART + r'\.(?:tempstate\d+|tmp[0-9a-f]{32})'
+# How far a run is, kept in each checkpoint as a vector of five numbers. epoch and done:
+# where to go on; done counts the samples of all workers. score: of this checkpoint.
+Progress = namedtuple('Progress', 'best_score best_epoch epoch done score')
+NEW = Progress(-np.inf, 0., 1., 0., -np.inf)
 
 
 def find_weights(path, newest=False):
@@ -48,9 +60,50 @@ def best_in(folder):
 def find_in(folder, newest=False):
     """Return the best (or newest) checkpoint of the run in a folder, None without."""
     best, found = best_in(folder), list_checkpoints(folder)
-    if os.path.exists(best + '.index') and not (newest and found):
-        return best
-    return found[-1] if found else None
+    has_best = os.path.exists(best + '.index')
+    if not found:
+        return best if has_best else None
+    if has_best and not newest:
+        try:
+            return find_best(found[-1])[0] or found[-1]
+        except InputError:  # the newest one cannot tell
+            return best
+    return found[-1]
+
+
+def find_best(checkpoint):
+    """Return the path of the best checkpoint, None without, and the Progress with it.
+
+    It is one of the run that wrote this checkpoint, up to this one; the Progress is
+    this one's. The run may have been killed before it had copied its best. Each
+    checkpoint knows its own score, so file names are never trusted.
+    """
+    progress, folder, found = read_progress(checkpoint), os.path.dirname(checkpoint), []
+    if progress[:2] == NEW[:2]:
+        return None, progress
+    earlier = [checkpoint] + list_checkpoints(folder)
+    for path in [best_in(folder)] + earlier:
+        try:
+            own = read_progress(path)
+        except Damaged:  # or there is none
+            continue
+        epoch = own.epoch if own.done else own.epoch - 1
+        if (own.score, epoch) == progress[:2]:
+            return path, progress
+        is_earlier = (own.epoch, own.done) <= (progress.epoch, progress.done)
+        if path in earlier and is_earlier and own.score > -np.inf:
+            found.append((own.score, -epoch, path))
+    score, epoch, path = max(found, default=NEW[:2] + (None,))
+    print('Warning: the best checkpoint is gone; %s' % (
+        path + ' is the best that is left' if path else 'no other one has a score'))
+    return path, progress._replace(best_score=score, best_epoch=-epoch)
+
+
+def read_progress(path):
+    """Return the Progress in a checkpoint."""
+    reader = open_checkpoint(path)
+    with damage_told(path):
+        return Progress(*reader.get_tensor('progress').tolist())
 
 
 def list_checkpoints(folder):
@@ -65,9 +118,22 @@ def list_checkpoints(folder):
     return [path for _, _, path in sorted(found)]
 
 
+def list_parts(folder, name, part='(?:%s|%s)' % (PART, UNFINISHED)):
+    """Return the files of checkpoints in a folder; name and part are patterns."""
+    names = os.listdir(folder or '.') if os.path.isdir(folder or '.') else []
+    return [os.path.join(folder, found) for found in sorted(names)
+            if re.fullmatch(name + part, found)]
+
+
+def parts_of(path, *part):
+    """Return the files of one checkpoint: .data, .index, .meta."""
+    folder, name = os.path.split(path)
+    return list_parts(folder, re.escape(name), *part)
+
+
 def remove_checkpoint(path):
     """Remove the files of a checkpoint, if there is one."""
-    for part in glob.glob(glob.escape(path) + '.*'):
+    for part in parts_of(path):
         os.remove(part)
 
 
@@ -83,25 +149,12 @@ def copy_checkpoint(source, target):
     if os.path.realpath(source) == os.path.realpath(target):
         return
     remove_checkpoint(target)
-    for path in sorted(glob.glob(glob.escape(source) + '.*')):  # .data, .index, .meta
-        # glob leaves out doubled slashes, so lengths of whole paths may differ.
+    for path in parts_of(source, PART):
         part = target + os.path.basename(path)[len(os.path.basename(source)):]
         try:
             os.link(path, part)
         except OSError:  # not every file system has links
             shutil.copyfile(path, part)
-
-
-@contextlib.contextmanager
-def damage_told(path, expected='made by finetune.py'):
-    """Turn any exception into an InputError; a damaged file raises nearly any."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError('%s: %s' % (path, error)) from error
-    except Exception as error:
-        raise InputError('%s: damaged, or not %s: %s: %s' % (
-            path, expected, type(error).__name__, str(error).split('\n')[0])) from error
 
 
 def open_checkpoint(path):
@@ -115,6 +168,8 @@ def open_checkpoint(path):
 
 def read_all(path):
     """Check TensorFlow's checksums of a whole checkpoint, or raise an InputError."""
+    for part in parts_of(path):
+        open_plain(part).close()
     reader = open_checkpoint(path)
     with damage_told(path):
         for name in reader.get_variable_to_shape_map():
@@ -152,29 +207,41 @@ def restore_checkpoint(session, path):
     tf.train.Saver().restore(session, path)
 
 
+@input_errors()
 def put_aside_if_damaged(path):
-    """Rename a checkpoint that is damaged; return whether it is whole."""
-    parts = glob.glob(glob.escape(path) + '.*')
-    for part in parts:
-        open_plain(part).close()  # a missing permission is not damage: raise it
+    """Rename a checkpoint that is proved to be damaged; return whether it is whole."""
     try:
         read_all(path)
         return True
-    except InputError as error:
-        folder, name = os.path.split(path)
-        for part in parts:
-            os.replace(part, os.path.join(folder, 'damaged_' + os.path.basename(part)))
-        print('Warning: %s\nRenamed to %s'
-              % (error, os.path.join(folder, 'damaged_' + name)))
-        return False
+    except Damaged as error:
+        for part in parts_of(path):  # a disk that fails is not damage: raise that
+            with open_plain(part) as file:
+                while file.read(1 << 20):
+                    pass
+        print('Warning: %s' % error)
+    put_aside(path, 'damaged')
+    return False
+
+
+def put_aside(path, word):
+    """Rename a checkpoint, if there is one, to word_NAME, or word2_NAME and so on."""
+    folder, name = os.path.split(path)
+    start, number = word + '_', 1
+    while list_parts(folder, re.escape(start + name)):
+        number += 1
+        start = '%s%d_' % (word, number)
+    parts = parts_of(path)
+    for part in parts:
+        os.replace(part, os.path.join(folder, start + os.path.basename(part)))
+    if parts:
+        print('Renamed to %s' % os.path.join(folder, start + name))
 
 
 def save_checkpoint(saver, session, path):
     """Save a checkpoint that survives a power failure; delete partial files."""
     try:
         saver.save(session, path)
-        parts = glob.glob(glob.escape(path) + '.*')
-        for part in parts + [os.path.dirname(os.path.abspath(path))]:
+        for part in parts_of(path) + [os.path.dirname(os.path.abspath(path))]:
             sync(part)
     except (tf.errors.OpError, OSError):
         # Without .meta, which is written last, a checkpoint is complete.

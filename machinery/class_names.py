@@ -6,8 +6,9 @@ import numpy as np
 
 from machinery import ROOT
 from machinery.errors import InputError
+from machinery.files import Damaged
 from machinery.lists import Labels, labels_in, read_class_names
-from machinery.model_file import read_model
+from machinery.model_file import ASSUMED, model_path, read_model
 from machinery.tables import is_integer
 from machinery.weights import num_classes_of
 
@@ -29,10 +30,15 @@ def choose_class_names(settings, run, layer):
     classes_file, train_file = settings['classes_file'], settings['train_file']
     num_classes, path, names = settings['num_classes'], None, None
     if classes_file == 'DEFAULT':
-        with contextlib.suppress(InputError):  # told when the file is written again
+        with contextlib.suppress(Damaged):  # told when the file is written again
             names = run.latest and read_model(run.latest).get('class_names')
-        if not names and train_file:
-            path, names = names_beside(train_file)
+        if train_file:
+            path, beside = names_beside(train_file)
+            if names and beside and beside != names:
+                print('Warning: %s names the classes %.200s; the run being resumed '
+                      'keeps its names, %.200s. To change them, give --classes_file %s'
+                      % (path, ', '.join(beside), ', '.join(names), path))
+            names = names or beside
     elif classes_file:
         names = read_class_names(classes_file)
     labels = Labels([], -1)
@@ -128,11 +134,21 @@ def warn_of_other_names(list_path, class_names, pictures_path):
 
 def find_class_names(weights_path, layer):
     """Return the names from model.json next to the weights, ImageNet's, or numbers."""
-    num_classes = num_classes_of(weights_path, layer)
-    class_names = read_model(weights_path).get('class_names', [])
+    num_classes, model = num_classes_of(weights_path, layer), read_model(weights_path)
+    class_names = model.get('class_names', [])
     if len(class_names) == num_classes:
         return class_names
-    if num_classes == 1000:
+    path, is_trained = model_path(weights_path), os.path.exists(weights_path + '.index')
+    if num_classes == 1000 and not is_trained:  # an own network may have as many
+        if os.path.basename(weights_path) != 'bvlc_alexnet.npy':
+            print('%s has 1000 classes, and no names in %s: they get the names of '
+                  'ImageNet' % (weights_path, path))
         imagenet_file = os.path.join(ROOT, 'images', 'imagenet_classes.txt')
         return [line.split(' ', 1)[1] for line in read_class_names(imagenet_file, 1000)]
+    if model:
+        print('Warning: %s names %d classes, but the network has %d: they are shown by '
+              'number' % (path, len(class_names), num_classes))
+    else:
+        print('Warning: %s is missing or empty. Classes are shown by number, and we '
+              'assume that pictures are prepared %s' % (path, ASSUMED))
     return read_class_names(None, num_classes)

@@ -154,8 +154,12 @@ def main():
     if args.source:
         source = find_weights(args.source)
         out = args.out or os.path.splitext(source)[0] + '.npy'
-        if os.path.exists(out):
-            raise InputError('%s already exists; remove it to write it again' % out)
+        if not out.endswith('.npy'):  # the ending also tells model.json's name
+            raise InputError('%s: the name of the file to write must end in .npy' % out)
+        for path in (out, model_path(out)):
+            if os.path.lexists(path):
+                raise InputError('%s already exists; remove it to write it again'
+                                 % path)
         weights = read_weights(source)
         table = table_of(weights, source)
         save_weights(weights, out)

@@ -2,7 +2,7 @@
 import contextlib
 import os
 import re
-import shutil
+import tempfile
 
 import numpy as np
 
@@ -63,10 +63,15 @@ def export_model(build, class_names, folder, preprocessing, examples):
         InputError: the folder cannot be written; or the export sees a picture in
             another way than training did; names it.
     """
-    part = folder.rstrip(os.sep) + '.part'
-    shutil.rmtree(part, ignore_errors=True)
-    os.makedirs(part)
-    with tf.Graph().as_default(), tf.Session(config=session_config()) as session:
+    folder = os.path.abspath(folder)
+    parent, name = os.path.split(folder)
+    place = parent
+    while not os.path.isdir(place):
+        place = os.path.dirname(place)
+    graph = tf.Graph()
+    with tempfile.TemporaryDirectory(prefix=name + '.', dir=place) as temporary, \
+            graph.as_default(), tf.Session(config=session_config()) as session:
+        part = os.path.join(temporary, name)  # with the permissions of a new folder
         pictures = tf.placeholder(tf.string, [None], 'pictures')
         images = tf.map_fn(lambda data: preprocess(data, **preprocessing), pictures,
                            tf.uint8)
@@ -83,7 +88,6 @@ def export_model(build, class_names, folder, preprocessing, examples):
                 continue
             difference = np.abs(found - expected).max()
             if difference > 1e-3:
-                shutil.rmtree(part)
                 raise InputError(
                     '%s: the export would give other probabilities than predict.py (by '
                     '%.3f). Was load_image changed, but not preprocess in '
@@ -96,7 +100,8 @@ def export_model(build, class_names, folder, preprocessing, examples):
             'images': tf.saved_model.predict_signature_def(
                 {'images': model.X}, outputs)})
         builder.save()
-    os.rename(part, folder)
+        os.makedirs(parent, exist_ok=True)
+        os.rename(part, folder)
 
 
 def preprocess(data, size, margin, reducing_gap):

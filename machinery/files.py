@@ -1,12 +1,20 @@
-"""Write files that are whole, and survive a power failure."""
+"""Write files that are whole, and survive a power failure; read small ones safely."""
 import contextlib
 import errno
+import json
 import os
+
+from machinery.errors import InputError, open_plain
 
 # Errors that say that a folder has no fsync: Windows refuses to open it, CIFS and some
 # FUSE file systems to sync it. A full disk (ENOSPC) and a fault (EIO) always count.
 NO_SYNC = [errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EACCES,
            errno.EPERM, errno.EISDIR]
+MAX_JSON = 10 ** 8  # bytes; the names of a million classes take less
+
+
+class Damaged(InputError):
+    """The content of a file proves that it is damaged, or of another kind."""
 
 
 def sync(path):
@@ -37,3 +45,23 @@ def write_whole(path, mode='wb'):
             os.remove(part)
         raise
     sync(os.path.dirname(os.path.abspath(path)))
+
+
+def read_json(path):
+    """Return the dict in a JSON file, None without a file.
+
+    Raises Damaged if there is anything else in it, an InputError if it cannot be read.
+    """
+    if not os.path.exists(path):
+        return None
+    with open_plain(path) as file:
+        content = file.read(MAX_JSON + 1)
+    try:
+        if len(content) > MAX_JSON:
+            raise ValueError('it has more than %d bytes' % MAX_JSON)
+        found = json.loads(content.decode())
+        if type(found) is not dict:
+            raise ValueError('it holds no {...}')
+        return found
+    except (ValueError, RecursionError) as error:
+        raise Damaged('%s: damaged (%s)' % (path, error)) from error

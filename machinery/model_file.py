@@ -12,11 +12,13 @@ import numpy as np
 from machinery import ROOT
 from machinery.batches import check_uint8, has_files, has_list
 from machinery.errors import InputError, input_errors
-from machinery.files import write_whole
-from machinery.rules import setting_of
+from machinery.files import Damaged, read_json, write_whole
+from machinery.rules import integer, is_names, or_none, setting_of
 from machinery.settings import is_in_sample
 from machinery.tf1 import tf
 
+# What predict.py takes for granted without a model.json.
+ASSUMED = 'without random_crop, and JPEGs are decoded at a smaller scale'
 TEST_PICTURE = os.path.join(ROOT, 'images', 'cat.jpg')
 
 
@@ -34,18 +36,65 @@ def write_model(path, model):
         json.dump(model, file, indent=2)
 
 
-@input_errors()
 def read_model(weights_path):
-    """Return the content of these weights' model.json, {} if there is none."""
+    """Return the content of these weights' model.json, {} if there is none.
+
+    Raises Damaged unless all that is used of it is as write_model wrote it.
+    """
     path = model_path(weights_path)
-    if not os.path.exists(path):
-        return {}
     try:
-        with open(path) as file:
-            return dict(json.load(file))
-    except (ValueError, TypeError) as error:
-        raise InputError('%s: damaged (%s); remove it, or let finetune.py '
-                         '--resume=True write it again' % (path, error))
+        model = read_json(path) or {}
+        for name in USED.keys() & model.keys():
+            if not USED[name](model[name]):
+                raise Damaged('%s: damaged (%s is %.200r)' % (path, name, model[name]))
+    except Damaged as error:
+        raise Damaged('%s; remove it, or let finetune.py --resume=True write it again'
+                      % error) from error
+    return model
+
+
+def is_path(value):
+    """Tell whether a value may be a path, also one that is not UTF-8."""
+    try:
+        return '\0' not in value.encode('utf-8', 'surrogateescape').decode('latin-1')
+    except (AttributeError, UnicodeEncodeError):
+        return False
+
+
+def are_class_names(value):
+    """Tell whether a value is a list of names in UTF-8."""
+    return is_names(value) and all(
+        name and name == name.encode('utf-8', 'ignore').decode() for name in value)
+
+
+def are_numbers(value):
+    """Tell whether a value is a list of numbers, none of them NaN."""
+    return type(value) is list and all(
+        type(number) in (int, float) and abs(number) < 1e9 for number in value)
+
+
+def is_preprocessing(value):
+    """Tell whether a value has the arguments of load_image, and perhaps a summary."""
+    value = value if type(value) is dict else {}
+    size, gap = value.get('size'), value.get('reducing_gap')
+    return (type(size) is list and list(map(type, size)) == [int, int] and
+            0 < min(size) <= max(size) < 10 ** 4 and
+            integer(0, 10 ** 4)[1](value.get('margin')) and
+            (gap is None or are_numbers([gap]) and gap > 0) and
+            are_numbers(value.get('minus_mean', [])) and
+            are_numbers(value.get('test') or []))
+
+
+# What is used of a model.json, with tests for it.
+USED = {
+    'settings': lambda value: type(value) is dict and all(
+        is_path(value.get(name, '')) for name in ('train_file', 'filewriter_path')),
+    'class_names': are_class_names, 'train_layers': is_names,
+    **dict.fromkeys(['best_by', 'val_list', 'pictures_path'],
+                    or_none(('', is_path))[1]),
+    'lists': lambda value: type(value) is dict and all(
+        type(digest) is int for digest in value.values()),
+    'preprocessing': or_none(('', is_preprocessing))[1]}
 
 
 def describe(facts, session, model, pictures, load_image, data, val_data, class_names,
@@ -114,9 +163,8 @@ def check_summary(weights_path, expected, found):
 
 def read_preprocessing(weights_path):
     """Return the preprocessing in model.json; {} without it; None: own batches."""
-    model = read_model(weights_path)
-    found = model.get('preprocessing', {})
-    if model and found is not None:  # earlier versions decoded every JPEG in full
+    found = read_model(weights_path).get('preprocessing', {})
+    if found:  # earlier versions decoded every JPEG in full
         found = dict({'reducing_gap': None}, **found)
     return found
 
@@ -128,7 +176,7 @@ def find_decoding(checkpoint, workers):
     """
     found = {}
     if checkpoint:
-        with contextlib.suppress(InputError):  # compare_with_earlier reports it
+        with contextlib.suppress(Damaged):  # compare_with_earlier reports it
             found = read_preprocessing(checkpoint) or {}
     is_known, gap = workers.collect(
         ['reducing_gap' in found, found.get('reducing_gap') or 0], np.float64)[0]
@@ -146,12 +194,19 @@ def find_preprocessing(weights_path, mean, **defaults):
         print('Warning: this was trained on batches of your own, but pictures are now '
               'prepared as load_image does by default')
         found = {}
+    elif not found and read_model(weights_path):
+        print('Warning: %s does not say how pictures were prepared: we assume: %s'
+              % (model_path(weights_path), ASSUMED))
+    size = tuple(found.get('size', defaults['size']))
+    if size != tuple(defaults['size']):
+        raise InputError('%s was trained with pictures of %d x %d pixels: set '
+                         'IMAGE_SIZE in datagenerator.py to that, and so the network'
+                         % (weights_path, *size))
     if list(found.get('minus_mean', mean)) != list(mean):  # of earlier versions
         raise InputError('%s was trained with the mean %s: set IMAGENET_MEAN in '
                          'datagenerator.py to it' % (weights_path, found['minus_mean']))
     preprocessing = {name: found.get(name, value) for name, value in defaults.items()}
-    preprocessing['size'] = tuple(preprocessing['size'])
-    return preprocessing, found.get('test')
+    return dict(preprocessing, size=size), found.get('test')
 
 
 def check_preprocessing(checkpoint, then, today):
@@ -166,31 +221,36 @@ def check_preprocessing(checkpoint, then, today):
 
 
 def compare_with_earlier(checkpoint, facts, log_path=None):
-    """Warn of changes in a resumed run, or refuse them; return what chose its best."""
+    """Warn of changes in a resumed run, or refuse them.
+
+    Returns the name of the score that chose its best, and why its scores cannot be
+    compared with those from now on, None if they can.
+    """
     try:
         earlier = read_model(checkpoint)
         before, now = [dict(run['settings'], class_names=run['class_names'],
                             train_layers=sorted(run['train_layers']))
                        for run in (earlier, facts)]
-    except (InputError, KeyError) as error:
+        paths = [run['filewriter_path'] for run in (before, now)]
+        preparations = [run['preprocessing'] or {} for run in (earlier, facts)]
+        trained_on = before['train_file']
+    except (Damaged, KeyError) as error:
         print('Warning: model.json of the run being resumed is missing or damaged, so '
               'changes since then go unnoticed: %s' % error)
-        return None
+        return None, None
     if before['train_layers'] != now['train_layers']:
         raise InputError(
             '%s: train_layers was %s, now it is %s; a run cannot go on like that'
             % (checkpoint, before['train_layers'], now['train_layers']))
-    if is_in_sample(now['train_file']) and not is_in_sample(before['train_file']):
+    if is_in_sample(now['train_file']) and not is_in_sample(trained_on):
         raise InputError('%s was trained on %s, but train_file is the sample\'s: '
                          'repeat the command of that run, with --resume'
-                         % (checkpoint, before['train_file']))
-    paths = [run['filewriter_path'] for run in (before, now)]
+                         % (checkpoint, trained_on))
     if log_path and os.path.exists(log_path) and (
             os.path.realpath(paths[0]) != os.path.realpath(paths[1])):
         raise InputError('%s holds the curves of another run: filewriter_path was %s, '
                          'now it is %s' % (log_path, *paths))
-    check_preprocessing(checkpoint, *[
-        run['preprocessing'] or {} for run in (earlier, facts)])
+    check_preprocessing(checkpoint, *preparations)
     for name, digest in earlier.get('lists', {}).items():
         if facts['lists'].get(name, digest) != digest:
             print('Warning: the pictures or labels of %s have changed since the run '
@@ -199,8 +259,26 @@ def compare_with_earlier(checkpoint, facts, log_path=None):
         value = json.loads(json.dumps(value))  # as the file has it
         if not setting_of(name).may_change and before.get(name, value) != value:
             print('Warning: %s was %.200r in the run being resumed, now it is %.200r'
-                  % (name, before[name], value))
+                  % (name, before.get(name), value))
+    if before['class_names'] != now['class_names']:
+        print('The outputs of the network keep their order; only their names change')
     for name in set(before) - set(now):
         print('Warning: %s was %.200r in the run being resumed; there is no such '
               'setting now' % (name, before[name]))
-    return earlier.get('best_by')
+    reason = why_scores_differ(checkpoint, earlier, facts)
+    if reason:  # to remember it if the run ends before its next checkpoint
+        facts['starts_again_after'] = os.path.basename(checkpoint)
+    return earlier.get('best_by'), reason
+
+
+def why_scores_differ(checkpoint, earlier, facts):
+    """Return why scores up to a checkpoint say nothing about later ones, or None."""
+    margins = [run['preprocessing'] and run['preprocessing'].get('margin')
+               for run in (earlier, facts)]
+    if None not in margins and margins[0] != margins[1]:
+        return 'pictures are prepared in another way'
+    if 'lists' in earlier and (
+            earlier['lists'].get('val_file') != facts['lists'].get('val_file')):
+        return 'the validation list is another one'
+    if earlier.get('starts_again_after') == os.path.basename(checkpoint):
+        return 'it already did so after this checkpoint'

@@ -8,11 +8,12 @@ import numpy as np
 
 from machinery.advice import list_commands
 from machinery.checkpoint_files import (
-    copy_checkpoint, remove_older, restore_checkpoint, save_checkpoint, save_values)
+    NEW, Progress, copy_checkpoint, find_best, find_in, remove_older,
+    restore_checkpoint, save_checkpoint, save_values)
 from machinery.errors import InputError
 from machinery.model_file import (compare_with_earlier, describe, find_decoding,
                                   model_path, write_model)
-from machinery.run_folder import NEW, Progress, RunFolder, find_best
+from machinery.run_folder import RunFolder
 from machinery.signals import StopSignals
 from machinery.tf1 import (assign, find_device, prevent_feeding, reason_of,
                            rebound_told, tf, time_outside)
@@ -67,9 +68,12 @@ class Run:
             self._is_finite = tf.reduce_all([tf.reduce_all(tf.is_finite(variable))
                                              for variable in tf.trainable_variables()])
         with self.workers.session() as session, StopSignals() as self._signals:
-            self._session, best = session, None
+            self._session = session
             if self.latest:  # which only the chief has
-                best = self._restore(session)
+                restore_checkpoint(session, self.latest)
+                self.folder.best_before, progress = find_best(self.latest)
+                assign(session, self._variable, progress)
+                print('Resuming from %s' % self.latest)
             else:
                 session.run(tf.global_variables_initializer())
                 if self.workers.is_chief:
@@ -86,20 +90,10 @@ class Run:
                 if self.workers.any(self.folder.is_new and self.workers.is_chief):
                     raise InputError(told)
                 print(told)
-            with self.folder.open(self.workers, self._has_stepped, self.latest,
-                                  best), rebound_told():
+            with self.folder.open(
+                    self.workers, self._has_stepped, self.latest), rebound_told():
                 self._saver = tf.train.Saver(max_to_keep=None)  # we remove older ones
                 yield session
-
-    def _restore(self, session):
-        """Restore the latest checkpoint; return the path of its run's best, or None."""
-        restore_checkpoint(session, self.latest)
-        found = Progress(*session.run(self._variable))
-        path, score, epoch = find_best(self.latest, found)
-        assign(session, self._variable,
-               found._replace(best_score=score, best_epoch=epoch))
-        print('Resuming from %s' % self.latest)
-        return path
 
     def record(self, model, pictures, others, load_image, train_data, val_data,
                class_names, optimizer):
@@ -113,18 +107,22 @@ class Run:
         prevent_feeding([pictures] + others, [
             value for name, value in vars(model).items()
             if tf.is_tensor(value) and name not in ('X', 'KEEP_PROB')])
-        if not self.workers.is_chief:
-            return
-        describe(self._facts, self._session, model, pictures, load_image, train_data,
-                 val_data, class_names, optimizer)
-        if self.latest:
-            self._facts['best_by'] = compare_with_earlier(
+        starts_again = False
+        if self.workers.is_chief:
+            describe(self._facts, self._session, model, pictures, load_image,
+                     train_data, val_data, class_names, optimizer)
+        if self.latest:  # which only the chief has
+            self._facts['best_by'], reason = compare_with_earlier(
                 self.latest, self._facts,
                 None if self.folder.is_new else self.folder.log_path)
+            starts_again = self.folder.set_best(reason, self.is_done)
             if not self.folder.is_new:
                 self._saved_step = self._step()
-        if not self.is_done or not os.path.exists(model_path(self.folder.best)):
-            write_model(model_path(self.folder.best), self._facts)
+        if self.workers.any(starts_again):
+            self.progress = self.progress._replace(best_score=-np.inf, best_epoch=0.)
+        path = model_path(self.folder.best)
+        if self.workers.is_chief and not (self.is_done and os.path.exists(path)):
+            write_model(path, self._facts)
 
     @property
     def epoch(self):
@@ -206,9 +204,6 @@ class Run:
             print('Warning: the best checkpoint was chosen by %s, now it is chosen by '
                   '%s, starting with this epoch' % (before, name))
             self.progress = self.progress._replace(best_score=-np.inf)
-        if self.workers.is_chief and self._facts.get('best_by') != name:
-            self._facts['best_by'] = name
-            write_model(model_path(self.folder.best), self._facts)
         is_best = value > self.progress.best_score
         if is_best:
             self.progress = self.progress._replace(best_score=value, best_epoch=epoch)
@@ -219,6 +214,9 @@ class Run:
         start = time.perf_counter()
         self._write(session, None if step else 'model_epoch%d.ckpt' % epoch, is_best,
                     best_values)
+        if self.workers.is_chief and self._facts.get('best_by') != name:
+            self._facts['best_by'] = name
+            write_model(model_path(self.folder.best), self._facts)
         self.seconds['saving'] += time.perf_counter() - start
         self.progress = self.progress._replace(score=-np.inf)
 
@@ -279,9 +277,10 @@ class Run:
         # After the last validation there may have been more steps.
         if self._has_stepped() and self._step() != self._saved_step:
             self._write(self._session)
-        print('Best:       %s, of epoch %d, validation %s %.4f' % (
-            self.folder.best, self.progress.best_epoch,
-            self._facts.get('best_by') or 'score', self.progress.best_score))
+        if self.progress.best_epoch:
+            print('Best:       %s, of epoch %d, validation %s %.4f' % (
+                self.folder.best, self.progress.best_epoch,
+                self._facts.get('best_by') or 'score', self.progress.best_score))
         print('Checkpoint: %s, the newest, from which --resume=%s goes on'
               % (self.latest, self.folder.number))
         print('\n'.join(list_commands(self.settings, self.folder.path)))
@@ -289,7 +288,7 @@ class Run:
     def restore_best(self, session):
         """Give the variables of the best checkpoint to all workers."""
         if self.workers.is_chief:
-            restore_checkpoint(session, self.folder.best)
+            restore_checkpoint(session, find_in(self.folder.path))
         self.workers.broadcast(session)
         self._saved_step = self._step()  # the best is no newest checkpoint to save
 

@@ -1,17 +1,15 @@
 """The folder of a run: a new one, or that of the checkpoint it resumes from."""
 import contextlib
-import glob
 import os
 import re
 import shutil
 import socket
-from collections import namedtuple
 
 import numpy as np
 
 from machinery.checkpoint_files import (
-    best_in, copy_checkpoint, find_in, find_weights, list_checkpoints, open_checkpoint,
-    put_aside_if_damaged, read_all)
+    NAME, PART, UNFINISHED, best_in, copy_checkpoint, find_in, find_weights,
+    list_checkpoints, list_parts, put_aside, put_aside_if_damaged, read_all)
 from machinery.errors import InputError, input_errors
 from machinery.numbered import list_runs, make_run, run_path
 from machinery.tf1 import tf
@@ -22,12 +20,10 @@ except ImportError:  # Windows has none of these
     fcntl = None
 
 # What a run writes before its first step.
-OURS = re.compile(r'\.lock|model\.json|model_.*\.ckpt\.|events\.out\.tfevents\.')
+OURS = r'\.lock|model\.json(\.part)?|events\.out\.tfevents\..*|%s(%s|%s)' % (
+    NAME, PART, UNFINISHED)
+KEPT = r'.*model_.*\.ckpt'  # also what was put aside or renamed; never removed
 HELD = {}  # {real path: open file} of this process
-# How far a run is, kept in each checkpoint as a vector of five numbers. epoch and done:
-# where to go on; done counts the samples of all workers. score: of this checkpoint.
-Progress = namedtuple('Progress', 'best_score best_epoch epoch done score')
-NEW = Progress(-np.inf, 0., 1., 0., -np.inf)
 
 
 @input_errors()
@@ -64,13 +60,16 @@ class RunFolder:
     """The numbered folders of a run: path for checkpoints, log_path for TensorBoard.
 
     A new run gets them, and its number, within open; is_new tells that no earlier one
-    goes on here. best is the path of its best checkpoint.
+    goes on here. best is the path of its best checkpoint, best_before that of the best
+    one up to the checkpoint to start from, or None.
     """
 
     def __init__(self, checkpoint_path, filewriter_path, keep):
         self._parents, self.keep = [checkpoint_path, filewriter_path], keep
         self.number, self.is_new = 0, True  # until choose or open
+        self.best_before = None
 
+    @input_errors()
     def choose(self, resume):
         """Return the checkpoint to start from, None for a new start.
 
@@ -84,7 +83,7 @@ class RunFolder:
             return None
         parent = self._parents[0]
         numbers = [number for number in list_runs(parent)
-                   if find_parts(run_path(parent, number), 'index')]
+                   if list_parts(run_path(parent, number), KEPT, r'\.index')]
         if isinstance(resume, str):
             try:
                 checkpoint = find_weights(resume, newest=True)
@@ -102,7 +101,7 @@ class RunFolder:
             raise InputError('resume is %d, but %s has no such run with a checkpoint; '
                              'it has %s' % (resume, parent, ', '.join(
                                  map(str, numbers)) or 'none'))
-        elif not numbers and find_in(parent):
+        elif not numbers and find_in(parent, newest=True):
             raise InputError('%s is the folder of one run: give --resume=%s, or the '
                              'folder above it as checkpoint_path' % (parent, parent))
         elif not numbers:
@@ -113,10 +112,10 @@ class RunFolder:
         return repair(run_path(parent, self.number))
 
     @contextlib.contextmanager
-    def open(self, workers, has_stepped, start, best):
+    def open(self, workers, has_stepped, start):
         """Make the folders of a new run; in the end, unless has_stepped(), remove them.
 
-        start and best are the checkpoint to start from and the best one up to it.
+        start is the checkpoint to start from, or None.
         """
         if self.is_new and workers.is_chief:
             self.number = make_run(
@@ -134,10 +133,8 @@ class RunFolder:
         try:
             self._tell_of_disk()
             name = os.path.basename(start or '')
-            if self.is_new and name.startswith('model_'):  # a kill then loses nothing
+            if self.is_new and re.fullmatch(NAME, name):  # a kill then loses nothing
                 copy_checkpoint(start, os.path.join(self.path, name))
-            if best:
-                copy_checkpoint(best, self.best)
             yield
         finally:
             unlock(self.path)
@@ -145,11 +142,27 @@ class RunFolder:
                 remove_ours(self.path)
                 remove_ours(self.log_path)
 
+    def set_best(self, reason, is_done):
+        """Let model_best be the best one up to the start; put any other one aside.
+
+        reason says why its score cannot be compared with later ones, None if it can.
+        Returns whether the best score starts again: there is a reason, and more to do.
+        """
+        starts_again = bool(reason) and not is_done
+        if starts_again:
+            print('Warning: the best score starts again, since %s; weights and epochs '
+                  'are kept' % reason)
+        if self.best_before and not starts_again:
+            copy_checkpoint(self.best_before, self.best)
+        elif list_checkpoints(self.path):  # or the run starts from model_best itself
+            put_aside(self.best, 'earlier')
+        return starts_again
+
     def _tell_of_disk(self):
         """Print what all runs take; warn if this one may find too little room."""
         parent, files = self._parents[0], {}
         for number in list_runs(parent):
-            for path in find_parts(run_path(parent, number)):
+            for path in list_parts(run_path(parent, number), KEPT):
                 with contextlib.suppress(FileNotFoundError):  # it may be running
                     file = os.stat(path)
                     files[file.st_ino] = file.st_size  # the best is another one's twin
@@ -169,15 +182,11 @@ class RunFolder:
 def remove_ours(folder):
     """Remove the files of a run that has made no step, and folders that get empty."""
     for path, _, names in os.walk(folder, topdown=False):
-        for name in filter(OURS.match, names):
-            os.remove(os.path.join(path, name))
+        for name in names:
+            if re.fullmatch(OURS, name):
+                os.remove(os.path.join(path, name))
         with contextlib.suppress(OSError):  # it holds something of the user's
             os.rmdir(path)
-
-
-def find_parts(folder, ending='*'):
-    """Return the files of all checkpoints of a run, damaged ones too."""
-    return glob.glob(os.path.join(glob.escape(folder), '*model_*.ckpt.' + ending))
 
 
 def is_newest(checkpoint, folder):
@@ -194,34 +203,9 @@ def repair(folder):
         found.append(best_in(folder))
     if not [path for path in found if put_aside_if_damaged(path)]:
         raise InputError('%s: none of the checkpoints can be read' % folder)
-    for path in glob.glob(os.path.join(glob.escape(folder), 'model_*.ckpt.*')):
+    for path in list_parts(folder, NAME):
         start = path[:path.rindex('.ckpt.')]
-        if '.tempstate' in path or not os.path.exists(start + '.ckpt.index'):
+        if re.search(UNFINISHED + '$', path) or not os.path.exists(
+                start + '.ckpt.index'):
             os.remove(path)
     return find_in(folder, newest=True)
-
-
-def find_best(checkpoint, progress):
-    """Return (path, score, epoch) of the best checkpoint; or (None, -inf, 0).
-
-    It is one of the run that wrote this checkpoint, which holds this progress, up to
-    this one. The run may have been killed before it had copied its best. Each
-    checkpoint knows its own score, so file names are never trusted.
-    """
-    folder, found = os.path.dirname(checkpoint), []
-    earlier = list_checkpoints(folder)
-    if checkpoint in earlier:
-        earlier = earlier[:earlier.index(checkpoint) + 1]
-    for path in [best_in(folder), checkpoint] + earlier:
-        if os.path.exists(path + '.index'):
-            own = Progress(*open_checkpoint(path).get_tensor('progress'))
-            epoch = own.epoch if own.done else own.epoch - 1
-            if (own.score, epoch) == progress[:2] != NEW[:2]:
-                return path, own.score, epoch
-            if path in earlier and own.score > -np.inf:
-                found.append((own.score, -epoch, path))
-    if not found:
-        return (None,) + NEW[:2]
-    score, epoch, path = max(found)
-    print('Warning: the best checkpoint is gone; %s is the best that is left' % path)
-    return path, score, -epoch

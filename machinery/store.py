@@ -92,8 +92,8 @@ class Store:
         """Return the paths of all rows, those that were written last at the end."""
         if not self._folder:
             return []
-        paths = [os.path.join(self._folder, name) for name in os.listdir(self._folder)
-                 if re.fullmatch(OURS, name) and name.endswith('.rows')]
+        paths = [path for path in list_ours(self._folder) if path.endswith('.rows') and
+                 os.path.isfile(path) and os.path.isfile(index_of(path))]
         return sorted(paths, key=os.path.getmtime)
 
     def _find(self, path, table):

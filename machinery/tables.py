@@ -82,6 +82,12 @@ def find_columns(header, columns, words):
     return found[min(found)] if found else []
 
 
+def all_are(test, rows, column):
+    """Tell whether all cells of a column pass a test, and there are some."""
+    cells = [row[column] for row in rows if column < len(row)]
+    return bool(cells) and all(map(test, cells))
+
+
 class Table:
     """A list of pictures, as people and other programs write it.
 
@@ -163,10 +169,6 @@ class Table:
     def _name_columns(self, rows, is_labelled):
         """Find the columns by their names, and by what the first rows have in them."""
         header, self._width = self._header, len(self._header)
-
-        def column_is(test, column):
-            cells = [row[column] for row in rows if column < len(row)]
-            return bool(cells) and all(map(test, cells))
         # An index that pandas has written has no name.
         columns = [column for column, name in enumerate(header)
                    if name and not name.startswith('Unnamed')]
@@ -174,15 +176,13 @@ class Table:
         is_sure = bool(labels) and header[labels[0]].lower() in LABEL_WORDS
         if is_sure and len(labels) > 1:
             self._fail('%d columns are called %s' % (len(labels), header[labels[0]]))
-        paths = [column for column in columns if column_is(has_ending, column)]
-        paths = paths or find_columns(
-            header, [column for column in columns if column not in labels], PATH_WORDS)
-        self._place = next((column for column in paths + columns
-                            if column not in labels), None)
-        if self._place is None:
+        rest = [column for column in columns if column not in labels]
+        paths = [column for column in columns if all_are(has_ending, rows, column)]
+        self._place = (paths + find_columns(header, rest, PATH_WORDS) + rest + [None])[0]
+        if self._place in labels + [None]:
             self._fail('no column of the header can be the path')
         others = [column for column in columns if column != self._place]
-        is_one_hot = len(others) > 1 and all(column_is(is_bit, column)
+        is_one_hot = len(others) > 1 and all(all_are(is_bit, rows, column)
                                              for column in others)
         if len(labels) == 1 and (is_sure or not is_one_hot):
             [self._label] = labels
@@ -192,7 +192,7 @@ class Table:
             self._label = None
             self._one_hot = others if is_one_hot or is_labelled else []
         for column in set(others) - {self._label}:
-            if column_is(lambda cell: cell.lower() in PARTS, column):
+            if all_are(lambda cell: cell.lower() in PARTS, rows, column):
                 self._fail('the column %s tells parts, like test: write a list of each '
                            'part' % header[column])
 

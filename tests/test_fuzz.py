@@ -1,4 +1,5 @@
 """Random damage ends in a result or in our error: no crash, no hang, no code run."""
+import json
 import os
 import resource
 
@@ -7,10 +8,15 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 
-from datagenerator import load_image
-from helpers import write_caffemodel
+from datagenerator import IMAGENET_MEAN, IMAGE_SIZE, REDUCING_GAP, load_image
+from helpers import checkpoint_of, finetune, write_caffemodel
+from machinery import class_names
+from machinery.class_names import find_class_names
 from machinery.errors import InputError
+from machinery.export import pictures_to_compare
 from machinery.lists import read_list
+from machinery.model_file import (check_summary, compare_with_earlier,
+                                  find_preprocessing, read_model)
 from machinery.settings import read_settings
 from machinery.weights import read_weights
 
@@ -135,6 +141,83 @@ def test_tiffs(folder, compression, bands):
             file.write(damaged(whole))
         image = result_or_named_error(lambda: load_image(path), 'fuzz.tif')
         assert image is None or image.shape == (227, 227, 3)
+
+    check()
+
+
+@pytest.fixture(scope='module')
+def model(tmp_path_factory, narrow_network, narrow_file):
+    """The path and the content of a model.json that finetune.py has written."""
+    folder = tmp_path_factory.mktemp('run')
+    status, output = finetune(
+        folder, '--train_file=images/test.txt', '--val_file=images/test.txt',
+        '--num_epochs=1', '--weights_path=' + narrow_file, '--features_path=None')
+    assert status == 0, output
+    path = os.path.join(os.path.dirname(checkpoint_of(folder, 1)), 'model.json')
+    with open(path, 'rb') as file:
+        return path, file.read()
+
+
+values = st.recursive(st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=9),
+    st.sampled_from([10 ** 400, -1, 227, 'a\0b', '\ud800', '/dev/zero', [227, 227]])),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
+        st.text(max_size=5), inner, max_size=3), max_leaves=5)
+
+
+def mutate(data, found):
+    """Drop or replace a value of {...} or [...], or go into one and do so there."""
+    if not found or data.draw(st.integers(0, 9)) == 0:
+        return data.draw(values)
+    found = found.copy()
+    key = data.draw(st.sampled_from(sorted(found) if isinstance(found, dict) else
+                                    list(range(len(found)))))
+    if data.draw(st.integers(0, 4)) == 0:
+        del found[key]
+    elif isinstance(found[key], (dict, list)):
+        found[key] = mutate(data, found[key])
+    else:
+        found[key] = data.draw(values)
+    return found
+
+
+@pytest.mark.parametrize('kind', ['bytes', 'values'])
+def test_model_files(model, kind, monkeypatch):
+    """All that predict.py and a resumed run read of them."""
+    monkeypatch.setattr(class_names, 'num_classes_of', lambda path, layer: 3)
+    path, whole = model
+    weights_path = os.path.join(os.path.dirname(path), 'model_epoch1.ckpt')
+    facts = json.loads(whole.decode())
+    cat = os.path.join(os.path.dirname(os.path.dirname(class_names.__file__)),
+                       'images', 'cat.jpg')
+
+    def read():
+        found = read_model(weights_path)
+        names = find_class_names(weights_path, 'fc8')
+        assert len(names) == 3 and ', '.join(names).encode()
+        preprocessing, summary = find_preprocessing(
+            weights_path, IMAGENET_MEAN, size=IMAGE_SIZE, margin=0,
+            reducing_gap=REDUCING_GAP)
+        assert load_image(cat, **preprocessing).shape == (227, 227, 3)
+        assert all(type(name) is str for name in found.get('train_layers', []))
+        pictures_to_compare(weights_path, names, load_image)
+        check_summary('model_epoch1.ckpt', summary, facts['preprocessing']['test'])
+
+    def resume():
+        best_by, reason = compare_with_earlier(weights_path, dict(facts), path)
+        assert best_by is None or type(best_by) is str
+
+    @fuzz
+    @given(st.data())
+    def check(data):
+        if kind == 'bytes':
+            content = data.draw(damage(len(whole)))(whole)
+        else:
+            content = json.dumps(mutate(data, facts)).encode()
+        with open(path, 'wb') as file:
+            file.write(content)
+        result_or_named_error(read, 'model')
+        result_or_named_error(resume, '')
 
     check()
 

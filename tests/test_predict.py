@@ -72,7 +72,6 @@ def trained(module_path, narrow_file):
 def served(trained, module_path):
     """A folder with a SavedModel of it."""
     folder = str(module_path / 'served' / '1')
-    os.makedirs(folder + '.part/rest')  # of an export that was killed
     status, output = predict('--export_path=' + folder, '--checkpoint=' + trained[0])
     assert status == 0, output
     return folder
