@@ -178,7 +178,8 @@ class Table:
             self._fail('%d columns are called %s' % (len(labels), header[labels[0]]))
         rest = [column for column in columns if column not in labels]
         paths = [column for column in columns if all_are(has_ending, rows, column)]
-        self._place = (paths + find_columns(header, rest, PATH_WORDS) + rest + [None])[0]
+        named = find_columns(header, rest, PATH_WORDS)
+        self._place = (paths + named + rest + [None])[0]
         if self._place in labels + [None]:
             self._fail('no column of the header can be the path')
         others = [column for column in columns if column != self._place]
