@@ -108,6 +108,7 @@ class ImageDataGenerator:
         check_value('batch_size', batch_size if has_datasets else 1)
         if mode not in (None, 'training', 'inference'):
             raise InputError("mode is %r, must be 'training' or 'inference'" % (mode,))
+        self.class_names = class_names
         self.n_classes = len(class_names or []) or num_classes or nb_classes
         self.shuffle = has_datasets if shuffle is None else shuffle
         self.preprocessing = {'size': tuple(scale_size), 'margin': margin,

@@ -192,9 +192,11 @@ def list_warnings(generators, contents_of):
                     name_both(data, sample, data, first)))
         empty = np.flatnonzero(np.bincount(data.labels, minlength=data.n_classes) == 0)
         if len(empty):
-            warnings.append('%s has no sample of class%s %s' % (
+            names = data.class_names or range(data.n_classes)
+            warnings.append('%s has no sample of class%s %s%s' % (
                 data.class_list, 'es' if len(empty) > 1 else '',
-                ', '.join(map(str, empty[:20]))))
+                ', '.join(str(names[label]) for label in empty[:20]),
+                ' (labels count from 0)' if empty[0] == 0 else ''))
     return warnings
 
 

@@ -27,24 +27,13 @@ def choose_class_names(settings, run, layer):
     Args:
         run: the Run; layer: the name of the network's last layer.
     """
-    classes_file, train_file = settings['classes_file'], settings['train_file']
-    num_classes, path, names = settings['num_classes'], None, None
-    if classes_file == 'DEFAULT':
-        with contextlib.suppress(Damaged):  # told when the file is written again
-            names = run.latest and read_model(run.latest).get('class_names')
-        if train_file:
-            path, beside = names_beside(train_file)
-            if names and beside and beside != names:
-                print('Warning: %s names the classes %.200s; the run being resumed '
-                      'keeps its names, %.200s. To change them, give --classes_file %s'
-                      % (path, ', '.join(beside), ', '.join(names), path))
-            names = names or beside
-    elif classes_file:
-        names = read_class_names(classes_file)
+    train_file, num_classes = settings['train_file'], settings['num_classes']
+    path, names = find_names(settings, run)
     labels = Labels([], -1)
     if train_file and (not names or are_ambiguous(names)):
         labels = labels_in(train_file, settings['pictures_path'])
-        check_other_lists(labels, settings)
+        if labels.names or labels.largest >= 0:  # else read_list names the faults
+            check_other_lists(labels, settings)
     are_listed = not names and labels.names and labels.largest < 0
     if are_listed:
         names = labels.names
@@ -52,15 +41,29 @@ def choose_class_names(settings, run, layer):
         num_classes = find_num_classes(names, train_file and labels.largest, run, layer)
     if are_listed:
         check_listed(names, num_classes, train_file)
-        return names
-    if classes_file != 'DEFAULT':
-        return read_class_names(classes_file, num_classes)
-    if names and len(names) == num_classes:
-        return names
-    if names and path:
+    elif names and len(names) != num_classes:
+        if settings['classes_file'] != 'DEFAULT':
+            read_class_names(path, num_classes)  # which refuses them
         print('Warning: %s names %d classes, but num_classes is %d, so classes are '
               'shown by number' % (path, len(names), num_classes))
-    return read_class_names(None, num_classes)
+        names = None
+    return names or read_class_names(None, num_classes)
+
+
+def find_names(settings, run):
+    """Return a file of class names and the names, for choose_class_names; or None."""
+    train_file, path = settings['train_file'], settings['classes_file']
+    if path != 'DEFAULT':
+        return path, path and read_class_names(path)
+    names = None
+    with contextlib.suppress(Damaged):  # told when the file is written again
+        names = run.latest and read_model(run.latest).get('class_names')
+    path, beside = names_beside(train_file) if train_file else (None, None)
+    if names and beside and beside != names:
+        print('Warning: %s names the classes %.200s; the run being resumed keeps its '
+              'names, %.200s. To change them, give --classes_file %s'
+              % (path, ', '.join(beside), ', '.join(names), path))
+    return path, names or beside
 
 
 def are_ambiguous(names):

@@ -154,6 +154,8 @@ def main():
     if args.source:
         source = find_weights(args.source)
         out = args.out or os.path.splitext(source)[0] + '.npy'
+        if out == source:  # there is nothing to convert
+            return print(table_of(read_weights(source), source))
         if not out.endswith('.npy'):  # the ending also tells model.json's name
             raise InputError('%s: the name of the file to write must end in .npy' % out)
         for path in (out, model_path(out)):

@@ -43,7 +43,7 @@ def read_list(list_path, num_classes, check_files=True, class_names=None,
     """
     if isinstance(list_path, (tuple, list)):
         name, lookup = GIVEN, Lookup(pictures_path or '')
-        samples = pair_up(*list_path)
+        samples = pair_up(list_path)
     else:
         name, lookup = list_path, lookup_of(list_path, pictures_path)
         table = Table(list_path, lookup.find)
@@ -81,12 +81,13 @@ def read_list(list_path, num_classes, check_files=True, class_names=None,
     return paths, np.array(labels, np.int32), np.array(line_numbers, np.int32)
 
 
-def pair_up(paths, labels):
-    """Return samples, like those of a Table, from a list of paths and one of labels."""
-    if paths is None or labels is None or len(paths) != len(labels):
-        raise InputError('expected a list file, or as many labels as paths')
+def pair_up(pair):
+    """Return samples, like those of a Table, from a pair (paths, labels)."""
+    if len(pair) != 2 or any(part is None for part in pair) or (
+            len(pair[0]) != len(pair[1])):
+        raise InputError('expected a list file, or (paths, labels) of the same length')
     return [(number, os.fspath(path), plain_name(str(label)), None)
-            for number, (path, label) in enumerate(zip(paths, labels), 1)]
+            for number, (path, label) in enumerate(zip(*pair), 1)]
 
 
 def sum_up(num_faults, labels, num_classes):
@@ -179,8 +180,13 @@ def find_pictures(source, pictures_path=None):
     elif is_list(source):
         lookup = lookup_of(source, pictures_path)
         table = Table(source, lookup.find, is_labelled=None)
-        listed = [path for _, path, _, fault in table.samples() if not fault]
-        paths = [lookup.find(path) or lookup.join(path) for path in listed]
+        samples = list(table.samples())
+        faults = ['line %d: %s' % (line_number, fault)
+                  for line_number, _, _, fault in samples if fault]
+        if faults:
+            raise InputError('\n  '.join([source + ':'] + faults[:MAX_LINES]
+                                         + sum_up(len(faults), [], 1)))
+        paths = [lookup.find(path) or lookup.join(path) for _, path, _, _ in samples]
     else:
         paths = [source] if os.path.isfile(source) else sorted(
             glob.glob(source, recursive=True))

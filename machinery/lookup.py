@@ -44,6 +44,9 @@ class Lookup:
                 self.join(path), ', '.join(map(os.path.basename, several[:5])))
         if other_case:
             return '%s, but there is %s' % (message, other_case[0])
+        if ' ' in path and self.find(path.split()[0]):
+            return ('%s; the label is what follows the last white space, so names with '
+                    'spaces need a table, such as CSV' % message)
         if os.path.isfile(path):
             return ('%s; %s is there from the current folder, but relative paths start '
                     "at the list's folder: give pictures_path, or write the path from "

@@ -17,7 +17,7 @@ FIRST = 100  # lines that tell what the columns are
 MAX_LENGTH = 10 ** 5  # of a line, in characters
 is_integer = re.compile(r'[+-]?[0-9]{1,18}(\.0*)?').fullmatch
 is_number = re.compile(r'[+-]?[0-9.]+').fullmatch
-is_bit = re.compile(r'[01](\.0*)?').fullmatch
+is_bit = re.compile(r'[01](\.0*)?|true|false', re.I).fullmatch
 
 
 def read_text(path):
@@ -120,7 +120,10 @@ class Table:
         sure = [line for _, line in lines if line[0] != '#'] or [
             line for _, line in lines]
         self._delimiter = find_delimiter(sure[:FIRST])
-        self._lines = [pair for pair in lines if not self._is_comment(pair[1])]
+        has_hashes = any(line[0] == '#' and not self._is_comment(line)
+                         for _, line in lines)
+        self._lines = [(line_number, line) for line_number, line in lines
+                       if not self._is_comment(line, has_hashes)]
         # The numbers of the columns; without a label, a line is a path.
         self._place, self._label, self._one_hot, self._width = 0, 1, [], None
         rows = [split_line(line, self._delimiter) for _, line in self._lines[:FIRST]]
@@ -135,12 +138,16 @@ class Table:
         self.class_names = [plain_name(self._header[column])
                             for column in self._one_hot]
 
-    def _is_comment(self, line):
-        """Tell whether a line starts with #, unless a picture does."""
+    def _is_comment(self, line, has_hashes=False):
+        """Tell whether a line starts with #, unless a picture does.
+
+        has_hashes tells that others do, so this one may be missing.
+        """
         if line[0] != '#':
             return False
-        return not (self._find(line) or
-                    self._find(split_line(line, self._delimiter)[0]))
+        path = split_line(line, self._delimiter)[0]
+        return not (self._find(line) or self._find(path) or
+                    has_hashes and has_ending(path))
 
     def _is_header(self, rows):
         """Tell whether the first row names columns: no cell is a number or a picture.
@@ -183,19 +190,31 @@ class Table:
         if self._place in labels + [None]:
             self._fail('no column of the header can be the path')
         others = [column for column in columns if column != self._place]
-        is_one_hot = len(others) > 1 and all(all_are(is_bit, rows, column)
-                                             for column in others)
-        if len(labels) == 1 and (is_sure or not is_one_hot):
-            [self._label] = labels
-        elif len(others) == 1 and is_labelled:
-            [self._label] = others
-        else:
-            self._label = None
-            self._one_hot = others if is_one_hot or is_labelled else []
+        self._choose_label(rows, labels, is_sure, others, is_labelled)
         for column in set(others) - {self._label}:
             if all_are(lambda cell: cell.lower() in PARTS, rows, column):
                 self._fail('the column %s tells parts, like test: write a list of each '
                            'part' % header[column])
+
+    def _choose_label(self, rows, labels, is_sure, others, is_labelled):
+        """Choose the column of the labels, or one-hot columns.
+
+        labels are the columns whose names have a word for it, or are one if is_sure;
+        others are all columns but that of the path.
+        """
+        self._label = None
+        if len(others) > 1 and not is_sure and all(
+                all_are(is_bit, rows, column) for column in others):
+            self._one_hot = others
+        elif len(labels) == 1:
+            [self._label] = labels
+        elif len(others) == 1 and is_labelled:
+            [self._label] = others
+        elif is_labelled:
+            names = ', '.join(self._header[column] for column in labels or others)
+            self._fail('which column has the labels, %s? Call it label; columns of a '
+                       'class each hold 0 and 1 (one-hot)' % names
+                       if names else 'no column has labels')
 
     def _order_columns(self, cells, is_labelled):
         """Take the first column that names a picture, and the next one for labels."""
@@ -246,7 +265,7 @@ class Table:
 
     def _read(self, line):
         """Return (path, label) of a line; raise an InputError if one is missing."""
-        if not self.is_labelled and not self._header:
+        if not self.is_labelled and len(self._header) < 2:
             return line, None
         cells = split_line(line, self._delimiter)
         count = len(cells)
@@ -276,9 +295,9 @@ class Table:
                   for column in self._one_hot]
         names = ', '.join(self.class_names)
         if not all(map(is_bit, values)):
-            raise InputError('the columns %s are neither called label, class, breed '
-                             'or category, nor 0 and 1 (one-hot)' % names)
-        chosen = [name for name, value in zip(self.class_names, values) if float(value)]
+            raise InputError('the columns %s are not 0 and 1 (one-hot)' % names)
+        chosen = [name for name, value in zip(self.class_names, values)
+                  if value[0] in '1tT']
         if len(chosen) != 1:
             raise InputError('%d of the columns %s are 1, must be one'
                              % (len(chosen), names))

@@ -228,9 +228,14 @@ def test_equal_pictures_are_warned_about(tmp_path, capsys):
 
 
 def test_missing_classes_are_warned_about():
-    data = SimpleNamespace(class_list='a', n_classes=4, labels=np.array([1, 1]))
+    data = SimpleNamespace(class_list='a', n_classes=4, labels=np.array([1, 1]),
+                           class_names=None)
     assert list_warnings([data], [np.zeros(2, np.int64)]) == [
-        'a has no sample of classes 0, 2, 3']
+        'a has no sample of classes 0, 2, 3 (labels count from 0)']
+    data.class_names = ['ant', 'bee', 'cow', 'dog']
+    data.labels = np.array([0, 1, 3])
+    assert list_warnings([data], [np.zeros(3, np.int64)]) == [
+        'a has no sample of class cow']
 
 
 def test_lists_that_share_a_memory_add_to_it(tmp_path, monkeypatch):

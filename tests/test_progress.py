@@ -10,7 +10,7 @@ import pytest
 
 from helpers import ROOT
 from machinery.progress import ProgressBar
-from machinery.run_folder import NEW
+from machinery.checkpoint_files import NEW
 from machinery.tf1 import TimedSession, tf
 
 VALUES = {'true': np.array([0, 1]), 'predicted': np.array([0, 1])}

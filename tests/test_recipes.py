@@ -52,7 +52,8 @@ class Edited:
             monkeypatch.delitem(sys.modules, name[:-3], raising=False)
         monkeypatch.syspath_prepend(str(folder))
         if title:
-            subprocess.run(['patch', '-p0', '--no-backup-if-mismatch'], check=True,
+            subprocess.run(['patch', '-p0', '--fuzz=0', '--no-backup-if-mismatch'],
+                           check=True,
                            cwd=str(folder), stdout=subprocess.DEVNULL,
                            input=block(title, 'diff').encode())
         for old, new in edits:

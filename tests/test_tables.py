@@ -26,8 +26,8 @@ def write(path, text):
 
 @pytest.fixture
 def folder(tmp_path):
-    for name in ['a.jpg', 'b.jpg', '0001.jpg', '0002.png', 'a,b.jpg', '#1.jpg',
-                 '#2/c.jpg', 'both.jpg', 'both.png', 'class1.jpg']:
+    for name in ['a.jpg', 'b.jpg', 'my photo.jpg', '0001.jpg', '0002.png',
+                 'a,b.jpg', '#1.jpg', '#2/c.jpg', 'both.jpg', 'both.png', 'class1.jpg']:
         write(tmp_path / name, name)
     return tmp_path
 
@@ -43,6 +43,7 @@ def read(folder, text, **arguments):
 @pytest.mark.parametrize('text', [
     'id,breed\na,bee\n0002,cow\n',  # Kaggle
     'image_id,ant,bee,cow\na.jpg,0,1,0\n0002.png,0,0,1\n',  # one-hot
+    'image_id,ant,bee,cow\na,False,True,False\n0002,False,False,True\n',  # of pandas
     ',path,label\n0,a.jpg,bee\n1,0002.png,cow\n',  # of pandas, with its index
     'Unnamed: 0,path,label\n0,a.jpg,1.0\n1,0002.png,2.0\n',
     '0,a.jpg,1\n1,0002.png,2\n',
@@ -57,7 +58,9 @@ def test_tables_are_read(folder, text):
 
 
 @pytest.mark.parametrize('text, expected', [
-    ('id\n0001\n0002\n', ['0001.jpg', '0002.png']), ('a,b.jpg\na.jpg\n', None),
+    ('id\n0001\n0002\n', ['0001.jpg', '0002.png']),
+    ('id\nmy photo.jpg\n"my photo.jpg"\n', 2 * ['my photo.jpg']),
+    ('a,b.jpg\na.jpg\n', None),
     ('a.jpg\n#1.jpg\n#2/c.jpg\n# no picture\n', ['a.jpg', '#1.jpg', '#2/c.jpg']),
     ('filename;width;height\na;3;1\nb;3;1\n', ['a.jpg', 'b.jpg']),
     ('id,ant,bee\na,0.3,0.7\n0001,1,0\n', ['a.jpg', '0001.jpg']),  # to be submitted
@@ -71,9 +74,20 @@ def test_lists_of_pictures_alone_are_read(folder, text, expected):
 
 
 def test_a_comment_is_no_picture(folder):
-    assert read(folder, '#1.jpg 0\n# a.jpg 1\n#3.jpg 2\n#2/c.jpg 1\n') == [
+    assert read(folder, '#1.jpg 0\n# a 1\n#3 2\n#2/c.jpg 1\n') == [
         ('#1.jpg', 0), ('#2/c.jpg', 1)]
     assert read(folder, 'path,label\n#1,2\n') == [('#1.jpg', 2)]
+
+
+def test_a_missing_picture_is_no_comment(folder):
+    with pytest.raises(InputError, match='line 3: no such file: .*#3.jpg'):
+        read(folder, '#1.jpg 0\n# a comment\n#3.jpg 2\n')
+
+
+def test_lines_without_a_path_are_named(folder):
+    path = write(folder / 'list', 'id,width\na,5\nb,5,6\n')
+    with pytest.raises(InputError, match='list:\n  line 3: 3 cells, but the first'):
+        find_pictures(path)
 
 
 def test_a_picture_is_no_header(folder):
@@ -112,8 +126,10 @@ def test_pictures_may_be_elsewhere(folder, tmp_path_factory):
      'header that names the columns'),
     ('id,ant,bee\na,0,0\nb,1,1\n0001,0,1\n', 'line 2: 0 of the columns ant, bee are 1, '
      'must be one'),
-    ('id,x,y\na,0.5,3\n', 'line 2: the columns x, y are neither called label, class, '
-     'breed or category, nor 0 and 1 (one-hot)'),
+    ('id,ant,bee\n' + 'a,0,1\n' * 100 + 'b,0.5,1\n',
+     'line 102: the columns ant, bee are not 0 and 1 (one-hot)'),
+    ('a.jpg grey ant\n', 'line 1: no such file: {0}/a.jpg grey; the label is what '
+     'follows the last white space, so names with spaces need a table, such as CSV'),
     ('1 a.jpg\n2 b.jpg\n', "line 1: label 'a.jpg' is the name of a picture; paths come "
      'first, or a header names the columns'),
     ('path,label\na.jpg,\n,1\n', "line 2: no label after 'a.jpg,'"),
@@ -142,6 +158,8 @@ def test_headers_without_the_columns_are_named(folder):
             ('label,label\n0,1\n', 'line 1: 2 columns are called label'),
             ('label\n0\n', 'line 1: no column of the header can be the path'),
             ('id\n0001\n', 'no column has labels'),
+            ('id,x,y\na,0.5,3\n', 'line 1: which column has the labels, x, y. Call it'),
+            ('id,class_id,class_name\na,0,ant\n', 'the labels, class_id, class_name'),
             ('id,label,data set\na,0,test\nb,1,train\n', 'column data set tells parts'),
             ('Dateiname;Art\na;ant\nb;ant\n', 'line 1: no such file: Dateiname; if '
              'this is a header, call the columns path and label'),
@@ -254,10 +272,11 @@ def test_paths_and_labels_in_place_of_a_list(folder, monkeypatch):
     data = ImageDataGenerator((['a', 'b'], ['bee', 'ant']), class_names=NAMES)
     assert data.labels.tolist() == [1, 0] and data.n_classes == 3
     for pairs, message in [
-            ((['a.jpg'], [0, 1]), 'expected a list file, or as many labels as paths'),
+            ((['a.jpg'], [0, 1]), 'expected a list file, or (paths, labels) of the'),
             ((['a.jpg', 'x.jpg'], [0, 1]),
              'the given paths:\n  line 2: no such file: x'),
             ((['a.jpg'], [2]), 'the given paths:\n  line 1: label 2 is not in 0..1'),
+            ([('a.jpg', 0), ('b.jpg', 1), ('a.jpg', 0)], 'expected a list file, or'),
             (([], []), 'the given paths:\n  no samples in it')]:
         with pytest.raises(InputError) as error:
             ImageDataGenerator(pairs)
@@ -298,7 +317,7 @@ def test_names_are_kept_for_resuming_and_predicting(tmp_path, narrow_file):
     write_named(tmp_path / 'train.csv', 'test.txt', without='brick')
     status, output = finetune(str(tmp_path), *job, '--num_epochs=2', '--resume=True',
                               *outputs_in(tmp_path))
-    assert status == 0 and 'train.csv has no sample of class 0' in output, output
+    assert status == 0 and 'has no sample of class brick (lab' in output, output
     assert read_model(checkpoint)['class_names'] == ['brick', 'grass', 'gravel']
     write(tmp_path / 'train.csv', 'id,breed\ntextures/brick/val_01,stone\n')
     status, output = finetune(str(tmp_path), *job, '--num_epochs=3', '--resume=True',
