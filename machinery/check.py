@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from machinery.batches import has_files, has_list
 from machinery.cores import count_cores
-from machinery.errors import InputError
+from machinery.errors import InputError, open_plain
 from machinery.pictures import examine_all, number_from
 from machinery.text import MAX_LINES, number_of
 
@@ -29,8 +29,8 @@ def memory_path(data):
 
 def read_memory(path):
     """Return {state: content} of the good pictures, empty if there is no memory."""
-    with contextlib.suppress(OSError, ValueError, EOFError):
-        rows = np.load(path, allow_pickle=False)
+    with contextlib.suppress(OSError, ValueError, EOFError), open_plain(path) as file:
+        rows = np.load(file, allow_pickle=False)
         if rows.dtype == np.int64 and rows.ndim == 2 and rows.shape[1] == 2:
             return dict(rows.tolist())
     return {}

@@ -9,7 +9,7 @@ import numpy as np
 from machinery.errors import InputError, input_errors
 from machinery.lists import read_list
 from machinery.model_file import read_model
-from machinery.pictures import sides_to_reduce
+from machinery.pictures import MAX_PIXELS, sides_to_reduce
 from machinery.tf1 import session_config, tf
 
 FORMATS = b'\xff\xd8', b'\x89PNG', b'BM', b'GIF8'  # first bytes of those that it takes
@@ -111,6 +111,20 @@ def preprocess(data, size, margin, reducing_gap):
     """
     def has(mark, start):
         return tf.equal(tf.strings.substr(data, start, len(mark)), mark)
+
+    def sides_at(start, kind, is_little=True):
+        content = tf.strings.substr(data, start, 2 * kind.size)
+        return tf.cast(tf.decode_raw(content, kind, is_little), tf.int64)
+
+    # From the header, since decoding takes the memory even if the rest is damaged.
+    sides = tf.case([(has('PNG', 1), lambda: sides_at(16, tf.int32, False)),
+                     (has('BM', 0), lambda: sides_at(18, tf.int32)),
+                     (has('GIF', 0), lambda: sides_at(6, tf.uint16))],
+                    lambda: tf.cast(tf.image.extract_jpeg_shape(data)[:2], tf.int64))
+    is_small = tf.reduce_prod(tf.abs(sides)) <= MAX_PIXELS
+    with tf.control_dependencies([tf.debugging.Assert(is_small, [
+            'the picture has more than %d pixels:' % MAX_PIXELS, sides])]):
+        data = tf.identity(data)
 
     width, height = size
     whole = width + margin, height + margin

@@ -133,6 +133,30 @@ class WeightsUnpickler(pickle._Unpickler):
     dispatch = dict(pickle._Unpickler.dispatch)
     # No array needs BYTEARRAY8, which allocates the claimed size before it reads.
     dispatch.pop(b'\x96'[0], None)
+    # Nor sets; and a key that is a tuple of tuples of ... may take forever to hash.
+    for code in (pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET):
+        dispatch.pop(code[0])
+
+    def load_setitem(self):
+        self.check_keys(self.stack[-2:-1])
+        super().load_setitem()
+    dispatch[pickle.SETITEM[0]] = load_setitem
+
+    def load_setitems(self):
+        self.check_keys(self.stack[::2])
+        super().load_setitems()
+    dispatch[pickle.SETITEMS[0]] = load_setitems
+
+    def load_dict(self):
+        self.check_keys(self.stack[::2])
+        super().load_dict()
+    dispatch[pickle.DICT[0]] = load_dict
+
+    @staticmethod
+    def check_keys(keys):
+        if not all(isinstance(key, (str, bytes)) for key in keys):
+            raise pickle.UnpicklingError('refused to load a dict with other keys than '
+                                         'text')
 
     def find_class(self, module, name):
         name = '%s.%s' % (module, name)

@@ -421,6 +421,16 @@ def exported():
     session.close()
 
 
+@pytest.mark.parametrize('ending', ['png', 'gif', 'jpg', 'bmp'])
+def test_exported_model_refuses_what_is_too_large(exported, monkeypatch, ending):
+    monkeypatch.setattr(export, 'MAX_PIXELS', 300 * 200 - 1)
+    with tf.Graph().as_default(), tf.Session() as session:
+        image = preprocess(tf.constant(encode(ending)), IMAGE_SIZE, 0, REDUCING_GAP)
+        with pytest.raises(tf.errors.InvalidArgumentError, match='more than 59999 pix'):
+            session.run(image)
+    assert exported(encode(ending), 0).shape == (227, 227, 3)
+
+
 @pytest.mark.parametrize('ending', ['png', 'gif', 'jpg', 'bmp', 'alpha.png',
                                     'alpha.bmp'] + list(range(1, 9)))
 def test_exported_model_sees_a_picture_as_load_image_does(exported, ending):

@@ -319,6 +319,18 @@ def test_other_contents_are_refused(tmp_path, content, complaint):
         read_weights(save(tmp_path / 'other.npy', content))
 
 
+def test_keys_that_are_no_text_are_refused(tmp_path):
+    path = str(tmp_path / 'a.npy')
+    for protocol in (0, 2, 4):
+        content = np.array({('conv1', 'weights'): np.ones(3, np.float32)}, object)
+        with open(path, 'wb') as file:
+            np.lib.format.write_array_header_1_0(
+                file, np.lib.format.header_data_from_array_1_0(content))
+            pickle.dump(content, file, protocol)
+        with pytest.raises(InputError, match='a dict with other keys than text'):
+            read_weights(path)
+
+
 def test_npy_file_that_was_cut_is_refused(tmp_path):
     path = tmp_path / 'cut.npy'
     save(path, WEIGHTS)
