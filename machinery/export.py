@@ -101,6 +101,9 @@ def export_model(build, class_names, folder, preprocessing, examples):
                 {'images': model.X}, outputs)})
         builder.save()
         os.makedirs(parent, exist_ok=True)
+        if os.path.lexists(folder):
+            raise InputError('%s has been made by another program meanwhile; nothing '
+                             'in it was changed' % folder)
         os.rename(part, folder)
 
 

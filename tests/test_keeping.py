@@ -131,6 +131,21 @@ def test_export_removes_only_its_own_files(tmp_path, folder, monkeypatch, is_ref
         assert os.stat('a/x').st_mode == os.stat('plain').st_mode
 
 
+def test_two_exports_to_one_place_are_one_message(tmp_path, folder, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    preprocess = export.preprocess
+
+    def preprocess_after_another(data, **how):
+        os.makedirs('served/1/mine', exist_ok=True)
+        return preprocess(data, **how)
+    monkeypatch.setattr(export, 'preprocess', preprocess_after_another)
+    status, output = run_program('predict.py', '--export_path=served/1',
+                                 '--checkpoint=%s' % folder)
+    assert status == 2 and output.splitlines()[-1].endswith(
+        'served/1 has been made by another program meanwhile; nothing in it was changed')
+    assert os.listdir('served') == ['1'] and os.listdir('served/1') == ['mine']
+
+
 def test_conversion_replaces_no_file_beside_it(tmp_path, folder, monkeypatch):
     monkeypatch.chdir(tmp_path)
     os.mkdir('b')
