@@ -162,14 +162,14 @@ def open_checkpoint(path):
     if re.search(PATTERN, path):
         raise InputError('%s: TensorFlow takes [ ] * ? \\ in the path of a checkpoint '
                          'for a pattern; rename its folder' % path)
+    for part in parts_of(path, PART):
+        open_plain(part).close()
     with damage_told(path):
         return tf.train.load_checkpoint(path)
 
 
 def read_all(path):
     """Check TensorFlow's checksums of a whole checkpoint, or raise an InputError."""
-    for part in parts_of(path):
-        open_plain(part).close()
     reader = open_checkpoint(path)
     with damage_told(path):
         for name in reader.get_variable_to_shape_map():

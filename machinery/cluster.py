@@ -15,6 +15,7 @@ EXAMPLE = ('{"cluster": {"chief": ["host0:2222"], "worker": ["host1:2222"]}, '
 NUMBER = '[0-9]{1,9}'
 RANGE = '[0-9]{1,6}(?:-[0-9]{1,6})?'
 HOST = r'(?:[\w.-]|\[%s(?:,%s)*\])+' % (RANGE, RANGE)
+MAX_HOSTS = 10 ** 4
 COUNT = r'([0-9]{1,6})(?:\(x([0-9]{1,6})\))?'
 
 
@@ -73,7 +74,10 @@ def read_slurm(name, pattern, default=''):
 
 
 def expand(host):
-    """Return the hosts that a part of Slurm's list names, like n[01-03,7]-x."""
+    """Return the hosts that a part of Slurm's list names, like n[01-03,7]-x.
+
+    More than MAX_HOSTS raise an InputError, before they fill the memory.
+    """
     match = re.search(r'\[(.*?)\]', host)
     if not match:
         return [host]
@@ -83,6 +87,8 @@ def expand(host):
         for number in range(int(first), int(last or first) + 1):
             hosts += expand('%s%0*d%s' % (host[:match.start()], len(first), number,
                                           host[match.end():]))
+            if len(hosts) > MAX_HOSTS:
+                raise InputError('Slurm names more than %d hosts' % MAX_HOSTS)
     return hosts
 
 

@@ -6,7 +6,7 @@ import tempfile
 
 import numpy as np
 
-from machinery.errors import InputError, input_errors
+from machinery.errors import InputError, input_errors, open_plain
 from machinery.lists import read_list
 from machinery.model_file import read_model
 from machinery.pictures import MAX_PIXELS, sides_to_reduce
@@ -31,7 +31,7 @@ def pictures_to_compare(weights_path, class_names, load):
         paths = []
     for path in paths[::1 + len(paths) // 64] + paths:
         with contextlib.suppress(InputError, OSError):
-            with open(path, 'rb') as file:
+            with open_plain(path) as file:
                 content = file.read()
             if content.startswith(FORMATS) and not IS_CMYK(content):
                 found.append((path, content, load(path)))

@@ -3,6 +3,7 @@ import contextlib
 import errno
 import json
 import os
+import secrets
 
 from machinery.errors import InputError, open_plain
 
@@ -34,7 +35,8 @@ def sync(path):
 @contextlib.contextmanager
 def write_whole(path, mode='wb'):
     """Open a file to write; it appears under its name whole, or not at all."""
-    part = '%s.%d.part' % (path, os.getpid())
+    # Not the process number, which is 1 in each container.
+    part = '%s.%s.part' % (path, secrets.token_hex(4))
     try:
         with open(part, mode) as file:
             yield file

@@ -3,6 +3,7 @@ import contextlib
 import errno
 import os
 import re
+import secrets
 
 from machinery.errors import InputError, input_errors
 from machinery.files import sync
@@ -11,7 +12,7 @@ from machinery.files import sync
 def list_runs(folder):
     """Return the numbers of the runs in a folder, the newest last."""
     names = os.listdir(folder) if os.path.isdir(folder) else []
-    return sorted(int(name) for name in names if re.fullmatch('[1-9][0-9]*', name)
+    return sorted(int(name) for name in names if re.fullmatch('[1-9][0-9]{0,8}', name)
                   and os.path.isdir(os.path.join(folder, name)))
 
 
@@ -57,9 +58,9 @@ class NewFiles:
         if not path:
             self._number = self._number or make_run(self._parent)
             path = os.path.join(run_path(self._parent, self._number), name)
-        part = '%s.%d.part' % (path, os.getpid())
+        part = '%s.%s.part' % (path, secrets.token_hex(4))
         try:
-            with open(part, 'xb') as file:
+            with open(part, 'wb') as file:
                 yield file
             sync(part)
             if os.path.lexists(path):  # since the script has started

@@ -37,12 +37,16 @@ def is_writable(folder, name=''):
 
     It is tried, since os.access knows nothing of quotas, long names, /proc and servers.
     """
-    folder = os.path.abspath(folder)
-    while not os.path.lexists(folder):
-        folder = os.path.dirname(folder)
-    with contextlib.suppress(OSError, ValueError), tempfile.NamedTemporaryFile(
-            dir=folder, prefix=name, suffix='.part'):
-        return True
+    folder, place = os.path.abspath(folder), None
+    with contextlib.suppress(OSError, ValueError):  # ENAMETOOLONG, a null byte
+        while not place:
+            try:
+                os.lstat(folder)
+                place = folder
+            except FileNotFoundError:
+                folder = os.path.dirname(folder)
+        with tempfile.NamedTemporaryFile(dir=place, prefix=name, suffix='.part'):
+            return True
     return False
 
 

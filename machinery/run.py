@@ -204,6 +204,7 @@ class Run:
             print('Warning: the best checkpoint was chosen by %s, now it is chosen by '
                   '%s, starting with this epoch' % (before, name))
             self.progress = self.progress._replace(best_score=-np.inf)
+            self.folder.forget_best(self.workers)
         is_best = value > self.progress.best_score
         if is_best:
             self.progress = self.progress._replace(best_score=value, best_epoch=epoch)
@@ -290,7 +291,7 @@ class Run:
         if self.workers.is_chief:
             restore_checkpoint(session, find_in(self.folder.path))
         self.workers.broadcast(session)
-        self._saved_step = self._step()  # the best is no newest checkpoint to save
+        self._first_step, self._saved_step = -1, self._step()  # all is saved
 
     def finish(self):
         """Wait for the other workers; keep only the newest and the best checkpoint."""

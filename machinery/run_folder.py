@@ -20,8 +20,8 @@ except ImportError:  # Windows has none of these
     fcntl = None
 
 # What a run writes before its first step.
-OURS = r'\.lock|model\.json(\.part)?|events\.out\.tfevents\..*|%s(%s|%s)' % (
-    NAME, PART, UNFINISHED)
+OURS = (r'\.lock|model\.json(\.[0-9a-f]{8}\.part)?|events\.out\.tfevents\..*|'
+        '%s(%s|%s)' % (NAME, PART, UNFINISHED))
 KEPT = r'.*model_.*\.ckpt'  # also what was put aside or renamed; never removed
 HELD = {}  # {real path: open file} of this process
 
@@ -122,7 +122,7 @@ class RunFolder:
                 *dict.fromkeys(map(os.path.realpath, self._parents)))
         # All workers learn the number, which their messages name.
         self.number, self.is_new = workers.collect(
-            [self.number, self.is_new], np.int32)[0].tolist()
+            [self.number, self.is_new], np.int64)[0].tolist()
         self.path, self.log_path = [run_path(parent, self.number)
                                     for parent in self._parents]
         self.best = best_in(self.path)
@@ -137,10 +137,10 @@ class RunFolder:
                 copy_checkpoint(start, os.path.join(self.path, name))
             yield
         finally:
-            unlock(self.path)
             if self.is_new and not has_stepped():
                 remove_ours(self.path)
                 remove_ours(self.log_path)
+            unlock(self.path)
 
     def set_best(self, reason, is_done):
         """Let model_best be the best one up to the start; put any other one aside.
@@ -153,10 +153,17 @@ class RunFolder:
             print('Warning: the best score starts again, since %s; weights and epochs '
                   'are kept' % reason)
         if self.best_before and not starts_again:
+            if os.path.realpath(self.best_before) != os.path.realpath(self.best):
+                put_aside(self.best, 'earlier')  # of a later epoch than the start, say
             copy_checkpoint(self.best_before, self.best)
         elif list_checkpoints(self.path):  # or the run starts from model_best itself
             put_aside(self.best, 'earlier')
         return starts_again
+
+    def forget_best(self, workers):
+        """Put the best checkpoint aside: its score cannot be compared with others."""
+        if workers.is_chief:
+            put_aside(self.best, 'earlier')
 
     def _tell_of_disk(self):
         """Print what all runs take; warn if this one may find too little room."""

@@ -5,14 +5,18 @@ import signal
 
 from machinery.streams import BROKEN
 
+SIGPIPE = 13  # which Windows does not name
+
 
 class StopSignals:
     """Within it, SIGINT and SIGTERM are only received; a second ends the process."""
 
     def __enter__(self):
         self.received = []
+        # A shell lets what it starts in the background ignore Ctrl-C.
         self._earlier = {number: signal.signal(number, self._receive)
-                         for number in (signal.SIGINT, signal.SIGTERM)}
+                         for number in (signal.SIGINT, signal.SIGTERM)
+                         if signal.getsignal(number) is not signal.SIG_IGN}
         return self
 
     def __exit__(self, *error):
@@ -27,7 +31,7 @@ class StopSignals:
     @property
     def status(self):
         """Exit status of a process that such a signal ended, here or on a peer."""
-        otherwise = signal.SIGPIPE if BROKEN else signal.SIGTERM
+        otherwise = SIGPIPE if BROKEN else signal.SIGTERM
         return 128 + (self.received or [otherwise])[0]
 
     def _receive(self, number, frame):

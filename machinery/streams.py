@@ -4,7 +4,7 @@ import os
 import re
 import sys
 
-BROKEN = []  # names of the streams whose reader has gone
+BROKEN = set()  # numbers of the streams whose reader has gone
 # Names of classes and files may have codes that a terminal obeys. It shall obey only
 # those of tqdm: return, and up by a line, for one bar below another.
 CONTROL = re.compile('(?!\x1b\\[A)[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]')
@@ -26,7 +26,7 @@ class Stream(io.TextIOWrapper):
         try:
             return action(*arguments)
         except BrokenPipeError:  # of "| head"; not of a disk that is full
-            BROKEN.append(self.name)
+            BROKEN.add(self.name)
         except OSError:
             pass
         return len(*arguments) if arguments else None

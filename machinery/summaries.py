@@ -7,8 +7,6 @@ import time
 
 import cv2
 import numpy as np
-from tensorboard.plugins.hparams import api_pb2
-from tensorboard.plugins.hparams import summary as hparams
 from tqdm import tqdm
 
 from machinery.batches import has_files
@@ -93,7 +91,7 @@ def unless_lost(method):
         try:
             if self._enabled:
                 method(self, *args, **kwargs)
-        except (tf.errors.OpError, OSError) as error:
+        except (tf.errors.OpError, OSError, ImportError) as error:
             self._enabled = False
             tqdm.write('Warning: %s cannot be written (%s); training continues without '
                        'its curves and pictures' % (
@@ -129,6 +127,7 @@ class Summaries:
             name: value if type(value) in (int, float) else
             str(value).encode(errors='backslashreplace').decode()
             for name, value in self._run.settings.items()}
+        from tensorboard.plugins.hparams import summary as hparams
         self._session.add(summary=hparams.session_start_pb(settings))
         graph = tf.get_default_graph().as_graph_def(add_shapes=True)
         self._file('train').add(graph_def=graph.SerializeToString())
@@ -174,6 +173,7 @@ class Summaries:
     @unless_lost
     def finish(self):
         """Mark the run as finished."""
+        from tensorboard.plugins.hparams import api_pb2, summary as hparams
         self._session.add(summary=hparams.session_end_pb(api_pb2.STATUS_SUCCESS))
 
     def _file(self, part):

@@ -67,6 +67,8 @@ def receive(response, path, done, size, tag):
             seconds = time.time() - start
             if seconds > TIMEOUT and received < MIN_BYTES_PER_SECOND * seconds:
                 raise TimeoutError('only %d bytes in %d seconds' % (received, seconds))
+        file.flush()
+        os.fsync(file.fileno())  # or else its size may survive a power failure alone
     if done + received < size:
         raise OSError('the connection was cut after %d of %d bytes'
                       % (done + received, size))

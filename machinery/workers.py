@@ -20,6 +20,7 @@ import numpy as np
 from machinery.cluster import find_tasks
 from machinery.errors import InputError
 from machinery.rules import setting_of
+from machinery.streams import BROKEN
 from machinery.tf1 import TimedSession, assign, reason_of, session_config, tf
 
 LOST_A_PEER = 75  # exit status: try again, with resume
@@ -167,7 +168,8 @@ class Workers:
     def leave(self, status, message):
         """End the process with all others; the chief prints the message."""
         self.finish()
-        print(message, flush=True)  # other workers' standard output is closed
+        # Other workers' standard output is closed, and so is this one after "| head".
+        print(message, flush=True, file=sys.stderr if 1 in BROKEN else sys.stdout)
         sys.exit(status)
 
     def name_of(self, rank):

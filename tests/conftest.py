@@ -1,5 +1,6 @@
 import os
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from helpers import ROOT, golden, make_narrow, narrow, to_tensorflow
 from machinery.tf1 import tf
 from machinery.weights import save_weights
 
+# A shell lets what it starts in the background ignore Ctrl-C, and so would our scripts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # No download leaves this machine. Processes that are forked from a server import ours.
 os.environ.update(http_proxy='http://127.0.0.1:9', https_proxy='http://127.0.0.1:9',
                   no_proxy='127.0.0.1', PYTHONPATH=ROOT + os.pathsep + ROOT + '/tests')

@@ -10,14 +10,19 @@ import signal
 import numpy as np
 import pytest
 
+from datagenerator import load_image
 from helpers import (ROOT, all_checkpoints_kept, checkpoint_of, files, finetune,
                      run_program, same, tensors)
 from machinery import class_names, export, model_file
 from machinery.checkpoint_files import (copy_checkpoint, find_weights, list_checkpoints,
                                         put_aside_if_damaged)
 from machinery.class_names import find_class_names
+from machinery.cluster import expand
 from machinery.errors import InputError
+from machinery.numbered import NewFiles, list_runs
+from machinery.rules import check_value
 from machinery.run import Run
+from machinery.signals import StopSignals
 from machinery.store import Store
 from machinery.tf1 import tf
 
@@ -142,7 +147,8 @@ def test_two_exports_to_one_place_are_one_message(tmp_path, folder, monkeypatch)
     status, output = run_program('predict.py', '--export_path=served/1',
                                  '--checkpoint=%s' % folder)
     assert status == 2 and output.splitlines()[-1].endswith(
-        'served/1 has been made by another program meanwhile; nothing in it was changed')
+        'served/1 has been made by another program meanwhile; nothing in it was '
+        'changed')
     assert os.listdir('served') == ['1'] and os.listdir('served/1') == ['mine']
 
 
@@ -388,3 +394,80 @@ def test_pipes_do_not_hang(tmp_path, folder):
     for ending in ('rows', 'index'):
         os.mkfifo(str(tmp_path / 'features' / ('0' * 64) / ('a-1-0123abcd.' + ending)))
     assert not store.has(store.register([CAT], 'how') + np.arange(1)).any()
+
+
+def test_a_run_whose_best_is_its_start_keeps_its_checkpoints(tmp_path, folder):
+    """The step of the best checkpoint is that of the first step, but there were others."""
+    out = str(tmp_path / 'again')
+    shutil.copytree(str(folder.parent), out + '/new/checkpoints')
+    output = run(out, '--resume=%s/new/checkpoints/1/model_best.ckpt' % out,
+                 '--num_epochs=4', '--learning_rate=1e-12',
+                 '--test_file=images/test.txt')
+    assert 'of the best checkpoint' in output
+    kept = os.listdir(out + '/new/checkpoints/2')
+    assert {'model.json', 'model_best.ckpt.index', 'model_epoch4.ckpt.index'} <= set(
+        kept), (kept, output)
+
+
+def test_a_best_checkpoint_of_a_later_epoch_is_kept(tmp_path, folder):
+    """The newest is damaged, and model_best its only copy that is whole."""
+    out = str(tmp_path / 'again')
+    shutil.copytree(str(folder.parent), out + '/new/checkpoints')
+    place = out + '/new/checkpoints/1/'
+    best = tensors(place + 'model_best.ckpt')
+    epoch = int(best['progress'][0][1])
+    for number in range(epoch, 9):
+        for path in glob.glob(place + 'model_epoch%d.ckpt.*' % number):
+            os.remove(path)
+    if not list_checkpoints(place):
+        pytest.skip('the first epoch was the best')
+    run(out, '--resume=True', '--num_epochs=%d' % epoch, '--learning_rate=1e-12')
+    assert same(tensors(place + 'earlier_model_best.ckpt'), best)
+
+
+def test_writers_of_one_file_do_not_remove_each_others(tmp_path):
+    """In containers, all processes may have the number 1."""
+    path = str(tmp_path / 'shared.csv')
+    with pytest.raises(InputError, match='shared.csv: File exists'):
+        with NewFiles(str(tmp_path)).new(path, '') as slower:
+            slower.write(b'second')
+            with NewFiles(str(tmp_path)).new(path, '') as faster:
+                faster.write(b'first')
+    assert os.listdir(str(tmp_path)) == ['shared.csv']
+    assert (tmp_path / 'shared.csv').read_bytes() == b'first'
+
+
+def test_folders_with_long_numbers_are_no_runs(tmp_path):
+    for name in ['20240131120000', '7', '08']:
+        (tmp_path / name).mkdir()
+    assert list_runs(str(tmp_path)) == [7]
+
+
+@pytest.mark.parametrize('path', ['x' * 300, 'a\0b', '/proc/x'])
+def test_paths_that_cannot_be_made_are_refused_at_once(path):
+    with pytest.raises(InputError, match='predictions_path is'):
+        check_value('predictions_path', path)
+
+
+def test_a_pipe_in_the_validation_list_does_not_stop_the_export(tmp_path):
+    os.mkfifo(str(tmp_path / 'a.jpg'))
+    (tmp_path / 'val.txt').write_text('a.jpg 0\n%s 1\n' % CAT)
+    with open(str(tmp_path / 'w.json'), 'w') as file:
+        json.dump({'val_list': str(tmp_path / 'val.txt')}, file)
+    found = export.pictures_to_compare(str(tmp_path / 'w.npy'), ['0', '1'], load_image)
+    assert {path for path, _, _ in found} == {CAT}
+
+
+def test_ctrl_c_that_the_shell_lets_us_ignore_is_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with StopSignals():
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+            assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_list_of_millions_of_hosts_is_refused_before_it_fills_the_memory():
+    with pytest.raises(InputError, match='more than 10000 hosts'):
+        expand('n[0-999999][0-999999]')
