@@ -349,15 +349,14 @@ def test_none_of_these(edited, plain):
     os.mkdir('photos')
     noise = np.random.RandomState(0).randint(0, 256, (227, 227, 3))
     cv2.imwrite('photos/noise.png', noise)
-    for option, expected in [(command, None), ('--unknown_below 0.999', 'unknown')]:
-        status, output = run_program(
-            str(scripts.folder / 'predict.py'), 'photos', *option.split(' '),
-            '--checkpoint=%s/new/checkpoints' % plain)
-        assert status == 0, output
-        [line] = [line for line in output.splitlines() if 'noise.png: ' in line]
-        found = [float(text) for text in re.findall(r' (\d\.\d{4})', line)]
-        assert sum(found) == pytest.approx(1, abs=2e-4) and len(found) == 3
-        assert not expected or expected in line
+    status, output = run_program(
+        str(scripts.folder / 'predict.py'), 'photos', *command.split(' '),
+        '--checkpoint=%s/new/checkpoints' % plain)
+    assert status == 0, output
+    [line] = [line for line in output.splitlines() if 'noise.png: ' in line]
+    found = [float(text) for text in re.findall(r' (\d\.\d{4})', line)]
+    assert sum(found) == pytest.approx(1, abs=2e-4) and len(found) == 3
+    assert ('unknown' in line) == (found[0] < float(command.split(' ')[-1]))
 
 
 @pytest.mark.parametrize('old, new', [
