@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -585,6 +586,9 @@ def test_classifiers_live_in_graphs_of_their_own(trained, classify, narrow_golde
         assert session is tf.get_default_session() and session.run(doubled) == 6
     with pytest.raises(RuntimeError, match='closed'):
         same([CAT])
+    with ThreadPoolExecutor(4) as pool:
+        for [ranked] in pool.map(classify, 8 * [[CAT]]):
+            assert dict(ranked) == pytest.approx(dict(expected[0]), abs=1e-5)
     assert classify([CAT]) == expected
 
 
