@@ -32,6 +32,7 @@ def load_image(path, size=IMAGE_SIZE, mean=None, margin=0, corner=None,
     aspect ratio.
 
     Args:
+        path: the file; or its pixels, a uint8 array (height, width, 3), blue first.
         size: (width, height) in pixels.
         mean: if given, the result is normalize(image, mean).
         margin, corner: resize to size + margin pixels, then crop to size at (left,

@@ -2,10 +2,11 @@
 
 Edit the variables below, or give them and the pictures on the command line:
     python predict.py cat.jpg photos 'more/*.png' --top_k=5
+Or import Classifier from your own program: that runs nothing of the script.
 """
-import csv
+import contextlib
 import functools
-import io
+import os
 import sys
 
 from machinery.settings import read_settings
@@ -14,6 +15,7 @@ checkpoint = '/tmp/finetune_alexnet/checkpoints'  # a folder means its best one
 pictures = 'images/test.txt'  # a picture, folder, pattern or list, or several of them
 pictures_path = None  # where paths in a list start; None: at the list's folder
 top_k = 3  # classes to show per picture
+unknown_below = 0.  # a picture is named unknown if no class is as probable as this
 batch_size = 128  # pictures at once
 layer = None  # 'fc7', for example: write this layer's activations instead
 export_path = None  # a new folder: write a SavedModel there instead
@@ -25,7 +27,8 @@ predictions_file = None  # a table of the best classes; None: predictions.csv th
 confusion_file = None  # for a list with labels; None: confusion_matrix.png there
 features_file = None  # for a layer: features, paths, any labels; None: features.npz
 
-read_settings(globals(), sys.argv[1:], positional='pictures')
+if __name__ == '__main__':
+    read_settings(globals(), sys.argv[1:], positional='pictures')
 
 # TensorFlow takes seconds to load, so misspelt options are reported first.
 import numpy as np
@@ -34,166 +37,164 @@ from alexnet import AlexNet, LAYERS
 from datagenerator import (IMAGENET_MEAN, IMAGE_SIZE, REDUCING_GAP, load_image,
                            normalize)
 from machinery.checkpoint_files import find_weights
-from machinery.class_names import find_class_names, warn_of_other_names
-from machinery.drawings import draw_confusions, try_to_draw
+from machinery.class_names import find_class_names
 from machinery.errors import InputError
 from machinery.export import export_model, pictures_to_compare
 from machinery.features import open_features
 from machinery.frozen import FrozenLayers
-from machinery.lists import find_pictures, has_labels, read_list
 from machinery.model_file import (check_summary, find_preprocessing, read_model,
                                   summarize)
 from machinery.numbered import NewFiles
-from machinery.plain_pictures import PlainPictures
-from machinery.text import cell_of, number_of, print_some
+from machinery.plain_pictures import PlainPictures, list_pictures
+from machinery.predictions import (find_samples, leave_out, name_ranked, print_best,
+                                   rank, score, write_table)
+from machinery.rules import check_value
+from machinery.text import number_of
 from machinery.tf1 import find_device, session_config, tf
 
-if layer not in [None] + LAYERS:
-    raise InputError('layer is %r, must be None or one of %s' % (layer, LAYERS))
-files = NewFiles(predictions_path)
-tf.reset_default_graph()  # in a notebook, this may be the second run
+
+class Classifier(contextlib.AbstractContextManager):
+    """A trained network that classifies pictures, in a graph and session of its own.
+
+        classify = Classifier('/tmp/finetune_alexnet/checkpoints')
+        [ranked] = classify(['rex.jpg'])  # [('dog', 0.98), ('cat', 0.02)]
+        classify.close()  # or: with Classifier(...) as classify:
+
+    A picture is a path, or its pixels: a uint8 array (height, width, 3) of any size,
+    blue first, as OpenCV reads it.
+
+    Args:
+        checkpoint: a checkpoint or weight file; a folder means its best one.
+        unknown_below: a probability in [0, 1). If no class of a picture reaches it, the
+            best one is named unknown.
+        batch_size: pictures at once.
+
+    Attributes:
+        class_names: the names, in the order of the network's outputs.
+        weights_path, preprocessing: the file, and the arguments of load_image.
+        load: function from a picture to the uint8 image that training makes of it.
+
+    Raises:
+        InputError: an argument is wrong, the checkpoint is missing or damaged, or
+            load_image and normalize are not those of its training.
+    """
+
+    def __init__(self, checkpoint, unknown_below=0., batch_size=128):
+        check_value('unknown_below', unknown_below)
+        check_value('batch_size', batch_size)
+        self.unknown_below, self.batch_size = unknown_below, batch_size
+        # Next to the checkpoint, model.json names the classes and says how pictures
+        # were prepared, so that nobody has to repeat it here.
+        self.weights_path = find_weights(os.fspath(checkpoint))
+        self.class_names = find_class_names(self.weights_path, LAYERS[-1])
+        self.preprocessing, test_summary = find_preprocessing(
+            self.weights_path, IMAGENET_MEAN, size=IMAGE_SIZE, margin=0,
+            reducing_gap=REDUCING_GAP)
+        self.load = functools.partial(load_image, **self.preprocessing)
+        self._trained = read_model(self.weights_path).get('train_layers', [])
+        with tf.Graph().as_default():  # not that of the program
+            self._images = tf.placeholder(tf.uint8, [None, 227, 227, 3])
+            self._model = self.network(self._images)
+            self._session = tf.Session(config=session_config())
+            self._model.load_initial_weights(self._session)
+            # If load_image or normalize were edited after training, predictions would
+            # be wrong without any sign of it. A test picture tells.
+            if test_summary:
+                check_summary(self.weights_path, test_summary, summarize(
+                    self._session, self._model, self._images, load_image,
+                    self.preprocessing))
+
+    def network(self, images):
+        """Build the network for uint8 images (n, 227, 227, 3), BGR, as an AlexNet."""
+        return AlexNet(normalize(images), 1., len(self.class_names), [],
+                       self.weights_path, self._trained)
+
+    def __call__(self, pictures, top_k=None):
+        """Return [(class name, probability), ...], best first, for each of a list.
+
+        top_k is how many classes to return, by default all of them. Raises an
+        InputError if a picture cannot be read; names its position and path.
+        """
+        check_value('top_k', 1 if top_k is None else top_k)
+        probabilities, _, _ = self.run(pictures)
+        return name_ranked(*rank(probabilities, top_k, self.unknown_below),
+                           self.class_names)
+
+    def features(self, pictures, layer):
+        """Return the activations (n, ...) of a layer, for example 'fc7'."""
+        if layer not in LAYERS:
+            raise InputError('layer is %r, must be one of %s' % (layer, LAYERS))
+        return self.run(pictures, layer)[0]
+
+    def run(self, pictures, layer=None, features_path=None, leave_out_bad=False):
+        """Return (values, samples, faults): what a layer makes of pictures.
+
+        values (n, ...) are probabilities if layer is None, and samples (n,) positions
+        in the list. With leave_out_bad, pictures that cannot be read are missing there,
+        and faults is {position: InputError}. features_path is for paths, not arrays.
+        """
+        pictures = list_pictures(pictures)
+        model, session = self._model, self._session
+        output = getattr(model, layer or 'probabilities')
+        # Training may have stored what the frozen layers make of a picture.
+        is_behind = (self._trained and model.bottleneck is not model.X and
+                     layer not in LAYERS[:min(map(LAYERS.index, self._trained))])
+        fed = model.bottleneck if is_behind else self._images
+        same = {model.dropout6: model.fc6, model.dropout7: model.fc7}  # no dropout
+        with session.graph.as_default():
+            frozen = FrozenLayers(session, fed, self._images, {}, same)
+            data = PlainPictures(pictures, self.load, self.preprocessing, leave_out_bad)
+            # A few are computed faster than the stored ones are found.
+            store = features_path and len(pictures) > 32 and frozen.open_store(
+                features_path, np.inf, load_image)
+            [features] = open_features([data], frozen, store)
+            values = [np.zeros([0] + output.shape.as_list()[1:], np.float32)]
+            samples = []
+            for batch in features.batches(self.batch_size):
+                if len(batch.samples):
+                    values.append(session.run(output, {fed: batch.images}))
+                    samples += batch.samples.tolist()
+        return np.concatenate(values), samples, data.faults
+
+    def close(self):
+        """Free the network's memory."""
+        self._session.close()
+
+    def __exit__(self, *error):
+        self.close()
 
 
-def write_predictions(paths, labels, probabilities, best):
-    """Write the best classes of each picture as a table, and the true ones if known."""
-    header = ['path'] if labels is None else ['path', 'true_class', 'true_name']
-    for rank in range(1, best.shape[1] + 1):
-        header += ['class_%d' % rank, 'name_%d' % rank, 'probability_%d' % rank]
-    with files.new(predictions_file, 'predictions.csv') as file, io.TextIOWrapper(
-            # The byte order mark (sig) tells Excel that this is UTF-8.
-            file, 'utf-8-sig', 'surrogateescape', newline='') as text:
-        writer = csv.writer(text)
-        writer.writerow(header)
-        for sample, path in enumerate(paths):
-            cells = [cell_of(path)]
-            if labels is not None:
-                cells += [labels[sample], cell_of(class_names[labels[sample]])]
-            for label in best[sample]:
-                cells += [label, cell_of(class_names[label]),
-                          '%.6f' % probabilities[sample, label]]
-            writer.writerow(cells)
+if __name__ == '__main__':
+    if layer not in [None] + LAYERS:
+        raise InputError('layer is %r, must be None or one of %s' % (layer, LAYERS))
+    weights_path = find_weights(checkpoint)
+    print('Network: %s\nDevice: %s' % (weights_path, find_device()))
+    with Classifier(weights_path, unknown_below, batch_size) as classify:
+        class_names = classify.class_names
+        if export_path:
+            export_model(
+                classify.network, class_names, export_path, classify.preprocessing,
+                pictures_to_compare(weights_path, class_names, classify.load))
+        else:
+            paths, labels = find_samples(pictures, pictures_path, class_names)
+            values, read, faults = classify.run(paths, layer, features_path, True)
+            paths, labels = leave_out(faults, paths, labels, read)
 
-
-def print_scores(labels, predicted, probabilities):
-    """Print precision, recall and F1 of each class that occurs, and the accuracy."""
-    right, true, claimed = [
-        np.bincount(numbers, minlength=len(class_names))
-        for numbers in (labels[labels == predicted], labels, predicted)]
-    width = max(len(name) for name in class_names)
-    print('%-*s %9s %9s %9s %9s'
-          % (width, 'class', 'precision', 'recall', 'F1', 'pictures'))
-    for label in np.flatnonzero(true + claimed):
-        print('%-*s %9.4f %9.4f %9.4f %9d' % (
-            width, class_names[label], right[label] / max(claimed[label], 1),
-            right[label] / max(true[label], 1),
-            2 * right[label] / (true[label] + claimed[label]), true[label]))
-    print('Accuracy: %.4f of %s' % ((predicted == labels).mean(), number_of(labels)))
-    if len(class_names) > 5:
-        own = probabilities[np.arange(len(labels)), labels]
-        ranks = (~(probabilities <= own[:, None])).sum(1)  # NaN counts as last
-        print('Top-5 accuracy: %.4f' % (ranks < 5).mean())
-
-
-# Next to the checkpoint, model.json names the classes and says how pictures were
-# prepared, so that nobody has to repeat it here.
-weights_path = find_weights(checkpoint)
-print('Network: %s' % weights_path)
-print('Device: %s' % find_device())
-class_names = find_class_names(weights_path, LAYERS[-1])
-preprocessing, test_summary = find_preprocessing(
-    weights_path, IMAGENET_MEAN, size=IMAGE_SIZE, margin=0, reducing_gap=REDUCING_GAP)
-load = functools.partial(load_image, **preprocessing)  # reads as training did
-trained = read_model(weights_path).get('train_layers', [])
-
-
-def network(images):
-    """Build the network for uint8 images (n, 227, 227, 3), BGR."""
-    return AlexNet(normalize(images), 1., len(class_names), [], weights_path, trained)
-
-
-# Without labels, pictures may come from several places. With labels they are scored,
-# so all of them must have one.
-labels = None
-if not export_path:
-    places = [pictures] if isinstance(pictures, str) else pictures
-    labelled = [place for place in places if has_labels(place, pictures_path)]
-    if labelled and len(places) > 1:
-        raise InputError('%s: a list with labels must be the only argument'
-                         % labelled[0])
-    if labelled:  # a faulty label ends the script, a missing picture does not
-        paths, labels, _ = read_list(labelled[0], len(class_names), False, class_names,
-                                     pictures_path)
-        warn_of_other_names(labelled[0], class_names, pictures_path)
-    else:
-        paths = [path for place in places
-                 for path in find_pictures(place, pictures_path)]
-
-images = tf.placeholder(tf.uint8, [None, 227, 227, 3])
-model = network(images)
-output = getattr(model, layer or 'probabilities')
-# Training may have stored what the frozen layers make of a picture.
-is_behind = (trained and model.bottleneck is not model.X and
-             layer not in LAYERS[:min(map(LAYERS.index, trained))])
-fed = model.bottleneck if is_behind else images
-same = {model.dropout6: model.fc6, model.dropout7: model.fc7}  # without dropout
-
-
-def run_network(session):
-    """Return the output for the pictures that can be read, and which these are."""
-    frozen = FrozenLayers(session, fed, images, {}, same)
-    data = PlainPictures(paths, load, preprocessing)
-    # A few are computed faster than the stored ones are found.
-    store = len(paths) > 32 and frozen.open_store(features_path, np.inf, load_image)
-    [features] = open_features([data], frozen, store)
-    values, read = [], []
-    for batch in features.batches(batch_size):
-        if len(batch.samples):
-            values.append(session.run(output, {fed: batch.images}))
-            read += batch.samples.tolist()
-    # One bad picture among thousands must not cost the results of the others.
-    if data.faults:
-        print('Cannot read %s:' % number_of(data.faults))
-        print_some(['  %s' % fault for _, fault in sorted(data.faults.items())], '')
-    if not values:
-        raise InputError('No picture could be read.')
-    return np.concatenate(values), read
-
-
-with tf.Session(config=session_config()) as session:
-    model.load_initial_weights(session)
-    # If load_image or normalize were edited after training, predictions would be wrong
-    # without any sign of it. A test picture tells.
-    if test_summary:
-        check_summary(weights_path, test_summary, summarize(
-            session, model, images, load_image, preprocessing))
+    files = NewFiles(predictions_path)
     if export_path:
-        export_model(network, class_names, export_path, preprocessing,
-                     pictures_to_compare(weights_path, class_names, load))
+        print('Wrote %s' % export_path)
+    elif layer:  # for other programs, so there is nothing to show or to score
+        print('%s of %s, shape %s' % (layer, number_of(paths), values.shape))
+        with files.new(features_file, 'features.npz') as file:
+            np.savez(file, features=values, paths=paths,
+                     **({} if labels is None else {'labels': labels}))
     else:
-        values, read = run_network(session)
-        paths = [paths[sample] for sample in read]
-        labels = labels if labels is None else labels[read]
-
-if export_path:
-    print('Wrote %s' % export_path)
-elif layer:  # for other programs, so there is nothing to show or to score
-    arrays = {'features': values, 'paths': paths}
-    if labels is not None:
-        arrays['labels'] = labels
-    print('%s of %s, shape %s' % (layer, number_of(paths), values.shape))
-    with files.new(features_file, 'features.npz') as file:
-        np.savez(file, **arrays)
-else:
-    best = values.argsort(1)[:, ::-1][:, :top_k]
-    print_some(['%s: %s' % (path, ', '.join(
-        '%s %.4f' % (class_names[label], row[label]) for label in ranked))
-                for path, row, ranked in zip(paths, values, best)], ' in the table')
-    write_predictions(paths, labels, values, best)
-    if labels is not None:  # scores tell how far to trust the classes
-        print_scores(labels, best[:, 0], values)
-        matrix, fault = try_to_draw(draw_confusions, labels, best[:, 0], class_names)
-        if fault:
-            print('Warning: the confusion matrix cannot be drawn: %s' % fault)
-        if matrix:
-            with files.new(confusion_file, 'confusion_matrix.png') as file:
-                file.write(matrix)
+        best, probabilities = rank(values, top_k, unknown_below)
+        print_best(paths, best, probabilities, class_names)
+        with files.new(predictions_file, 'predictions.csv') as file:
+            write_table(file, paths, labels, best, probabilities, class_names)
+        if labels is not None:  # scores tell how far to trust the classes
+            matrix = score(labels, values, class_names)
+            if matrix:
+                with files.new(confusion_file, 'confusion_matrix.png') as file:
+                    file.write(matrix)

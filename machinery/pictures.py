@@ -77,14 +77,26 @@ def decode(data, flags, path):
 def decode_image(path, size=None, reducing_gap=None):
     """Decode a picture to uint8 BGR, transparency to white; raise as load_image.
 
-    With a reducing_gap, a JPEG may be smaller than in the file: see load_image.
+    With a reducing_gap, a JPEG may be smaller than in the file: see load_image. A path
+    may also be an array of pixels, which is returned.
     """
+    if isinstance(path, np.ndarray):
+        return check_pixels(path)
     data, sides = read_file(path)
     with MEMORY.use(memory_for(data, sides)):
         for scale, least in sides_to_reduce(size, reducing_gap).items():
             if min(sides) >= least and is_jpeg(data):
                 return decode(data, REDUCED[scale], path)
         return decode_bytes(data, path)
+
+
+def check_pixels(image):
+    """Return an array if it is a uint8 BGR image, or raise an InputError."""
+    if image.dtype != np.uint8 or image.shape[2:] != (3,) or not image.size:
+        raise InputError('the array is %s of shape %s, must be uint8 (0 to 255, blue '
+                         'first) of shape (height, width, 3)'
+                         % (image.dtype, image.shape))
+    return image
 
 
 def memory_for(data, sides):

@@ -1,4 +1,6 @@
-"""Pictures that are only read, without a list and without labels."""
+"""Pictures that are only read, without a list file and without labels."""
+import os
+
 import numpy as np
 
 from machinery.batches import Batch
@@ -6,20 +8,37 @@ from machinery.errors import InputError
 from machinery.pictures import load_ahead
 
 
+def list_pictures(pictures):
+    """Return a list of paths, as text, and arrays; InputError if it is none."""
+    if not isinstance(pictures, (list, tuple)):
+        raise InputError('give a list of pictures, as [picture], not a %s'
+                         % type(pictures).__name__)
+    found = []
+    for position, picture in enumerate(pictures):
+        try:
+            found.append(picture if isinstance(picture, np.ndarray) else
+                         os.fsdecode(picture))
+        except TypeError as error:
+            raise InputError('pictures[%d] is a %s, must be a path or an array'
+                             % (position, type(picture).__name__)) from error
+    return found
+
+
 class PlainPictures:
     """Pictures without a list, as Features takes them in place of a generator.
 
-    load(path) returns a uint8 image, preprocessing is what it gives to load_image, and
-    faults is {sample: InputError} of the bad ones so far.
+    load(path) returns a uint8 image, also if the path is an array of pixels, and
+    preprocessing is what it gives to load_image. With leave_out_bad, faults is
+    {sample: InputError} of the bad ones so far; else the first one is raised.
     """
 
     class_list = 'the pictures'
 
-    def __init__(self, paths, load, preprocessing):
+    def __init__(self, paths, load, preprocessing, leave_out_bad):
         self.paths, self.data_size = paths, len(paths)
         self.samples = np.arange(len(paths))
         self._load, self.preprocessing = load, preprocessing
-        self.faults = {}
+        self.leave_out_bad, self.faults = leave_out_bad, {}
 
     def plan(self, epoch):
         """Return (order, mirrored, is_random): none is changed."""
@@ -45,9 +64,11 @@ class PlainPictures:
                                           self.paths.__getitem__):
             read, images = [], []
             for sample, result in zip(chosen, results):
-                if isinstance(result, InputError):
-                    self.faults[sample] = result
-                else:
+                if not isinstance(result, InputError):
                     read.append(sample)
                     images.append(result)
+                elif self.leave_out_bad:
+                    self.faults[sample] = result
+                else:
+                    raise InputError('pictures[%d]: %s' % (sample, result)) from result
             yield Batch(np.array(images), None, np.array(read, int), None)

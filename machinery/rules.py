@@ -116,6 +116,7 @@ SETTINGS = {
         PATH[1](value) and not value.isdigit()), True, True),
     'checkpoint': Setting(PATH), 'pictures': Setting(PICTURES, is_sample=True),
     'top_k': Setting(integer(1, 10 ** 6)),
+    'unknown_below': Setting(number('in [0, 1)', lambda value: 0 <= value < 1)),
     'layer': Setting(or_none((
         'the name of a layer', lambda value: type(value) is str))),
     'export_path': Setting(or_none(NEW_FOLDER)),

@@ -46,7 +46,8 @@ def find_settings(script):
             source = shell.transform_cell(source)
     found, lines = {}, source.splitlines()
     for node in ast.parse(source).body:
-        if 'read_settings(' in lines[node.lineno - 1] and not isinstance(
+        # Also as settings.read_settings, or under if __name__ == '__main__'.
+        if re.search("(id|attr)='read_settings'", ast.dump(node)) and not isinstance(
                 node, ast.FunctionDef):
             break
         if not isinstance(node, (ast.Assign, ast.AnnAssign)) or node.value is None:

@@ -4,23 +4,27 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
 import pytest
 
 import datagenerator
+import predict as predict_module
 from alexnet import AlexNet
 from datagenerator import IMAGE_SIZE, REDUCING_GAP, load_image, normalize
 from helpers import ROOT, Program, files, finetune, make_narrow, run_program
-from machinery import export, features
+from machinery import export, features, passes
 from machinery.class_names import find_class_names
+from machinery.errors import InputError
 from machinery.export import preprocess, resize
 from machinery.lists import read_list
 from machinery.numbered import list_runs
 from machinery.passes import compute
 from machinery.pictures import decode_image
 from machinery.tf1 import tf
+from predict import Classifier
 
 pytestmark = pytest.mark.usefixtures('narrow_network')
 IMAGES = os.path.join(ROOT, 'images')
@@ -113,7 +117,8 @@ def test_what_training_has_stored_is_not_computed_again(trained, monkeypatch,
     def counting(forward, images, size):
         counts.append(len(images))
         return compute(forward, images, size)
-    monkeypatch.setattr(features, 'compute', counting)
+    for module in (features, passes):
+        monkeypatch.setattr(module, 'compute', counting)
     for where, expected in [('None', 6 * [8] + [6]),
                             (module_path / 'features', [8, 1])]:
         del counts[:]
@@ -531,3 +536,196 @@ def test_mistakes_are_told_without_a_traceback(trained, arguments, complaint):
     assert status == 2 and complaint in output and 'Traceback' not in output
     assert ('Network' in output) == ('No picture' in complaint)  # or told at once
     assert os.listdir('.') == ['taken'] and open('taken').read() == 'mine'
+
+
+@pytest.fixture(scope='module')
+def classify(trained):
+    with Classifier(trained[0]) as classify:
+        yield classify
+
+
+def test_classifier_has_the_probabilities_of_the_table(trained, classify, expected):
+    paths, _, probabilities, _ = expected
+    status, output = predict(TEST, '--checkpoint=' + trained[0], '--top_k=2')
+    assert status == 0, output
+    for number, ranked in [(2, classify(paths, 2)), (3, classify(paths))]:
+        assert [len(row) for row in ranked] == 27 * [number]
+        for row, found in zip(rows(), ranked):
+            assert [name for name, _ in found[:2]] == [row['name_1'], row['name_2']]
+            for rank, (_, probability) in enumerate(found[:2], 1):
+                assert abs(probability - float(row['probability_%d' % rank])) < 1e-5
+    assert dict(ranked[5]) == pytest.approx(dict(classify(paths[5:6])[0]), abs=1e-5)
+    assert all(type(value) is float for row in ranked for _, value in row)
+    assert [max(row) for row in probabilities] == pytest.approx(
+        [row[0][1] for row in ranked], abs=1e-5)
+    assert classify([]) == [] and classify.class_names == NAMES
+
+
+def test_classifier_gives_the_activations_of_a_layer(classify, expected):
+    paths, _, _, fc7 = expected
+    np.testing.assert_allclose(classify.features(paths, 'fc7'), fc7, atol=1e-4)
+    assert classify.features([CAT], 'conv1').shape == (1, 55, 55, 96)
+    assert classify.features([], 'fc7').shape == (0, 64)
+    for layer in ('fc9', None, ['fc7']):
+        with pytest.raises(InputError, match='layer is .*, must be one of .*fc8'):
+            classify.features([CAT], layer)
+
+
+def test_classifiers_live_in_graphs_of_their_own(trained, classify, narrow_golden_file):
+    """Next to each other, and within the graph and the session of a program."""
+    expected = classify([CAT])
+    with tf.Session() as session, tf.variable_scope('mine'), tf.device('/cpu:0'):
+        doubled = tf.constant(3.) * 2
+        before = tf.get_default_graph().as_graph_def()
+        with Classifier(narrow_golden_file) as other, Classifier(trained[0]) as same:
+            assert [len(ranked) for ranked in other([CAT, CAT])] == [1000, 1000]
+            for _ in range(2):
+                assert same([CAT]) == classify([CAT]) == expected
+                assert other([CAT], 1)[0][0][0] in imagenet_names()
+        assert tf.get_default_graph().as_graph_def() == before
+        assert session is tf.get_default_session() and session.run(doubled) == 6
+    with pytest.raises(RuntimeError, match='closed'):
+        same([CAT])
+    with ThreadPoolExecutor(4) as pool:
+        for [ranked] in pool.map(classify, 8 * [[CAT]]):
+            assert dict(ranked) == pytest.approx(dict(expected[0]), abs=1e-5)
+    assert classify([CAT]) == expected
+
+
+def test_an_array_is_seen_as_the_picture_that_it_was_read_from(classify, trained):
+    """Large JPEGs are decoded at a smaller scale, so a PNG has the same pixels."""
+    small = os.path.join(IMAGES, 'textures', 'brick', 'train_01.jpg')
+    photo = cv2.resize(cv2.imread(CAT), (1400, 1100))
+    cv2.imwrite('photo.png', photo)
+    cv2.imwrite('mirrored.png', photo[:, ::-1])
+    for path, array in [(small, cv2.imread(small)), ('photo.png', photo),
+                        ('mirrored.png', photo[:, ::-1])]:
+        np.testing.assert_array_equal(classify.load(array), load_image(path))
+        from_path, from_array = classify([path, array])
+        assert dict(from_array) == pytest.approx(dict(from_path), abs=1e-5)
+    assert classify([photo])[0] != classify([photo[:, ::-1]])[0]
+    # With the margin of training, too.
+    shutil.copytree(trained[0], 'copy')
+    model = read_model('copy')
+    model['preprocessing'].update(margin=29, test=None)
+    with open('copy/model.json', 'w') as file:
+        json.dump(model, file)
+    with Classifier('copy') as cropped:
+        np.testing.assert_array_equal(cropped.load(photo),
+                                      load_image('photo.png', margin=29))
+        assert cropped([photo]) != classify([photo])
+
+
+FRAME = np.zeros((8, 9, 3), np.uint8)
+
+
+@pytest.mark.parametrize('pictures, complaint', [
+    (CAT, r'give a list of pictures, as \[picture\], not a str'),
+    (FRAME, r'give a list of pictures, as \[picture\], not a ndarray'),
+    (FRAME[None], 'give a list of pictures'), (None, 'give a list of pictures'),
+    ([CAT, None], r'pictures\[1\] is a NoneType, must be a path or an array'),
+    ([FRAME, [CAT]], r'pictures\[1\] is a list, must be a path or an array'),
+    ([CAT, FRAME / 255], r'pictures\[1\]: the array is float64 of shape \(8, 9, 3\), '
+     r'must be uint8 \(0 to 255, blue first\) of shape \(height, width, 3\)'),
+    ([FRAME[None]], r'pictures\[0\]: the array is uint8 of shape \(1, 8, 9, 3\), must'),
+    ([FRAME, FRAME[..., 0]], r'pictures\[1\]: the array is uint8 of shape \(8, 9\), '),
+    ([np.dstack([FRAME, FRAME[..., :1]])], r'shape \(8, 9, 4\), must be uint8'),
+    ([FRAME[:0]], r'pictures\[0\]: the array is uint8 of shape \(0, 9, 3\), must be'),
+    (100 * [CAT] + ['gone.jpg'], r'^pictures\[100\]: gone.jpg: No such file'),
+    ([CAT, os.path.join(IMAGES, 'SOURCES.md'), 'gone.jpg'],
+     r'^pictures\[1\]: .*/images/SOURCES.md: not a picture, or damaged')])
+def test_what_a_classifier_cannot_take_is_named(classify, pictures, complaint):
+    for call in (classify, lambda pictures: classify.features(pictures, 'fc8')):
+        with pytest.raises(InputError, match=complaint):
+            call(pictures)
+
+
+@pytest.mark.parametrize('arguments, complaint', [
+    ({'checkpoint': 'gone'}, 'gone: no such checkpoint'),
+    ({'unknown_below': 1}, r'unknown_below is 1, must be a number in \[0, 1\)'),
+    ({'batch_size': 0}, 'batch_size is 0, must be an integer in')])
+def test_wrong_arguments_of_a_classifier_are_named(trained, classify, arguments,
+                                                   complaint):
+    with pytest.raises(InputError, match=complaint):
+        Classifier(**dict({'checkpoint': trained[0]}, **arguments))
+    with pytest.raises(InputError, match='top_k is 0, must be an integer in'):
+        classify([CAT], top_k=0)
+
+
+def test_classifier_prepares_pictures_as_in_training(trained, monkeypatch):
+    monkeypatch.setattr(predict_module, 'load_image', padded)
+    with pytest.raises(InputError, match='prepared in another way'):
+        Classifier(trained[0])
+
+
+def test_importing_predict_changes_nothing(trained):
+    """Nor does a Classifier, but for TensorFlow's eager mode, as the README says."""
+    code = """
+import logging, os, sys
+sys.argv[1:] = ['--nonsense']
+import cv2
+import tensorflow.compat.v1 as tf
+mine = tf.Graph().as_default()
+mine.__enter__()
+tf.no_op('mine')
+def state():
+    return (sys.argv, sys.excepthook, sys.displayhook, sys.stdout, sys.stderr,
+            cv2.utils.logging.getLogLevel(), logging.getLogger('tensorflow').level,
+            tf.get_default_graph(), str(tf.get_default_graph().as_graph_def()),
+            os.getcwd(), os.listdir('.'))
+before = state()
+from predict import Classifier
+assert state() == before
+import helpers  # and so pytest, which changes the hook in Python 3.7
+helpers.make_narrow()
+before = state()
+with Classifier(%r) as classify:
+    [[(name, probability)]] = classify([%r], 1)
+assert state() == before
+print(name)
+""" % (trained[0], CAT)
+    output = subprocess.run([sys.executable, '-c', code], check=True,
+                            stdout=subprocess.PIPE).stdout.decode()
+    assert output.strip() in NAMES and not os.listdir('.')
+
+
+def test_improbable_pictures_are_named_unknown(trained, classify, expected):
+    paths, labels, probabilities, _ = expected
+    best = probabilities.max(1)
+    limit = float(np.sort(best)[13:15].mean())  # halfway, so that 14 are below it
+    option = '--unknown_below=%r' % limit
+    status, output = predict(TEST, '--checkpoint=' + trained[0], option)
+    assert status == 0, output
+    told = output.splitlines()
+    with Classifier(trained[0], unknown_below=limit) as careful:
+        ranked = careful(paths)
+    for row, found, plain, probability in zip(rows(), ranked, classify(paths), best):
+        is_unknown = probability < limit
+        assert (row['name_1'] == 'unknown') == (row['class_1'] == '-1') == is_unknown
+        assert float(row['probability_1']) == pytest.approx(probability, abs=1e-5)
+        assert found[0] == ('unknown' if is_unknown else plain[0][0], pytest.approx(
+            plain[0][1]))
+        assert [name for name, _ in found[1:]] == [row['name_2'], row['name_3']] == [
+            name for name, _ in plain[1:]]
+    assert sum(row['name_1'] == 'unknown' for row in rows()) == 14
+    line = '%s: %s %.4f, ' % (paths[0], rows()[0]['name_1'], best[0])
+    assert any(text.startswith(line) for text in told)
+    # Scores are those of the best classes all the same.
+    accuracy = (probabilities.argmax(1) == labels).mean()
+    assert 'Accuracy: %.4f of 27 pictures' % accuracy in told
+
+
+def test_thresholds_are_tabulated(trained, expected):
+    _, labels, probabilities, _ = expected
+    status, output = predict(TEST, '--checkpoint=' + trained[0])
+    assert status == 0, output
+    best, is_right = probabilities.max(1), probabilities.argmax(1) == labels
+    table = output.split('unknown_below      kept     right\n')[1].splitlines()[:8]
+    assert [[float(cell) for cell in line.split()] for line in table] == [
+        [limit, sum(best >= limit), sum(is_right & (best >= limit))]
+        for limit in (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)]
+    status, output = predict(CAT, '--checkpoint=' + trained[0])
+    assert status == 0 and 'unknown_below' not in output
+    for value in ('1', '-0.1', 'None'):
+        status, output = predict(CAT, '--unknown_below=' + value)
+        assert status == 2 and 'is not a number in [0, 1)' in output

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import pytest
 
@@ -178,7 +179,8 @@ EFFECTS = {
 def test_every_recipe_is_tested():
     assert set(RECIPES) == set(EFFECTS) | {
         'As many pictures of each class', 'Early stopping', 'Folds',
-        'Batches of your own'}
+        'Batches of your own', 'Predict from your own program', 'A camera',
+        'None of these'}
 
 
 @pytest.mark.parametrize('title', sorted(EFFECTS))
@@ -297,6 +299,64 @@ def test_batches_of_your_own_as_the_recipe_says(edited, arguments):
     _, output = scripts.finetune('out', '--batch_size=2', '--num_classes=3', *arguments)
     assert 'Epoch 2/2: validation' in output
     sys.modules.pop('mine')
+
+
+def run_block(title, plain, **replaced):
+    """Run the Python code of a recipe on the checkpoints of plain; return its names."""
+    code = block(title, 'python').replace('/tmp/finetune_alexnet/checkpoints',
+                                          plain + '/new/checkpoints')
+    for old, new in replaced.items():
+        assert code.count(old) == 1
+        code = code.replace(old, new)
+    names = {}
+    exec(code, names)
+    return names
+
+
+def test_predict_from_your_own_program(edited, plain, monkeypatch, capsys):
+    edited()
+    monkeypatch.chdir(ROOT)
+    names = run_block('Predict from your own program', plain)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4 and lines[0].split(' ')[0] in ('0', '1', '2')
+    assert names['activations'].shape == (2, 64)  # it is narrow
+    sys.modules.pop('predict')
+
+
+def test_a_camera(edited, plain, tmp_path, capsys):
+    """A video of ten frames, in a format that OpenCV reads and writes by itself."""
+    edited()
+    frame = cv2.resize(cv2.imread(os.path.join(ROOT, 'images', 'cat.jpg')), (320, 240))
+    path = str(tmp_path / 'video.avi')
+    video = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*'MJPG'), 25, (320, 240))
+    assert video.isOpened()
+    for _ in range(10):
+        video.write(frame)
+    video.release()
+    run_block('A camera', plain, **{'(0)': '(%r)' % path, '0.6': '0.99'})
+    lines = capsys.readouterr().out.splitlines()
+    video = cv2.VideoCapture(path)
+    frames = [video.read()[1] for _ in range(10)]
+    video.release()
+    with sys.modules.pop('predict').Classifier(plain + '/new/checkpoints') as classify:
+        assert lines == ['unknown %.2f' % ranked[0][1] for ranked in classify(frames)]
+
+
+def test_none_of_these(edited, plain):
+    """The command of the recipe; softmax spreads 1 over the classes, also for noise."""
+    scripts = edited()
+    [command] = re.findall('`python predict.py photos (.*?)`', RECIPES['None of these'])
+    os.mkdir('photos')
+    noise = np.random.RandomState(0).randint(0, 256, (227, 227, 3))
+    cv2.imwrite('photos/noise.png', noise)
+    status, output = run_program(
+        str(scripts.folder / 'predict.py'), 'photos', *command.split(' '),
+        '--checkpoint=%s/new/checkpoints' % plain)
+    assert status == 0, output
+    [line] = [line for line in output.splitlines() if 'noise.png: ' in line]
+    found = [float(text) for text in re.findall(r' (\d\.\d{4})', line)]
+    assert sum(found) == pytest.approx(1, abs=2e-4) and len(found) == 3
+    assert ('unknown' in line) == (found[0] < float(command.split(' ')[-1]))
 
 
 @pytest.mark.parametrize('old, new', [

@@ -237,3 +237,12 @@ def test_script_that_a_link_leads_to_finds_the_sample(tmp_path):
     told = subprocess.run([sys.executable, 'mine.py', '--classes_file=missing'],
                           cwd=str(tmp_path), stderr=subprocess.PIPE).stderr.decode()
     assert told == 'classes_file = missing: No such file or directory\n'
+
+
+@pytest.mark.parametrize('line', [
+    'settings = read_settings(globals(), [])', 'settings.read_settings(globals(), [])',
+    "if __name__ == '__main__':\n    read_settings(globals(), [])"])
+def test_settings_end_where_read_settings_is_called(line):
+    source = 'from machinery.settings import read_settings\n%s\nbatch_size = 5\n' % line
+    found = find_settings({'In': ['num_epochs = 3  # passes\n' + source]})
+    assert found == {'num_epochs': 'passes'}
