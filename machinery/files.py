@@ -1,4 +1,5 @@
 """Write files that are whole, and survive a power failure; read small ones safely."""
+import codecs
 import contextlib
 import errno
 import json
@@ -67,3 +68,22 @@ def read_json(path):
         return found
     except (ValueError, RecursionError) as error:
         raise Damaged('%s: damaged (%s)' % (path, error)) from error
+
+
+def read_text(path):
+    """Return a text file in UTF-8, or in UTF-16 with a byte order mark, with \\n."""
+    with open_plain(path) as file:
+        data = file.read(1000)
+        is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        if is_utf16 or b'\0' not in data:  # a video, say, is not read as a whole
+            data += file.read()
+    try:
+        text = data.decode('utf-16' if is_utf16 else 'utf-8-sig')
+    except UnicodeDecodeError as error:
+        raise InputError('%s, line %d: not UTF-8 text (%s): save it as UTF-8'
+                         % (path, 1 + data.count(b'\n', 0, error.start), error))
+    text = text.replace('\r\n', '\n').replace('\r', '\n')
+    if '\0' in text:
+        raise InputError('%s, line %d: this is not a text file'
+                         % (path, 1 + text.count('\n', 0, text.index('\0'))))
+    return text

@@ -8,9 +8,10 @@ from collections import namedtuple
 import numpy as np
 
 from machinery.errors import InputError, input_errors
+from machinery.files import read_text
 from machinery.find import find_files, is_list
 from machinery.lookup import Lookup
-from machinery.tables import Table, is_integer, read_text
+from machinery.tables import Table, is_integer
 from machinery.text import MAX_LINES, plain_name
 
 GIVEN = 'the given paths'  # in place of the name of a list

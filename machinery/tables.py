@@ -1,9 +1,9 @@
 """Lists of pictures as tables: the columns and cells of a text file."""
-import codecs
 import csv
 import re
 
-from machinery.errors import InputError, open_plain
+from machinery.errors import InputError
+from machinery.files import read_text
 from machinery.find import PICTURE_ENDINGS
 from machinery.text import plain_name
 
@@ -18,25 +18,6 @@ MAX_LENGTH = 10 ** 5  # of a line, in characters
 is_integer = re.compile(r'[+-]?[0-9]{1,18}(\.0*)?').fullmatch
 is_number = re.compile(r'[+-]?[0-9.]+').fullmatch
 is_bit = re.compile(r'[01](\.0*)?|true|false', re.I).fullmatch
-
-
-def read_text(path):
-    """Return a text file in UTF-8, or in UTF-16 with a byte order mark, with \\n."""
-    with open_plain(path) as file:
-        data = file.read(1000)
-        is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        if is_utf16 or b'\0' not in data:  # a video, say, is not read as a whole
-            data += file.read()
-    try:
-        text = data.decode('utf-16' if is_utf16 else 'utf-8-sig')
-    except UnicodeDecodeError as error:
-        raise InputError('%s, line %d: not UTF-8 text (%s): save it as UTF-8'
-                         % (path, 1 + data.count(b'\n', 0, error.start), error))
-    text = text.replace('\r\n', '\n').replace('\r', '\n')
-    if '\0' in text:
-        raise InputError('%s, line %d: this is not a text file'
-                         % (path, 1 + text.count('\n', 0, text.index('\0'))))
-    return text
 
 
 def has_ending(cell):

@@ -397,7 +397,7 @@ def test_pipes_do_not_hang(tmp_path, folder):
 
 
 def test_a_run_whose_best_is_its_start_keeps_its_checkpoints(tmp_path, folder):
-    """The step of the best checkpoint is that of the first step, but there were others."""
+    """The best checkpoint has the step of the start, but there were others."""
     out = str(tmp_path / 'again')
     shutil.copytree(str(folder.parent), out + '/new/checkpoints')
     output = run(out, '--resume=%s/new/checkpoints/1/model_best.ckpt' % out,
