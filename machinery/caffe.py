@@ -5,7 +5,7 @@ import re
 import numpy as np
 from google.protobuf import descriptor_pb2, message_factory
 
-from machinery.checkpoint_files import damage_told
+from machinery.damage import damage_told
 from machinery.errors import InputError
 
 # The layers of BVLC's AlexNet in TensorFlow's layout, even if somebody changes ours.

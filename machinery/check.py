@@ -2,7 +2,6 @@
 import contextlib
 import itertools
 import os
-import socket
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
@@ -13,8 +12,9 @@ from tqdm import tqdm
 from machinery.batches import has_files, has_list
 from machinery.cores import count_cores
 from machinery.errors import InputError, open_plain
+from machinery.files import write_whole
 from machinery.pictures import examine_all, number_from
-from machinery.text import MAX_LINES, number_of
+from machinery.text import number_of, some_of
 
 DARK, BAD = 1, 2
 
@@ -38,11 +38,8 @@ def read_memory(path):
 
 def write_memory(path, known):
     """Remember {state: content}; without it, the next run checks all again."""
-    part = '%s.%s.%d' % (path, socket.gethostname(), os.getpid())
-    with contextlib.suppress(OSError):
-        with open(part, 'wb') as file:
-            np.save(file, np.array(list(known.items()), np.int64))
-        os.replace(part, path)  # so that nobody reads one that is half written
+    with contextlib.suppress(OSError), write_whole(path) as file:
+        np.save(file, np.array(list(known.items()), np.int64))
 
 
 def state_of(path):
@@ -151,10 +148,7 @@ def check_pictures(generators, on_bad_image, workers):
             contents = np.delete(contents, bad)
         contents_of.append(contents)
     if faults:
-        report = 'Cannot read %s:\n  %s' % (number_of(faults),
-                                            '\n  '.join(faults[:MAX_LINES]))
-        if len(faults) > MAX_LINES:
-            report += '\n  and %d more' % (len(faults) - MAX_LINES)
+        report = '\n  '.join(['Cannot read %s:' % number_of(faults)] + some_of(faults))
         if on_bad_image == 'stop':
             raise InputError(
                 report + "\nRemove these lines, or choose on_bad_image = 'skip'")

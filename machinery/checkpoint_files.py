@@ -34,7 +34,7 @@ def find_weights(path, newest=False):
     A folder means the best (or newest) checkpoint of the newest run in it; any file of
     a checkpoint means that checkpoint. If there is none, raise an InputError.
     """
-    start = re.sub(r'\.(index|meta|data-\d{5}-of-\d{5})$', '', path)
+    start = re.sub(PART + '$', '', path)
     if os.path.exists(start + '.index'):
         return start
     if os.path.isdir(path):

@@ -31,8 +31,7 @@ class Features:
     Args:
         data: an ImageDataGenerator, or batches of your own (see machinery.batches).
         forward: function from uint8 images (n, height, width, 3) to features (n, ...),
-            called in passes (see machinery.passes); its attribute rounding, if it has
-            one, is that of FrozenLayers.
+            called in passes (see machinery.passes).
         store: a Store; without it, or with batches of your own, features are not kept.
 
     Attributes:
@@ -159,7 +158,7 @@ class Features:
             self._store.has(self._places(samples, mirrored)) & is_lasting)
         known = known[np.linspace(0, len(known) - 1, min(8, len(known))).astype(int)]
         return self._have_changed(samples[known], mirrored[known], 0, self._pass_size,
-                                  getattr(self._forward, 'rounding', find_rounding()))
+                                  find_rounding())
 
     def _have_changed(self, samples, mirrored, epoch, pass_size, tolerance):
         """Tell if stored features differ from new ones by this part of their norm."""

@@ -34,14 +34,19 @@ def sync(path):
 
 
 @contextlib.contextmanager
-def write_whole(path, mode='wb'):
-    """Open a file to write; it appears under its name whole, or not at all."""
+def write_whole(path, mode='wb', may_replace=True):
+    """Open a file to write; it appears under its name whole, or not at all.
+
+    Unless it may replace one, raises FileExistsError if somebody has made one by then.
+    """
     # Not the process number, which is 1 in each container.
     part = '%s.%s.part' % (path, secrets.token_hex(4))
     try:
         with open(part, mode) as file:
             yield file
         sync(part)
+        if not may_replace and os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
         os.replace(part, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):

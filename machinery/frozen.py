@@ -1,7 +1,6 @@
 """The frozen layers: from uint8 images to the features that the trained layers get."""
 from machinery.feature_key import feature_key
 from machinery.store import Store
-from machinery.tf1 import find_rounding
 
 
 class FrozenLayers:
@@ -14,15 +13,11 @@ class FrozenLayers:
         feed: {placeholder: value} of the others, for example {keep_prob: 1.}.
         same_as: {tensor: tensor of the same value}, for example {dropout6: fc6}, if
             dropout is off.
-
-    Attributes:
-        rounding: how much features of the same image may differ, as part of their norm.
     """
 
     def __init__(self, session, layer, pictures, feed, same_as):
         self._session, self._layer, self._same_as = session, layer, same_as
         self._pictures, self._feed = pictures, feed
-        self.rounding = find_rounding()
 
     def __call__(self, images):
         """Return the features of images."""

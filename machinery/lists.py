@@ -12,7 +12,7 @@ from machinery.files import read_text
 from machinery.find import find_files, is_list
 from machinery.lookup import Lookup
 from machinery.tables import Table, is_integer
-from machinery.text import MAX_LINES, plain_name
+from machinery.text import plain_name, some_of
 
 GIVEN = 'the given paths'  # in place of the name of a list
 # names: sorted, of classes; largest: of the numbers that stand in their place, or -1
@@ -74,11 +74,10 @@ def read_list(list_path, num_classes, check_files=True, class_names=None,
             faults.append((line_number, None, path))
     if faults or not paths:
         # To explain what is missing takes a while, so only what is shown is explained.
-        told = ['line %d: %s' % (line_number, message or lookup.explain(path))
-                for line_number, message, path in faults[:MAX_LINES]]
-        raise InputError('\n  '.join(
-            [name + ':'] + (told or ['no samples in it'])
-            + sum_up(len(faults), labels, num_classes)))
+        told = some_of(faults, lambda fault: 'line %d: %s' % (
+            fault[0], fault[1] or lookup.explain(fault[2])))
+        raise InputError('\n  '.join([name + ':'] + (told or ['no samples in it'])
+                                     + hint_at_range(labels, num_classes)))
     return paths, np.array(labels, np.int32), np.array(line_numbers, np.int32)
 
 
@@ -91,16 +90,13 @@ def pair_up(pair):
             for number, (path, label) in enumerate(zip(*pair), 1)]
 
 
-def sum_up(num_faults, labels, num_classes):
-    """Return the last lines about the faults of a list."""
-    lines = []
-    if num_faults > MAX_LINES:
-        lines.append('and %d more' % (num_faults - MAX_LINES))
+def hint_at_range(labels, num_classes):
+    """Return a line about the range of the labels, if some are outside, else none."""
     low, high = min(labels, default=0), max(labels, default=0)
-    if low < 0 or high >= num_classes:
-        lines.append('the labels run %d..%d, but labels start at 0 and num_classes is '
-                     '%d' % (low, high, num_classes))
-    return lines
+    if 0 <= low and high < num_classes:
+        return []
+    return ['the labels run %d..%d, but labels start at 0 and num_classes is %d'
+            % (low, high, num_classes)]
 
 
 def find_labels(texts, class_names):
@@ -185,8 +181,7 @@ def find_pictures(source, pictures_path=None):
         faults = ['line %d: %s' % (line_number, fault)
                   for line_number, _, _, fault in samples if fault]
         if faults:
-            raise InputError('\n  '.join([source + ':'] + faults[:MAX_LINES]
-                                         + sum_up(len(faults), [], 1)))
+            raise InputError('\n  '.join([source + ':'] + some_of(faults)))
         paths = [lookup.find(path) or lookup.join(path) for _, path, _, _ in samples]
     else:
         paths = [source] if os.path.isfile(source) else sorted(

@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from machinery.checkpoint_files import damage_told
+from machinery.damage import damage_told
 from machinery.errors import InputError
 
 FLOATS = ('f2', 'f4', 'f8')

@@ -1,12 +1,10 @@
 """Numbered folders: 1, 2, 3 and so on, a new one for each run of a script."""
 import contextlib
-import errno
 import os
 import re
-import secrets
 
 from machinery.errors import InputError, input_errors
-from machinery.files import sync
+from machinery.files import write_whole
 
 
 def list_runs(folder):
@@ -58,17 +56,9 @@ class NewFiles:
         if not path:
             self._number = self._number or make_run(self._parent)
             path = os.path.join(run_path(self._parent, self._number), name)
-        part = '%s.%s.part' % (path, secrets.token_hex(4))
         try:
-            with open(part, 'wb') as file:
+            with write_whole(path, may_replace=False) as file:
                 yield file
-            sync(part)
-            if os.path.lexists(path):  # since the script has started
-                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
-            os.rename(part, path)
         except OSError as error:  # that of a full disk names no file
             raise InputError('%s: %s' % (path, error.strerror or error)) from error
-        finally:
-            with contextlib.suppress(OSError):
-                os.remove(part)
         print('Wrote %s' % path)

@@ -4,6 +4,8 @@ import os
 import re
 import sys
 
+from machinery.text import escaped
+
 BROKEN = set()  # numbers of the streams whose reader has gone
 # Names of classes and files may have codes that a terminal obeys. It shall obey only
 # those of tqdm: return, and up by a line, for one bar below another.
@@ -15,8 +17,7 @@ class Stream(io.TextIOWrapper):
 
     def write(self, text):
         """Write text with its control characters escaped, if somebody reads it."""
-        return self._try(super().write, CONTROL.sub(
-            lambda match: repr(match.group())[1:-1], text))
+        return self._try(super().write, CONTROL.sub(escaped, text))
 
     def flush(self):
         """Write what is buffered, if somebody reads it."""

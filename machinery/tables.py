@@ -5,6 +5,7 @@ import re
 from machinery.errors import InputError
 from machinery.files import read_text
 from machinery.find import PICTURE_ENDINGS
+from machinery.parts import PART_OF
 from machinery.text import plain_name
 
 DELIMITERS = ['\t', ';', ',', None]  # None: the last white space of a line
@@ -12,7 +13,6 @@ DELIMITERS = ['\t', ';', ',', None]  # None: the last white space of a line
 LABEL_WORDS = ['label', 'labels', 'class', 'breed', 'category']
 PATH_WORDS = ['path', 'filepath', 'filename', 'file', 'image', 'img', 'picture', 'id',
               'paths', 'filepaths', 'filenames', 'files', 'images']
-PARTS = {'train', 'training', 'val', 'valid', 'validation', 'dev', 'test', 'testing'}
 FIRST = 100  # lines that tell what the columns are
 MAX_LENGTH = 10 ** 5  # of a line, in characters
 is_integer = re.compile(r'[+-]?[0-9]{1,18}(\.0*)?').fullmatch
@@ -173,7 +173,7 @@ class Table:
         others = [column for column in columns if column != self._place]
         self._choose_label(rows, labels, is_sure, others, is_labelled)
         for column in set(others) - {self._label}:
-            if all_are(lambda cell: cell.lower() in PARTS, rows, column):
+            if all_are(lambda cell: cell.lower() in PART_OF, rows, column):
                 self._fail('the column %s tells parts, like test: write a list of each '
                            'part' % header[column])
 

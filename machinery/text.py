@@ -24,9 +24,14 @@ def plain_name(text):
     return ' '.join(compose(text).split())
 
 
+def escaped(match):
+    """Return the escape of what a pattern has matched, as Python writes it."""
+    return repr(match.group())[1:-1]
+
+
 def printable(text):
     """Return text with its control characters escaped: file names may have some."""
-    return re.sub('[\0-\x1f\x7f-\x9f]', lambda match: repr(match.group())[1:-1], text)
+    return re.sub('[\0-\x1f\x7f-\x9f]', escaped, text)
 
 
 def quote(path):
@@ -38,6 +43,14 @@ def cell_of(text):
     """Return printable text that no spreadsheet takes for a formula."""
     mark = "'" if text.startswith(tuple('=+-@\t\r')) else ''
     return mark + printable(text)
+
+
+def some_of(faults, as_line=str):
+    """Return a line for each of the first faults, and one that counts the others."""
+    lines = [as_line(fault) for fault in faults[:MAX_LINES]]
+    if len(faults) > MAX_LINES:
+        lines.append('and %d more' % (len(faults) - MAX_LINES))
+    return lines
 
 
 def print_some(lines, rest):

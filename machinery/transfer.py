@@ -55,7 +55,7 @@ def receive(response, path, done, size, tag):
         if size and tag:
             with open(path + '.tag', 'w') as file:
                 file.write('%d %s\n' % (size, tag))
-    start, received, limit = time.time(), 0, min(size or MAX_BYTES, MAX_BYTES)
+    start, received, limit = time.monotonic(), 0, min(size or MAX_BYTES, MAX_BYTES)
     with open(path, 'ab') as file, tqdm(total=size or None, initial=done, unit='B',
                                         unit_scale=True, disable=None) as bar:
         for chunk in iter(lambda: response.read1(1 << 16), b''):
@@ -64,7 +64,7 @@ def receive(response, path, done, size, tag):
                 raise InputError('it is larger than %d bytes' % limit)
             file.write(chunk)
             bar.update(len(chunk))
-            seconds = time.time() - start
+            seconds = time.monotonic() - start
             if seconds > TIMEOUT and received < MIN_BYTES_PER_SECOND * seconds:
                 raise TimeoutError('only %d bytes in %d seconds' % (received, seconds))
         file.flush()

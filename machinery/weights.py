@@ -4,8 +4,9 @@ import os
 import numpy as np
 
 from machinery.caffe import read_caffemodel
-from machinery.checkpoint_files import (KINDS, check_shapes, damage_told, find_weights,
+from machinery.checkpoint_files import (KINDS, check_shapes, find_weights,
                                         open_checkpoint, read_checkpoint)
+from machinery.damage import damage_told
 from machinery.errors import InputError, input_errors, open_plain
 from machinery.files import write_whole
 from machinery.npy import read_npy, read_npz

@@ -2,18 +2,16 @@
 import os
 import re
 import unicodedata
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from datagenerator import ImageDataGenerator
 from helpers import ROOT, checkpoint_of, finetune, outputs_in, run_program
-from machinery.class_names import choose_class_names
 from machinery.errors import InputError
 from machinery.lists import find_pictures, has_labels, read_list
 from machinery.model_file import read_model
-from machinery.workers import Workers
+from test_lists import find as choose
 
 NAMES = ['ant', 'bee', 'cow']
 
@@ -221,14 +219,6 @@ def test_numbers_and_names_are_told_apart_for_all_lists_of_a_run(folder):
         choose(train_file=train, val_file=numbers, classes_file=names)
     assert choose(train_file=numbers, val_file=numbers, classes_file=names) == [
         'A', 'B', '1']
-
-
-def choose(**settings):
-    run = SimpleNamespace(latest=None, is_resumed=False, workers=Workers())
-    settings = {**dict.fromkeys(['val_file', 'test_file', 'num_classes',
-                                 'pictures_path']), 'classes_file': 'DEFAULT',
-                **settings}
-    return choose_class_names(settings, run, 'fc8')
 
 
 def test_classes_are_the_sorted_names_of_the_training_list(folder):

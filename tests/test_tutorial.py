@@ -39,6 +39,12 @@ class Script:
     def train(self, session, batch):
         return session.run([self.loss, self.train_op], self.feed(batch))[0]
 
+    def train_epoch(self, session, start, next_batch, steps):
+        """Train on a dataset that start begins; return the mean loss."""
+        session.run(start)
+        return np.mean([self.train(session, session.run(next_batch))
+                        for _ in range(steps)])
+
 
 def test_first_version_with_next_batch(narrow_golden_file, tmp_path):
     script = Script(narrow_golden_file)
@@ -93,9 +99,8 @@ def test_second_version_with_datasets(narrow_golden_file):
         script.model.load_initial_weights(session)
         losses = []
         for _ in range(2):
-            session.run(start_training)
-            losses.append(np.mean([script.train(session, session.run(next_batch))
-                                   for _ in range(train.data_size // 16)]))
+            losses.append(script.train_epoch(session, start_training, next_batch,
+                                             train.data_size // 16))
             session.run(start_validation)
             images, labels = zip(*[session.run(next_batch) for _ in range(2)])
             with pytest.raises(tf.errors.OutOfRangeError):
@@ -125,11 +130,8 @@ def test_chinese_translation_with_paths_and_labels(narrow_golden_file, monkeypat
     with tf.Session() as session:
         session.run(tf.global_variables_initializer())
         script.model.load_initial_weights(session)
-        losses = []
-        for _ in range(2):
-            session.run(start_training)
-            losses.append(np.mean([script.train(session, session.run(next_batch))
-                                   for _ in range(train.data_size // 16)]))
+        losses = [script.train_epoch(session, start_training, next_batch,
+                                     train.data_size // 16) for _ in range(2)]
         session.run(start_testing)
         images, one_hot = session.run(next_batch)
     assert losses[1] < losses[0]
