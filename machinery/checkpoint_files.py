@@ -12,7 +12,7 @@ from machinery.damage import damage_told
 from machinery.errors import InputError, input_errors, open_plain
 from machinery.files import Damaged, sync
 from machinery.numbered import list_runs, run_path
-from machinery.rules import PATTERN
+from machinery.rules import MARKS, PATTERN
 from machinery.text import quote
 from machinery.tf1 import assign, tf
 
@@ -160,8 +160,8 @@ def copy_checkpoint(source, target):
 def open_checkpoint(path):
     """Return TensorFlow's reader of a checkpoint, or raise an InputError."""
     if re.search(PATTERN, path):
-        raise InputError('%s: TensorFlow takes [ ] * ? \\ in the path of a checkpoint '
-                         'for a pattern; rename its folder' % path)
+        raise InputError('%s: TensorFlow takes %s in the path of a checkpoint for a '
+                         'pattern; rename its folder' % (path, MARKS))
     for part in parts_of(path, PART):
         open_plain(part).close()
     with damage_told(path):
