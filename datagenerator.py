@@ -11,6 +11,7 @@ from tqdm import tqdm
 from machinery import folders
 from machinery.batches import Batch, refuse_to_ignore
 from machinery.errors import InputError
+from machinery.labels import OneClass
 from machinery.lists import GIVEN, read_list, share_of
 from machinery.pictures import apply_augment, decode_image, load_ahead
 from machinery.rules import check_value
@@ -75,7 +76,8 @@ class ImageDataGenerator:
         mean: next_batch and data subtract it; for batches, normalize does.
         scale_size, margin, reducing_gap: size, margin, reducing_gap of load_image.
         nb_classes, num_classes: number of classes; labels count from 0.
-        class_names, pictures_path: see read_list; the names give the number of classes.
+        kind: what labels mean; None: OneClass of as many. kind, pictures_path: see
+            read_list.
         seed: integer in 0..2**32 - 1.
         shard: (rank, size): this worker's samples are rank, rank + size, ... With
             shuffle, all shares have the same length: a short one borrows a sample.
@@ -102,15 +104,14 @@ class ImageDataGenerator:
                  shard=(0, 1), margin=0, random_crop=False, augment=None,
                  check_files=True, leave_out_bad=False, mode=None, batch_size=None,
                  num_classes=None, buffer_size=None, reducing_gap=REDUCING_GAP,
-                 class_names=None, pictures_path=None, images=None, labels=None,
+                 kind=None, pictures_path=None, images=None, labels=None,
                  image_format=None):
         check_value('horizontal_flip', horizontal_flip)
         has_datasets = mode is not None or images is not None
         check_value('batch_size', batch_size if has_datasets else 1)
         if mode not in (None, 'training', 'inference'):
             raise InputError("mode is %r, must be 'training' or 'inference'" % (mode,))
-        self.class_names = class_names
-        self.n_classes = len(class_names or []) or num_classes or nb_classes
+        self.kind = kind or OneClass(range(num_classes or nb_classes))
         self.shuffle = has_datasets if shuffle is None else shuffle
         self.preprocessing = {'size': tuple(scale_size), 'margin': margin,
                               'reducing_gap': reducing_gap}
@@ -120,8 +121,7 @@ class ImageDataGenerator:
         self.mean, self.batch_size = mean, batch_size
         self.class_list = class_list if isinstance(class_list, str) else GIVEN
         self.paths, self.labels, self.line_numbers = read_list(
-            class_list or (images, labels), self.n_classes, check_files, class_names,
-            pictures_path)
+            class_list or (images, labels), self.kind, check_files, pictures_path)
         self.drop([])
         self.epoch, self.pointer, self._ahead = 0, 0, {}
 
@@ -195,7 +195,7 @@ class ImageDataGenerator:
 
     def one_hot(self, samples):
         """Return the labels of these samples as a float32 array (n, n_classes)."""
-        return np.float32(self.labels[samples, None] == np.arange(self.n_classes))
+        return self.kind.targets(self.labels[samples])
 
     def drop(self, samples):
         """Leave out these samples, given by their numbers, from now on."""
@@ -209,6 +209,7 @@ class ImageDataGenerator:
         self.labels, self.line_numbers = self.labels[kept], self.line_numbers[kept]
 
     data_size = property(lambda self: len(self.samples))
+    n_classes = property(lambda self: self.kind.width)
 
     # The rest is for the tutorial's scripts: the same batches, as float32 minus mean.
     images = property(lambda self: self.paths)

@@ -11,6 +11,7 @@ from machinery.settings import check_files, read_settings
 train_file = 'images/train.txt'  # one line per picture: "path label", labels from 0
 val_file = 'images/val.txt'  # scored after each epoch
 test_file = None  # scored once, at the end, with the best checkpoint
+labels = 'class'  # or 'classes', several per picture; or 'numbers', to predict
 classes_file = 'DEFAULT'  # one class name per line; or classes.txt next to train_file
 pictures_path = None  # where paths in the lists start; None: at the list's folder
 on_bad_image = 'stop'  # or 'skip' unreadable pictures
@@ -47,10 +48,10 @@ from alexnet import AlexNet, LAYERS
 from datagenerator import CROP_MARGIN, ImageDataGenerator, load_image, normalize
 from machinery.batches import read_batches
 from machinery.check import check_pictures
-from machinery.class_names import choose_class_names
 from machinery.download import fetch_if_missing
 from machinery.features import open_features
 from machinery.frozen import FrozenLayers
+from machinery.kinds import choose_kind
 from machinery.progress import ProgressBar
 from machinery.run import Run
 from machinery.summaries import Summaries, add_summaries
@@ -63,9 +64,8 @@ workers = start_workers(settings)  # just this one, unless TF_CONFIG names more
 run = Run(checkpoint_path, filewriter_path, resume, keep, settings, workers)
 
 # Data: each worker reads its share of the lists; only training pictures are shuffled.
-class_names = choose_class_names(settings, run, LAYERS[-1])
-num_classes = len(class_names)
-shared = dict(class_names=class_names, pictures_path=pictures_path,
+kind = choose_kind(settings, run, LAYERS[-1])  # of labels: what they mean, their names
+shared = dict(kind=kind, pictures_path=pictures_path,
               margin=CROP_MARGIN if random_crop else 0, shard=workers.shard,
               check_files=on_bad_image == 'stop', **run.decoding)  # of a resumed run
 train_data = ImageDataGenerator(
@@ -77,7 +77,7 @@ test_data = ImageDataGenerator(test_file, **shared) if test_file else None
 # Graph: pictures go in as bytes, which is a quarter of the work of feeding floats.
 pictures = tf.placeholder(tf.uint8, [None, 227, 227, 3], 'pictures')
 x = normalize(pictures)
-y = tf.placeholder(tf.float32, [None, num_classes], 'y')
+y = tf.placeholder(tf.float32, [None, kind.width], 'y')
 keep_prob = tf.placeholder(tf.float32, [], 'keep_prob')
 rate = tf.placeholder(tf.float32, [], 'learning_rate')
 global_step = tf.train.create_global_step()
@@ -85,7 +85,7 @@ if run.is_resumed:  # all layers come from the checkpoint
     weights_path, skip_layers = run.latest, []
 elif workers.is_chief:
     weights_path = fetch_if_missing(weights_path, train_file)
-model = AlexNet(x, keep_prob, num_classes,
+model = AlexNet(x, keep_prob, kind.width,
                 train_layers if skip_layers is None else skip_layers, weights_path,
                 train_layers, dropout_seed=[seed + workers.rank, global_step])
 variables = [variable for layer in train_layers for variable in model.variables[layer]]
@@ -95,16 +95,18 @@ fed = pictures if model.bottleneck is model.X else model.bottleneck
 same = {model.dropout6: model.fc6, model.dropout7: model.fc7}  # without dropout
 
 with tf.name_scope('scores'):  # one value per picture; add yours here
-    predictions = {'true': tf.argmax(y, 1), 'predicted': tf.argmax(model.logits, 1),
-                   'probability': tf.reduce_max(model.probabilities, 1)}
-    correct = tf.equal(predictions['predicted'], predictions['true'])
-    scores = {'cross_entropy': tf.nn.softmax_cross_entropy_with_logits_v2(
-                  labels=y, logits=model.logits),
-              'accuracy': tf.cast(correct, tf.float32)}
+    predictions = kind.predictions(y, model.logits)
+    if labels == 'class':
+        correct = tf.equal(tf.argmax(model.logits, 1), tf.argmax(y, 1))
+        scores = {'cross_entropy': tf.nn.softmax_cross_entropy_with_logits_v2(
+                      labels=y, logits=model.logits),
+                  'accuracy': tf.cast(correct, tf.float32)}
+    else:  # sigmoids, or numbers
+        scores = kind.scores(y, model.logits)
 
 with tf.name_scope('train'):
     means = {name: tf.reduce_mean(values) for name, values in scores.items()}
-    loss = means['cross_entropy']  # only this is minimised; other scores are reported
+    loss = means[kind.loss]  # only this is minimised; other scores are reported
     gradients, means = workers.mean([tf.gradients(loss, variables), means])
     optimizer = tf.train.GradientDescentOptimizer(rate)  # which the loop feeds
     train_op = optimizer.apply_gradients(zip(gradients, variables), global_step)
@@ -128,18 +130,19 @@ def initialize(session):
 def evaluate(batches):
     """Return the mean of each score of a list, and {name: a value per picture}."""
     results = [session.run({**scores, **predictions},
-                           {fed: features, y: labels, keep_prob: 1.})
-               for features, labels in run.guard(batches)]
+                           {fed: features, y: targets, keep_prob: 1.})
+               for features, targets in run.guard(batches)]
     values = {name: workers.gather([result[name] for result in results])
               for name in results[0]}
-    return {name: values[name].mean(dtype='float64') for name in scores}, values
+    means = {name: values[name].mean(dtype='float64') for name in scores}
+    return {**means, **kind.measure(values)}, values
 
 
 check_pictures([train_data, val_data, test_data], on_bad_image, workers)
 with run.session(initialize) as session:
     frozen = FrozenLayers(session, fed, pictures, {keep_prob: 1.}, same)
     run.record(model, pictures, [y, rate, keep_prob], load_image, train_data, val_data,
-               class_names, optimizer)
+               kind, optimizer)
     # Features outlive the run: the next one with the same frozen layers finds them.
     store = cache_features and frozen.open_store(features_path, features_limit,
                                                  load_image)
@@ -147,19 +150,19 @@ with run.session(initialize) as session:
         [train_data, val_data, test_data], frozen, store)
     seen = train_features.select_unchanged()  # None for batches of your own
     step = int(session.run(global_step))
-    summaries = Summaries(run, step, model, train_data, class_names)
-    bar = ProgressBar(run, num_epochs, train_data.data_size, display_step, class_names)
+    summaries = Summaries(run, step, model, train_data, kind)
+    bar = ProgressBar(run, num_epochs, train_data.data_size, display_step, kind)
 
     for epoch in range(run.epoch, num_epochs + 1):
         bar.start(epoch)
         # guard() saves a checkpoint and ends the run on Ctrl-C or if a picture is gone.
         batches = train_features.batches(batch_size, epoch, run.start_of(epoch))
-        for features, labels in run.guard(batches, epoch):
+        for features, targets in run.guard(batches, epoch):
             step += 1
             fetches = {'update': train_op, 'means': means}
             if step % display_step == 0:  # histograms are too slow for every step
                 fetches['summary'] = summary
-            result = session.run(fetches, {fed: features, y: labels,
+            result = session.run(fetches, {fed: features, y: targets,
                                            rate: rate_of(epoch),
                                            keep_prob: 1. - dropout_rate})
             run.stop_unless_finite(result['means'], rate_of(epoch))
@@ -172,8 +175,8 @@ with run.session(initialize) as session:
         seen_means = evaluate(seen.batches(batch_size))[0] if seen else {}
         run.stop_unless_finite(val_means, rate_of(epoch))
         # The best checkpoint has the highest score. For the lowest loss instead, write
-        # negative_loss=-val_means['cross_entropy'].
-        run.save(session, epoch, accuracy=val_means['accuracy'])
+        # negative_loss=-val_means[kind.loss].
+        run.save(session, epoch, **kind.best(val_means))
         bar.report(seen_means, val_means, val_values)
         summaries.add('train without dropout', step, **seen_means)
         summaries.add('validation', step, **val_means)

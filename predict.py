@@ -37,11 +37,11 @@ from alexnet import AlexNet, LAYERS
 from datagenerator import (IMAGENET_MEAN, IMAGE_SIZE, REDUCING_GAP, load_image,
                            normalize)
 from machinery.checkpoint_files import find_weights
-from machinery.class_names import find_class_names
 from machinery.errors import InputError
 from machinery.export import export_model, pictures_to_compare
 from machinery.features import open_features
 from machinery.frozen import FrozenLayers
+from machinery.kinds import find_kind
 from machinery.model_file import (check_summary, find_preprocessing, read_model,
                                   summarize)
 from machinery.numbered import NewFiles
@@ -70,7 +70,7 @@ class Classifier(contextlib.AbstractContextManager):
         batch_size: pictures at once.
 
     Attributes:
-        class_names: the names, in the order of the network's outputs.
+        kind, class_names: what the outputs mean (see machinery.labels), and kind.names.
         weights_path, preprocessing: the file, and the arguments of load_image.
         load: function from a picture to the uint8 image that training makes of it.
 
@@ -86,7 +86,8 @@ class Classifier(contextlib.AbstractContextManager):
         # Next to the checkpoint, model.json names the classes and says how pictures
         # were prepared, so that nobody has to repeat it here.
         self.weights_path = find_weights(os.fspath(checkpoint))
-        self.class_names = find_class_names(self.weights_path, LAYERS[-1])
+        self.kind = find_kind(self.weights_path, LAYERS[-1])
+        self.class_names = self.kind.names
         self.preprocessing, test_summary = find_preprocessing(
             self.weights_path, IMAGENET_MEAN, size=IMAGE_SIZE, margin=0,
             reducing_gap=REDUCING_GAP)
@@ -95,6 +96,7 @@ class Classifier(contextlib.AbstractContextManager):
         with tf.Graph().as_default():  # not that of the program
             self._images = tf.placeholder(tf.uint8, [None, 227, 227, 3])
             self._model = self.network(self._images)
+            self._outputs = self.kind.outputs(self._model.logits)
             self._session = tf.Session(config=session_config())
             self._model.load_initial_weights(self._session)
             # If load_image or normalize were edited after training, predictions would
@@ -112,13 +114,14 @@ class Classifier(contextlib.AbstractContextManager):
     def __call__(self, pictures, top_k=None):
         """Return [(class name, probability), ...], best first, for each of a list.
 
-        top_k is how many classes to return, by default all of them. Raises an
-        InputError if a picture cannot be read; names its position and path.
+        [(name, number), ...] if it was trained with numbers. top_k is how many classes
+        to return, by default all of them. Raises an InputError if a picture cannot be
+        read; names its position and path.
         """
         check_value('top_k', 1 if top_k is None else top_k)
-        probabilities, _, _ = self.run(pictures)
-        return name_ranked(*rank(probabilities, top_k, self.unknown_below),
-                           self.class_names)
+        outputs, _, _ = self.run(pictures)
+        ranked = rank(outputs, self.kind, top_k, self.unknown_below)
+        return name_ranked(*ranked, self.kind)
 
     def features(self, pictures, layer):
         """Return the activations (n, ...) of a layer, for example 'fc7'."""
@@ -129,13 +132,13 @@ class Classifier(contextlib.AbstractContextManager):
     def run(self, pictures, layer=None, features_path=None, leave_out_bad=False):
         """Return (values, samples, faults): what a layer makes of pictures.
 
-        values (n, ...) are probabilities if layer is None, and samples (n,) positions
+        values (n, ...) are the outputs if layer is None, and samples (n,) positions
         in the list. With leave_out_bad, pictures that cannot be read are missing there,
         and faults is {position: InputError}. features_path is for paths, not arrays.
         """
         pictures = list_pictures(pictures)
         model, session = self._model, self._session
-        output = getattr(model, layer or 'probabilities')
+        output = getattr(model, layer) if layer else self._outputs
         # Training may have stored what the frozen layers make of a picture.
         is_behind = (self._trained and model.bottleneck is not model.X and
                      layer not in LAYERS[:min(map(LAYERS.index, self._trained))])
@@ -170,13 +173,12 @@ if __name__ == '__main__':
     weights_path = find_weights(checkpoint)
     print('Network: %s\nDevice: %s' % (weights_path, find_device()))
     with Classifier(weights_path, unknown_below, batch_size) as classify:
-        class_names = classify.class_names
+        kind = classify.kind
         if export_path:
-            export_model(
-                classify.network, class_names, export_path, classify.preprocessing,
-                pictures_to_compare(weights_path, class_names, classify.load))
+            export_model(classify.network, kind, export_path, classify.preprocessing,
+                         pictures_to_compare(weights_path, kind, classify.load))
         else:
-            paths, labels = find_samples(pictures, pictures_path, class_names)
+            paths, labels = find_samples(pictures, pictures_path, kind)
             values, read, faults = classify.run(paths, layer, features_path, True)
             paths, labels = leave_out(faults, paths, labels, read)
 
@@ -189,12 +191,12 @@ if __name__ == '__main__':
             np.savez(file, features=values, paths=paths,
                      **({} if labels is None else {'labels': labels}))
     else:
-        best, probabilities = rank(values, top_k, unknown_below)
-        print_best(paths, best, probabilities, class_names)
+        ranked = rank(values, kind, top_k, unknown_below)
+        print_best(paths, *ranked, kind)
         with files.new(predictions_file, 'predictions.csv') as file:
-            write_table(file, paths, labels, best, probabilities, class_names)
-        if labels is not None:  # scores tell how far to trust the classes
-            matrix = score(labels, values, class_names)
-            if matrix:
-                with files.new(confusion_file, 'confusion_matrix.png') as file:
-                    file.write(matrix)
+            write_table(file, paths, labels, *ranked, kind)
+        if labels is not None:  # scores tell how far to trust the predictions
+            drawing = score(labels, values, kind)
+            if drawing:
+                with files.new(confusion_file, kind.drawing + '.png') as file:
+                    file.write(drawing)

@@ -22,23 +22,29 @@ def list_commands(settings, folder):
             % quote(folder)]
 
 
-def advise(history, true, predicted, class_names):
+def advise(history, values, kind):
     """Return at most five lines, each with the numbers that it follows from.
 
     history is {epoch: (training means, validation means)}, both {score: mean}, where
-    those in training are without dropout, and {} if they are not known; true and
-    predicted are the classes of the validation list at the end.
+    those in training are without dropout, and {} if they are not known; values has what
+    is true and predicted of the validation list at the end; kind is that of its labels.
     """
-    lines = [find_overfitting(history, len(true)),
-             follow_loss(history, len(class_names)),
-             compare_with_common(true, predicted, class_names),
-             find_missed(true, predicted, class_names),
-             find_confused(true, predicted, class_names)]
+    true, predicted = values['true'], values['predicted']
+    losses = [losses_of(history, place, kind.loss) for place in (0, 1)]
+    lines = [find_overfitting(history, losses[1], len(true)),
+             follow_loss(*losses, max(history), kind.guessing(true))]
+    if kind.name == 'class':
+        lines += [compare_with_common(true, predicted, kind.names),
+                  find_missed(true, predicted, kind.names),
+                  find_confused(true, predicted, kind.names)]
     return [line for line in lines if line]
 
 
-def find_overfitting(history, count):
-    """Compare the accuracies on training pictures and on count validation pictures."""
+def find_overfitting(history, losses, count):
+    """Compare the accuracies on training pictures and on count validation pictures.
+
+    losses is {epoch: loss} in validation.
+    """
     last = max(history)
     trained, validated = [means.get('accuracy') for means in history[last]]
     if trained is None or validated is None:
@@ -50,7 +56,6 @@ def find_overfitting(history, count):
     line = ('Overfitting: accuracy %.2f on training pictures, %.2f in validation. Try '
             'more pictures, random_crop = True, a higher dropout_rate, fewer '
             'train_layers' % (trained, validated))
-    losses = losses_of(history, 1)
     best = min(losses, key=losses.get, default=last)
     if best != last and losses[last] > 1.05 * losses[best]:
         line += ', or num_epochs = %d, where the validation loss was lowest' % best
@@ -67,23 +72,25 @@ def standard_error(share, count):
     return math.sqrt(share * (1 - share) / (count + 4))
 
 
-def losses_of(history, place):
+def losses_of(history, place, name):
     """Return {epoch: loss} of the training (0) or the validation (1) means."""
-    return {epoch: means[place]['cross_entropy'] for epoch, means in history.items()
-            if 'cross_entropy' in means[place]}
+    return {epoch: means[place][name] for epoch, means in history.items()
+            if name in means[place]}
 
 
-def follow_loss(history, num_classes):
-    """Tell whether the loss has hardly fallen, has risen, or was still falling."""
-    losses, validated = losses_of(history, 0), losses_of(history, 1)
-    guessing = math.log(num_classes)
+def follow_loss(losses, validated, last, guessing):
+    """Tell whether the loss has hardly fallen, has risen, or was still falling.
+
+    Both are {epoch: loss}, in training and in validation, until the last epoch;
+    guessing is the loss of a network that ignores the pictures.
+    """
     *_, before, now = [0., 0., *losses.values()]  # in the last two epochs
     is_stuck = min(losses.values(), default=0.) > 0.95 * guessing > 0
     if is_stuck and now > 0.95 * before > 0:
         return ('The training loss hardly fell: it was %.2f at best, guessing gives '
                 '%.2f. Try another learning_rate, first a tenth of it'
                 % (min(losses.values()), guessing))
-    best, last = min(validated, key=validated.get, default=0), max(history)
+    best = min(validated, key=validated.get, default=0)
     if losses and all(found[last] > 1.2 * found[best] for found in (losses, validated)):
         return ('Since epoch %d, the loss has risen, from %.2f to %.2f in validation. '
                 'Try a third of the learning_rate'

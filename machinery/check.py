@@ -181,15 +181,16 @@ def list_warnings(generators, contents_of):
         if pairs:
             sample, first = pairs[0]
             warnings.append(
-                '%s of %s %s in another class, too (equal content); the first is %s' % (
+                '%s of %s %s there with another label, too (equal content); the first '
+                'is %s' % (
                     number_of(pairs), data.class_list, is_or_are(pairs),
                     name_both(data, sample, data, first)))
-        empty = np.flatnonzero(np.bincount(data.labels, minlength=data.n_classes) == 0)
+        counts = data.kind.count(data.labels)  # None for numbers
+        empty = [] if counts is None else np.flatnonzero(counts == 0)
         if len(empty):
-            names = data.class_names or range(data.n_classes)
             warnings.append('%s has no sample of class%s %s%s' % (
                 data.class_list, 'es' if len(empty) > 1 else '',
-                ', '.join(str(names[label]) for label in empty[:20]),
+                ', '.join(data.kind.names[label] for label in empty[:20]),
                 ' (labels count from 0)' if empty[0] == 0 else ''))
     return warnings
 

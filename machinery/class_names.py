@@ -5,11 +5,11 @@ import os
 import numpy as np
 
 from machinery import ROOT
+from machinery.columns import is_integer
 from machinery.errors import InputError
 from machinery.files import Damaged
 from machinery.lists import Labels, labels_in, read_class_names
 from machinery.model_file import ASSUMED, model_path, read_model
-from machinery.tables import is_integer
 from machinery.weights import num_classes_of
 
 
@@ -22,25 +22,28 @@ def choose_class_names(settings, run, layer):
             training list has in place of numbers are sorted.
         train_file, val_file, test_file: None for batches of your own.
         num_classes: as many names are needed; None: see find_num_classes.
+        labels: 'class', or 'classes', of which one may be enough.
         pictures_path: see read_list.
 
     Args:
         run: the Run; layer: the name of the network's last layer.
     """
     train_file, num_classes = settings['train_file'], settings['num_classes']
+    least = 2 if settings['labels'] == 'class' else 1
     path, names = find_names(settings, run)
     labels = Labels([], -1)
     if train_file and (not names or are_ambiguous(names)):
-        labels = labels_in(train_file, settings['pictures_path'])
+        labels = labels_in(train_file, settings['pictures_path'], settings['labels'])
         if labels.names or labels.largest >= 0:  # else read_list names the faults
             check_other_lists(labels, settings)
     are_listed = not names and labels.names and labels.largest < 0
     if are_listed:
         names = labels.names
     if num_classes is None:
-        num_classes = find_num_classes(names, train_file and labels.largest, run, layer)
+        num_classes = find_num_classes(names, train_file and labels.largest, run, layer,
+                                       least)
     if are_listed:
-        check_listed(names, num_classes, train_file)
+        check_listed(names, num_classes, train_file, least)
     elif names and len(names) != num_classes:
         if settings['classes_file'] != 'DEFAULT':
             read_class_names(path, num_classes)  # which refuses them
@@ -78,7 +81,7 @@ def check_other_lists(labels, settings):
     """
     kind = 'names' if labels.names else 'numbers'
     for path in filter(None, [settings['val_file'], settings['test_file']]):
-        other = labels_in(path, settings['pictures_path'])
+        other = labels_in(path, settings['pictures_path'], settings['labels'])
         other_kind = 'names' if other.names else 'numbers'
         if other_kind != kind and (other.names or other.largest >= 0):
             raise InputError(
@@ -87,9 +90,9 @@ def check_other_lists(labels, settings):
                     settings['train_file'], kind, path, kind))
 
 
-def check_listed(names, num_classes, train_file):
+def check_listed(names, num_classes, train_file, least=2):
     """Raise an InputError unless a run may have these classes of its training list."""
-    if len(names) < 2:
+    if len(names) < least:
         raise InputError('%s: all pictures are of one class, %s; at least 2 classes '
                          'are needed' % (train_file, *names))
     if len(set(map(str.casefold, names))) < len(names):
@@ -100,7 +103,7 @@ def check_listed(names, num_classes, train_file):
                          % (train_file, len(names), num_classes, ', '.join(names)))
 
 
-def find_num_classes(names, largest, run, layer):
+def find_num_classes(names, largest, run, layer, least=2):
     """Return how many the checkpoint has, or the names, or the largest label + 1."""
     if run.is_resumed:  # only the chief knows the checkpoint
         found = num_classes_of(run.latest, layer) if run.workers.is_chief else 0
@@ -110,7 +113,7 @@ def find_num_classes(names, largest, run, layer):
                          'a list of pictures nor a classes_file')
     found = len(names) if names else largest + 1
     # The generators report what is beyond these limits, and name the lines.
-    found = min(max(found, 2), 10 ** 6)
+    found = min(max(found, least), 10 ** 6)
     run.workers.check_equal({'num_classes': found})
     return found
 
@@ -121,9 +124,11 @@ def names_beside(list_path):
     return path, read_class_names(path) if os.path.exists(path) else None
 
 
-def warn_of_other_names(list_path, class_names, pictures_path):
+def warn_of_other_names(list_path, kind, pictures_path):
     """Warn if a list may mean other classes than the network's of the same numbers."""
-    if are_ambiguous(class_names) and not labels_in(list_path, pictures_path).names:
+    class_names = kind.names
+    if are_ambiguous(class_names) and not labels_in(
+            list_path, pictures_path, kind.name).names:
         print('Warning: the labels in %s are taken for numbers, but some classes have '
               'numbers for names' % list_path)
     if class_names == read_class_names(None, len(class_names)):

@@ -53,22 +53,43 @@ def draw_confusions(labels, predicted, class_names):
     return cv2.imencode('.png', render(figure))[1].tobytes()
 
 
-def draw_mistakes(data, values, class_names):
-    """Return the 16 wrongly classified pictures with the highest loss as a JPEG.
+def draw_comparison(true, predicted, kind):
+    """Return the drawing of true and predicted labels that a kind has, or None."""
+    if kind.drawing == 'confusion_matrix':
+        return draw_confusions(true, predicted, kind.names)
+    return draw_scatter(true, predicted, kind.names) if kind.drawing else None
 
-    values holds an array for each of true, predicted (both labels), probability and
-    cross_entropy, with a value per sample of the list. Without a mistake, return None.
+
+def draw_scatter(true, predicted, names):
+    """Return predicted against true numbers (n, width) as a PNG, a square for each."""
+    columns = min(3, len(names))
+    rows = math.ceil(len(names) / columns)
+    figure = new_figure((4.5 * columns, 4.5 * rows), tight_layout=True)
+    for place, name in enumerate(names):
+        axes = figure.add_subplot(rows, columns, place + 1)
+        pair = true[:, place], predicted[:, place]
+        low, high = np.min(pair), np.max(pair)
+        axes.plot([low, high], [low, high], color='0.7')  # where both are equal
+        axes.plot(*pair, '.', alpha=0.5)
+        axes.set(xlabel='true', ylabel='predicted', title=plain(cut(name)))
+    return cv2.imencode('.png', render(figure))[1].tobytes()
+
+
+def draw_mistakes(data, values, kind):
+    """Return the 16 mistakes with the highest loss as a JPEG; None without a mistake.
+
+    values is {name: array (n, ...)} of the scores and predictions of the list of data,
+    whose labels are of this kind.
     """
-    wrong = np.flatnonzero(values['predicted'] != values['true'])
-    worst = wrong[values['cross_entropy'][wrong].argsort()[::-1][:16]]
+    wrong = np.flatnonzero(kind.is_wrong(values))
+    worst = wrong[values[kind.loss][wrong].argsort()[::-1][:16]]
     if not len(worst):
         return None
-    true, predicted = [[cut(class_names[label]) for label in values[name][worst]]
-                       for name in ('true', 'predicted')]
-    names = [cut(os.path.basename(data.paths[sample]), 30) for sample in worst]
-    return draw_tiles(load_all(data, worst), [
-        '%s\ntrue: %s\npredicted: %s, %.2f' % row
-        for row in zip(names, true, predicted, values['probability'][worst])])
+    return draw_tiles(load_all(data, worst), ['\n'.join([
+        cut(os.path.basename(data.paths[sample]), 30),
+        'true: ' + cut(kind.show(values['true'][sample])),
+        'predicted: ' + cut(kind.show_predicted(values, sample), 26)])
+        for sample in worst])
 
 
 def load_all(data, samples):
@@ -78,11 +99,12 @@ def load_all(data, samples):
             yield WHITE if isinstance(image, InputError) else image
 
 
-def draw_batch(data, class_names):
+def draw_batch(data, kind):
     """Return the first images of an epoch, as the network gets them, as a JPEG."""
     batch = next(read_batches(data, 16))
-    labels = batch.labels[:16].argmax(1)  # your own batches have a size of their own
-    return draw_tiles(batch.images[:16], [cut(class_names[label]) for label in labels])
+    # Your own batches have a size of their own.
+    labels = kind.labels_of(batch.labels[:16])
+    return draw_tiles(batch.images[:16], [cut(kind.show(label)) for label in labels])
 
 
 def draw_tiles(images, texts):
@@ -150,8 +172,8 @@ def render(figure):
     return np.ascontiguousarray(np.asarray(figure.canvas.buffer_rgba())[:, :, 2::-1])
 
 
-def write_projector(folder, features, batch_size, class_names):
-    """Write a page for TensorBoard's projector: features, thumbnails, class names.
+def write_projector(folder, features, batch_size, kind):
+    """Write a page for TensorBoard's projector: features, thumbnails, labels.
 
     features must come from a generator that does not shuffle.
     """
@@ -159,9 +181,9 @@ def write_projector(folder, features, batch_size, class_names):
     samples, rows = select_features(features, batch_size)
     np.savetxt(os.path.join(folder, 'features.tsv'), rows, '%.4g', '\t')
     with open(os.path.join(folder, 'pictures.tsv'), 'w', encoding='utf-8') as file:
-        file.write('class\tpicture\n')
+        file.write('%s\tpicture\n' % kind.name)
         for sample in samples:
-            file.write('%s\t%s\n' % (printable(class_names[data.labels[sample]]),
+            file.write('%s\t%s\n' % (printable(kind.show(data.labels[sample])),
                                      printable(data.paths[sample])))
     side = math.ceil(math.sqrt(len(samples)))
     tiles = np.full((side * side, 64, 64, 3), 255, np.uint8)

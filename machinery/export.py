@@ -17,7 +17,7 @@ FORMATS = b'\xff\xd8', b'\x89PNG', b'BM', b'GIF8'  # first bytes of those that i
 IS_CMYK = re.compile(b'\xff[\xc0-\xc2]\0.\x08....\x04', re.S).search
 
 
-def pictures_to_compare(weights_path, class_names, load):
+def pictures_to_compare(weights_path, kind, load):
     """Return [(path, content, image)] of up to 16 pictures of the validation list.
 
     Leaves out those that training has skipped, and those that the export refuses or
@@ -25,8 +25,8 @@ def pictures_to_compare(weights_path, class_names, load):
     """
     model, found = read_model(weights_path), []
     try:
-        paths, _, _ = read_list(model.get('val_list') or '', len(class_names), False,
-                                class_names, model.get('pictures_path'))
+        paths, _, _ = read_list(model.get('val_list') or '', kind, False,
+                                model.get('pictures_path'))
     except InputError:
         paths = []
     for path in paths[::1 + len(paths) // 64] + paths:
@@ -44,16 +44,17 @@ def pictures_to_compare(weights_path, class_names, load):
 
 
 @input_errors()
-def export_model(build, class_names, folder, preprocessing, examples):
+def export_model(build, kind, folder, preprocessing, examples):
     """Write a SavedModel that classifies the bytes of picture files.
 
     Its signature serving_default takes pictures, a string tensor (n,); the signature
     images takes the network's input, float32 (n, 227, 227, 3). Both return
     probabilities, class_ids and names, each (n, number of classes), the most probable
-    class first.
+    class first. With numbers, both return numbers (n, width) and their names (width,).
 
     Args:
         build: function from uint8 images, as load_image returns them, to an AlexNet.
+        kind: what its outputs mean, one of machinery.labels.
         folder: must not exist; it appears when it is complete.
         preprocessing: the arguments of load_image: size, margin and reducing_gap.
         examples: [(path, content, image)] of pictures for which the export must give
@@ -76,13 +77,17 @@ def export_model(build, class_names, folder, preprocessing, examples):
         images = tf.map_fn(lambda data: preprocess(data, **preprocessing), pictures,
                            tf.uint8)
         model = build(images)
-        probabilities, class_ids = tf.nn.top_k(model.probabilities, len(class_names))
-        outputs = {'probabilities': probabilities, 'class_ids': class_ids,
-                   'names': tf.gather(tf.constant(class_names), class_ids)}
+        values = kind.outputs(model.logits)
+        if kind.name == 'numbers':
+            outputs = {'numbers': values, 'names': tf.constant(kind.names)}
+        else:
+            probabilities, class_ids = tf.nn.top_k(values, kind.width)
+            outputs = {'probabilities': probabilities, 'class_ids': class_ids,
+                       'names': tf.gather(tf.constant(kind.names), class_ids)}
         model.load_initial_weights(session)
         for path, content, image in examples:
             try:
-                found, expected = [session.run(model.probabilities, feed) for feed in (
+                found, expected = [session.run(values, feed) for feed in (
                     {pictures: [content]}, {images: image[None]})]
             except tf.errors.InvalidArgumentError:  # it refuses an animation, say
                 continue

@@ -1,17 +1,19 @@
 """Lists of pictures and of classes: find and read them."""
-import difflib
 import glob
 import os
+import re
 from array import array
 from collections import namedtuple
 
 import numpy as np
 
+from machinery.columns import is_integer
 from machinery.errors import InputError, input_errors
 from machinery.files import read_text
 from machinery.find import find_files, is_list
+from machinery.label_text import int_of, is_ambiguous, split_classes
 from machinery.lookup import Lookup
-from machinery.tables import Table, is_integer
+from machinery.tables import Table
 from machinery.text import plain_name, some_of
 
 GIVEN = 'the given paths'  # in place of the name of a list
@@ -25,17 +27,16 @@ def lookup_of(list_path, pictures_path):
                   pictures_path)
 
 
-def read_list(list_path, num_classes, check_files=True, class_names=None,
-              pictures_path=None):
-    """Return the paths, int32 labels and int32 line numbers (from 1) of a list file.
+def read_list(list_path, kind, check_files=True, pictures_path=None):
+    """Return the paths, labels and int32 line numbers (from 1) of a list file.
 
-    A line has a path and a label: see Table, and Lookup for what a path may lack.
+    A line has a path and a label: see Table, and Lookup for what a path may lack. The
+    labels are an array, as kind.array makes it.
 
     Args:
         list_path: the text file; or a pair of lists, (paths, labels).
-        num_classes: labels are integers in 0..num_classes - 1.
+        kind: what labels mean, one of machinery.labels.
         check_files: a missing picture is a fault.
-        class_names: a list may have these in place of numbers.
         pictures_path: where relative paths start; None: the list's folder, and for a
             pair the current one.
 
@@ -47,29 +48,29 @@ def read_list(list_path, num_classes, check_files=True, class_names=None,
         samples = pair_up(list_path)
     else:
         name, lookup = list_path, lookup_of(list_path, pictures_path)
-        table = Table(list_path, lookup.find)
+        table = Table(list_path, lookup.find, labels=kind.name)
         if not table.is_labelled:
             raise InputError('%s: no column has labels' % list_path)
         samples = list(table.samples())
-    label_of = find_labels({text for _, _, text, _ in samples}, class_names)
-    paths, labels, line_numbers = [], array('q'), array('i')
+    texts = {text for _, _, text, _ in samples} - {None}
+    label_of = kind.read(texts)
+    paths, labels, line_numbers = [], [], array('i')
     earlier, faults = {}, []  # a fault has a line number, a message, and a missing path
     for line_number, path, text, fault in samples:
-        label = label_of.get(text)
-        if fault or isinstance(label, str):
-            faults.append((line_number, fault or label, None))
+        if fault:
+            faults.append((line_number, fault, None))
             continue
-        found = lookup.find(path)
+        label, found = label_of[text], lookup.find(path)
         paths.append(found or lookup.join(path))
         labels.append(label)
         line_numbers.append(line_number)
-        same_path = os.path.normpath(paths[-1])
-        if not 0 <= label < num_classes:
-            faults.append((line_number, 'label %d is not in 0..%d'
-                           % (label, num_classes - 1), None))
-        elif earlier.setdefault(same_path, label) != label:
-            faults.append((line_number, 'label %d, but label %d in an earlier line: %s'
-                           % (label, earlier[same_path], paths[-1]), None))
+        before = earlier.setdefault(os.path.normpath(paths[-1]), label)
+        if isinstance(label, str):
+            faults.append((line_number, label, None))
+        elif before != label and not isinstance(before, str):
+            shown = [kind.show(value) for value in kind.array([label, before])]
+            faults.append((line_number, 'label %s, but label %s in an earlier line: %s'
+                           % (*shown, paths[-1]), None))
         if check_files and not found:
             faults.append((line_number, None, path))
     if faults or not paths:
@@ -77,8 +78,8 @@ def read_list(list_path, num_classes, check_files=True, class_names=None,
         told = some_of(faults, lambda fault: 'line %d: %s' % (
             fault[0], fault[1] or lookup.explain(fault[2])))
         raise InputError('\n  '.join([name + ':'] + (told or ['no samples in it'])
-                                     + hint_at_range(labels, num_classes)))
-    return paths, np.array(labels, np.int32), np.array(line_numbers, np.int32)
+                                     + kind.hint(texts)))
+    return paths, kind.array(labels), np.array(line_numbers, np.int32)
 
 
 def pair_up(pair):
@@ -86,52 +87,43 @@ def pair_up(pair):
     if len(pair) != 2 or any(part is None for part in pair) or (
             len(pair[0]) != len(pair[1])):
         raise InputError('expected a list file, or (paths, labels) of the same length')
-    return [(number, os.fspath(path), plain_name(str(label)), None)
+    return [(number, os.fspath(path), as_text(label), None)
             for number, (path, label) in enumerate(zip(*pair), 1)]
 
 
-def hint_at_range(labels, num_classes):
-    """Return a line about the range of the labels, if some are outside, else none."""
-    low, high = min(labels, default=0), max(labels, default=0)
-    if 0 <= low and high < num_classes:
-        return []
-    return ['the labels run %d..%d, but labels start at 0 and num_classes is %d'
-            % (low, high, num_classes)]
+def as_text(label):
+    """Return a label as a Table gives it: text, or a tuple of text."""
+    if isinstance(label, (tuple, list, np.ndarray)):
+        return tuple(plain_name(str(part)) for part in label)
+    return plain_name(str(label))
 
 
-def find_labels(texts, class_names):
-    """Return {text: its label, or why it has none, as text} for the labels of a list.
+def labels_in(list_path, pictures_path, labels='class'):
+    """Return the Labels in a list; faults are left out, since read_list names them.
 
-    They are class names if one of them is, or if none is an integer; otherwise they
-    are numbers.
+    Raises an InputError if it is not clear how many classes a cell names.
     """
-    known = {name: label for label, name in enumerate(class_names or [])}
-    texts = texts - {None}
-    words = {text for text in texts if not is_integer(text)}
-    if not words & set(known) and (words != texts or all(map(is_integer, known))):
-        return {text: 'label %.100r is not an integer' % text if text in words else
-                int_of(text) for text in texts}
-    label_of = {text: known.get(text) for text in texts}
-    for text in texts - set(known):
-        near = difflib.get_close_matches(text, known, 1, 0.4)
-        label_of[text] = 'no class is called %.100r; the %s' % (
-            text, 'nearest is %r' % near[0] if near else
-            'classes are %.200s' % ', '.join(known))
-    return label_of
-
-
-def int_of(text):
-    """Return the integer that text is; 1.0 is one."""
-    return int(text.split('.')[0])
-
-
-def labels_in(list_path, pictures_path):
-    """Return the Labels in a list; faults are left out, since read_list names them."""
-    table = Table(list_path, lookup_of(list_path, pictures_path).find)
-    texts = {text for _, _, text, _ in table.samples()}.union(table.class_names)
-    texts.discard(None)
+    table = Table(list_path, lookup_of(list_path, pictures_path).find, labels=labels)
+    texts = {text for _, _, text, _ in table.samples()} - {None}
+    if labels == 'classes':
+        if texts and all(isinstance(text, str) for text in texts):
+            check_several(list_path, texts)
+        texts = {word for text in texts for word in split_classes(text, [])}
+    texts.update(table.names)
     numbers = {text for text in texts if is_integer(text)}
     return Labels(sorted(texts - numbers), max(map(int_of, numbers), default=-1))
+
+
+def check_several(list_path, texts):
+    """Raise an InputError if cells have names with spaces, and nothing separates names.
+
+    Only a file of names could tell one class "polar bear" from the two "haze river".
+    """
+    doubtful = sorted(filter(is_ambiguous, texts))
+    if doubtful and not any(re.search('[,;|]', text) for text in texts):
+        raise InputError(
+            '%s: the label %r may be one class or several: put commas between classes, '
+            'or give a classes_file' % (list_path, doubtful[0]))
 
 
 def share_of(list_path, count, shard, is_even):
@@ -170,13 +162,13 @@ def read_class_names(path, num_classes=None):
 
 
 @input_errors()
-def find_pictures(source, pictures_path=None):
+def find_pictures(source, pictures_path=None, labels='class'):
     """Return the paths of a picture, a folder, a pattern, or a list of paths alone."""
     if os.path.isdir(source):
         paths, _ = find_files(source)
     elif is_list(source):
         lookup = lookup_of(source, pictures_path)
-        table = Table(source, lookup.find, is_labelled=None)
+        table = Table(source, lookup.find, None, labels)
         samples = list(table.samples())
         faults = ['line %d: %s' % (line_number, fault)
                   for line_number, _, _, fault in samples if fault]
@@ -191,9 +183,9 @@ def find_pictures(source, pictures_path=None):
     return paths
 
 
-def has_labels(path, pictures_path=None):
+def has_labels(path, pictures_path=None, labels='class'):
     """Tell whether this is a list with labels, rather than one of pictures alone."""
     if not is_list(path):
         return False
     find = lookup_of(path, pictures_path).find
-    return Table(path, find, is_labelled=None).is_labelled
+    return Table(path, find, None, labels).is_labelled

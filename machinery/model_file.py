@@ -13,7 +13,7 @@ from machinery import ROOT
 from machinery.batches import check_uint8, has_files, has_list
 from machinery.errors import InputError, input_errors
 from machinery.files import Damaged, read_json, write_whole
-from machinery.rules import integer, is_names, or_none, setting_of
+from machinery.rules import integer, is_names, one_of, or_none, setting_of
 from machinery.settings import is_in_sample
 from machinery.tf1 import tf
 
@@ -70,7 +70,7 @@ def are_class_names(value):
 def are_numbers(value):
     """Tell whether a value is a list of numbers, none of them NaN."""
     return type(value) is list and all(
-        type(number) in (int, float) and abs(number) < 1e9 for number in value)
+        type(number) in (int, float) and abs(number) < 1e30 for number in value)
 
 
 def is_preprocessing(value):
@@ -90,6 +90,8 @@ USED = {
     'settings': lambda value: type(value) is dict and all(
         is_path(value.get(name, '')) for name in ('train_file', 'filewriter_path')),
     'class_names': are_class_names, 'train_layers': is_names,
+    'labels': one_of('class', 'classes', 'numbers')[1],
+    'mean': are_numbers, 'deviation': are_numbers,
     **dict.fromkeys(['best_by', 'val_list', 'pictures_path'],
                     or_none(('', is_path))[1]),
     'lists': lambda value: type(value) is dict and all(
@@ -97,7 +99,7 @@ USED = {
     'preprocessing': or_none(('', is_preprocessing))[1]}
 
 
-def describe(facts, session, model, pictures, load_image, data, val_data, class_names,
+def describe(facts, session, model, pictures, load_image, data, val_data, kind,
              optimizer):
     """Complete the facts for model.json, which hold only the settings so far."""
     settings, preprocessing, count = facts['settings'], None, data.data_size
@@ -105,7 +107,7 @@ def describe(facts, session, model, pictures, load_image, data, val_data, class_
         count = len(data.paths)  # of all workers
         preprocessing = dict(data.preprocessing, test=summarize(
             session, model, pictures, load_image, data.preprocessing))
-    settings['num_classes'] = len(class_names)
+    settings['num_classes'] = kind.width
     settings['training pictures'] = count
     settings['optimizer'] = dict(
         {name.lstrip('_'): value for name, value in vars(optimizer).items()
@@ -117,9 +119,10 @@ def describe(facts, session, model, pictures, load_image, data, val_data, class_
         pictures_path=pictures_path and os.path.abspath(pictures_path),
         lists={name: digest_of(listed) for name, listed in lists.items()
                if has_files(listed)},
-        network='AlexNet', num_classes=len(class_names), class_names=class_names,
+        network='AlexNet', num_classes=kind.width, class_names=kind.names,
         train_layers=settings['train_layers'], preprocessing=preprocessing,
-        versions={'tensorflow': tf.__version__, 'numpy': np.__version__})
+        versions={'tensorflow': tf.__version__, 'numpy': np.__version__},
+        **kind.facts())
 
 
 def digest_of(data):
@@ -127,8 +130,8 @@ def digest_of(data):
     digest = 0
     for path, label in zip(data.paths, data.labels.tolist()):
         size = os.path.getsize(path) if os.path.exists(path) else -1
-        digest = zlib.crc32(b'%s %d %d\n' % (
-            os.fsencode(os.path.basename(path)), size, label), digest)
+        digest = zlib.crc32(b'%s %d %s\n' % (
+            os.fsencode(os.path.basename(path)), size, str(label).encode()), digest)
     return digest
 
 

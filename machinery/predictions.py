@@ -5,31 +5,33 @@ import io
 import numpy as np
 
 from machinery.class_names import warn_of_other_names
-from machinery.drawings import draw_confusions, try_to_draw
+from machinery.drawings import draw_comparison, try_to_draw
 from machinery.errors import InputError
 from machinery.lists import find_pictures, has_labels, read_list
+from machinery.metrics import average_precision, r_squared
 from machinery.text import cell_of, number_of, print_some
 
 UNKNOWN = 'unknown'  # the name of class -1, which no network has
 THRESHOLDS = [0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95]
 
 
-def find_samples(pictures, pictures_path, class_names):
+def find_samples(pictures, pictures_path, kind):
     """Return the paths, and labels or None, of what the setting pictures may be."""
     places = [pictures] if isinstance(pictures, str) else pictures
     # Without labels, pictures may come from several places. With labels they are
     # scored, so all of them must have one.
-    labelled = [place for place in places if has_labels(place, pictures_path)]
+    labelled = [place for place in places
+                if has_labels(place, pictures_path, kind.name)]
     if not labelled:
         return [path for place in places
-                for path in find_pictures(place, pictures_path)], None
+                for path in find_pictures(place, pictures_path, kind.name)], None
     if len(places) > 1:
         raise InputError('%s: a list with labels must be the only argument'
                          % labelled[0])
     # A faulty label ends the script, a missing picture does not.
-    paths, labels, _ = read_list(labelled[0], len(class_names), False, class_names,
-                                 pictures_path)
-    warn_of_other_names(labelled[0], class_names, pictures_path)
+    paths, labels, _ = read_list(labelled[0], kind, False, pictures_path)
+    if kind.name != 'numbers':
+        warn_of_other_names(labelled[0], kind, pictures_path)
     return paths, labels
 
 
@@ -45,76 +47,116 @@ def leave_out(faults, paths, labels, read):
             labels if labels is None else labels[read])
 
 
-def rank(probabilities, top_k=None, unknown_below=0.):
-    """Return the classes of each picture, best first, and their probabilities.
+def rank(outputs, kind, top_k=None, unknown_below=0.):
+    """Return the places of each picture's outputs as kind.rank has them, and these.
 
-    Both are (n, top_k). The first class is -1 if less probable than unknown_below.
+    Both are (n, top_k). The first place is -1 if less probable than unknown_below.
     """
-    classes = probabilities.argsort(1)[:, ::-1][:, :top_k]
-    ranked = np.take_along_axis(probabilities, classes, 1)
-    classes[ranked[:, 0] < unknown_below, 0] = -1
-    return classes, ranked
+    if unknown_below and kind.name == 'numbers':
+        raise InputError('unknown_below is %g, but this network gives numbers, not '
+                         'probabilities' % unknown_below)
+    places = kind.rank(outputs, top_k)
+    ranked = np.take_along_axis(outputs, places, 1)
+    places[ranked[:, 0] < unknown_below, 0] = -1
+    return places, ranked
 
 
-def name_ranked(classes, ranked, class_names):
-    """Return [(class name, probability), ...] of each picture, from what rank gives."""
-    names = class_names + [UNKNOWN]  # so that class -1 is the last one
-    return [[(names[label], float(probability))
-             for label, probability in zip(*row)] for row in zip(classes, ranked)]
+def name_ranked(places, ranked, kind):
+    """Return [(name, probability or number)] of each picture, from what rank gives."""
+    names = kind.names + [UNKNOWN]  # so that place -1 is the last one
+    return [[(names[place], float(value))
+             for place, value in zip(*row)] for row in zip(places, ranked)]
 
 
-def print_best(paths, classes, ranked, class_names):
-    """Print the best classes of some pictures."""
-    print_some(['%s: %s' % (path, ', '.join('%s %.4f' % pair for pair in row))
-                for path, row in zip(paths, name_ranked(classes, ranked, class_names))],
+def print_best(paths, places, ranked, kind):
+    """Print the best classes of some pictures, or their numbers."""
+    pattern = '%s %.6g' if kind.name == 'numbers' else '%s %.4f'
+    print_some(['%s: %s' % (path, ', '.join(pattern % pair for pair in row))
+                for path, row in zip(paths, name_ranked(places, ranked, kind))],
                ' in the table')
 
 
-def write_table(file, paths, labels, classes, ranked, class_names):
-    """Write the best classes of each picture as CSV, and the true ones if known."""
-    header = ['path'] if labels is None else ['path', 'true_class', 'true_name']
-    for number in range(1, classes.shape[1] + 1):
-        header += [name % number for name in ('class_%d', 'name_%d', 'probability_%d')]
+def write_table(file, paths, labels, places, ranked, kind):
+    """Write what is predicted of each picture as CSV, and its label if known."""
+    make_rows = {'class': class_rows, 'classes': class_rows,
+                 'numbers': number_rows}[kind.name]
     # The byte order mark (sig) tells Excel that this is UTF-8.
     with io.TextIOWrapper(file, 'utf-8-sig', 'surrogateescape', newline='') as text:
-        writer = csv.writer(text)
-        writer.writerow(header)
-        named = name_ranked(classes, ranked, class_names)
-        for sample, path in enumerate(paths):
-            cells = [cell_of(path)]
-            if labels is not None:
-                cells += [labels[sample], cell_of(class_names[labels[sample]])]
-            for label, (name, probability) in zip(classes[sample], named[sample]):
-                cells += [label, cell_of(name), '%.6f' % probability]
-            writer.writerow(cells)
+        csv.writer(text).writerows(make_rows(paths, labels, places, ranked, kind))
 
 
-def score(labels, probabilities, class_names):
-    """Print scores of the best classes; return a PNG of their confusions, or None."""
-    predicted = rank(probabilities)[0][:, 0]
-    print_scores(labels, predicted, probabilities, class_names)
-    print_thresholds(labels, predicted, probabilities)
-    matrix, fault = try_to_draw(draw_confusions, labels, predicted, class_names)
+def class_rows(paths, labels, places, ranked, kind):
+    """Yield the rows of a table of classes, best first."""
+    true = [] if labels is None else ['true_name'] if kind.name == 'classes' else [
+        'true_class', 'true_name']
+    header = ['path', *true]
+    for number in range(1, places.shape[1] + 1):
+        header += [name % number for name in ('class_%d', 'name_%d', 'probability_%d')]
+    yield header
+    named = name_ranked(places, ranked, kind)
+    for sample, path in enumerate(paths):
+        cells = [cell_of(path)]
+        if labels is not None:
+            known = [labels[sample], cell_of(kind.show(labels[sample]))]
+            cells += known[-len(true):]
+        for place, (name, probability) in zip(places[sample], named[sample]):
+            cells += [place, cell_of(name), '%.6f' % probability]
+        yield cells
+
+
+def number_rows(paths, labels, places, ranked, kind):
+    """Yield the rows of a table of numbers, a column for each."""
+    yield ['path', *['true_' + name for name in kind.names if labels is not None],
+           *map(cell_of, kind.names)]
+    for sample, path in enumerate(paths):
+        values = [*([] if labels is None else labels[sample]), *ranked[sample]]
+        yield [cell_of(path), *['%.6g' % value for value in values]]
+
+
+def score(labels, outputs, kind):
+    """Print scores; return the PNG that compares true and predicted, or None."""
+    predicted = outputs
+    if kind.name == 'class':
+        predicted = kind.rank(outputs)[:, 0]
+        print_scores(labels, predicted, outputs, kind.names)
+        print_thresholds(labels, predicted, outputs)
+    elif kind.name == 'classes':
+        print_several(labels, outputs, kind)
+    else:
+        print_errors(labels, outputs, kind)
+    drawing, fault = try_to_draw(draw_comparison, labels, predicted, kind)
     if fault:
-        print('Warning: the confusion matrix cannot be drawn: %s' % fault)
-    return matrix
+        print('Warning: the picture %s cannot be drawn: %s' % (kind.drawing, fault))
+    return drawing
 
 
-def print_scores(labels, predicted, probabilities, class_names):
-    """Print precision, recall and F1 of each class that occurs, and the accuracy."""
+def print_table(names, right, true, claimed, *others):
+    """Print precision, recall and F1 of each class that occurs.
+
+    right, true and claimed count pictures of each class, (number of classes,); others
+    are (title, values) of more columns.
+    """
+    width = max(len(name) for name in names + ['class'])
+    titles = ['precision', 'recall', 'F1', *[title for title, _ in others]]
+    print('%-*s' % (width, 'class') + ''.join(' %9s' % title for title in titles)
+          + ' %9s' % 'pictures')
+    for place in np.flatnonzero(true + claimed):
+        values = [right[place] / max(claimed[place], 1),
+                  right[place] / max(true[place], 1),
+                  2 * right[place] / (true[place] + claimed[place]),
+                  *[column[place] for _, column in others]]
+        print('%-*s' % (width, names[place]) + ''.join(
+            ' %9.4f' % value for value in values) + ' %9d' % true[place])
+
+
+def print_scores(labels, predicted, probabilities, names):
+    """Print the scores of each class that occurs, and the accuracy."""
     right, true, claimed = [
-        np.bincount(numbers, minlength=len(class_names))
+        np.bincount(numbers, minlength=len(names))
         for numbers in (labels[labels == predicted], labels, predicted)]
-    width = max(len(name) for name in class_names)
-    print('%-*s %9s %9s %9s %9s'
-          % (width, 'class', 'precision', 'recall', 'F1', 'pictures'))
-    for label in np.flatnonzero(true + claimed):
-        print('%-*s %9.4f %9.4f %9.4f %9d' % (
-            width, class_names[label], right[label] / max(claimed[label], 1),
-            right[label] / max(true[label], 1),
-            2 * right[label] / (true[label] + claimed[label]), true[label]))
+    print_table(names, right, true, claimed)
     print('Accuracy: %.4f of %s' % ((predicted == labels).mean(), number_of(labels)))
-    if len(class_names) > 5:
+    if len(names) > 5:
         own = probabilities[np.arange(len(labels)), labels]
         ranks = (~(probabilities <= own[:, None])).sum(1)  # NaN counts as last
         print('Top-5 accuracy: %.4f' % (ranks < 5).mean())
@@ -128,3 +170,26 @@ def print_thresholds(labels, predicted, probabilities):
         is_kept = ~(best < threshold)
         print('%13.2f %9d %9d' % (threshold, is_kept.sum(),
                                   (is_kept & (predicted == labels)).sum()))
+
+
+def print_several(labels, probabilities, kind):
+    """Print the scores of each class, where a picture may have several."""
+    true, claimed = labels > 0, probabilities > 0.5
+    precisions = np.array([average_precision(*pair) if pair[0].any() else np.nan
+                           for pair in zip(true.T, probabilities.T)])
+    print_table(kind.names, (true & claimed).sum(0), true.sum(0), claimed.sum(0),
+                ('average', precisions))
+    print('Accuracy: %.4f of the answers for %s are right'
+          % ((true == claimed).mean(), number_of(labels)))
+    print('Mean average precision: %.4f' % (
+        np.nanmean(precisions) if true.any() else 0.))
+
+
+def print_errors(labels, outputs, kind):
+    """Print how far predicted numbers are from the true ones, in their units."""
+    errors, explained = np.abs(outputs - labels).mean(0), r_squared(labels, outputs)
+    width = max(len(name) for name in kind.names + ['number'])
+    print('%-*s %19s %9s' % (width, 'number', 'mean absolute error', 'R squared'))
+    for row in zip(kind.names, errors, explained):
+        print('%-*s %19.6g %9.4f' % (width, *row))
+    print('of %s' % number_of(labels))

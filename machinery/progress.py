@@ -19,9 +19,9 @@ class ProgressBar:
     data_size is this worker's number of samples; images_per_second is the speed of all.
     """
 
-    def __init__(self, run, num_epochs, data_size, display_step, class_names):
+    def __init__(self, run, num_epochs, data_size, display_step, kind):
         self._run, self._num_epochs, self._display_step = run, num_epochs, display_step
-        self._total, self._class_names = data_size * run.workers.size, class_names
+        self._total, self._kind = data_size * run.workers.size, kind
         self._history, self._values = {}, None
 
     def start(self, epoch):
@@ -64,24 +64,21 @@ class ProgressBar:
             print('%s, step %d: %s' % (self._title, step, as_text(means)))
 
     def report(self, train_means, val_means, val_values):
-        """Print the line that ends an epoch; warn if all predictions are one class."""
+        """Print the line that ends an epoch; warn if all predictions are the same."""
         self._bar.close()
         self._history[self._epoch] = train_means, val_means
         self._values = val_values
-        classes = val_values['true']
         line = '%s: validation %s' % (self._title, as_text(val_means))
         if self._epoch == 1:
-            line += ' (always predicting the most common class: %.4f)' % (
-                np.bincount(classes).max() / len(classes))
+            line += ' (%s)' % self._kind.always(val_values['true'])
         if self.images_per_second:
             line += '; trained at %.0f images/s: %s; saving took %.1f s' % (
                 self.images_per_second, self._split_time(),
                 self._run.seconds['saving'] - self._saved)
         print(line)
-        predicted = set(val_values['predicted'])
-        if len(predicted) == 1 < len(set(classes)):
-            print('Warning: all predictions are class %s'
-                  % self._class_names[predicted.pop()])
+        same = self._kind.find_same(val_values)
+        if same:
+            print('Warning: all predictions are %s' % same)
 
     def report_test(self, means):
         """Print the scores of the test list."""
@@ -90,6 +87,5 @@ class ProgressBar:
     def advise(self):
         """Print what to try next, if an epoch has been trained."""
         if self._history:
-            for line in advise(self._history, self._values['true'],
-                               self._values['predicted'], self._class_names):
+            for line in advise(self._history, self._values, self._kind):
                 print('Next:       %s' % line)

@@ -86,6 +86,7 @@ SETTINGS = {
     'train_file': Setting(PATH, may_differ=True, is_sample=True),
     'val_file': Setting(PATH, may_differ=True, is_sample=True),
     'test_file': Setting(or_none(PATH), True, True),
+    'labels': Setting(one_of('class', 'classes', 'numbers')),
     'classes_file': Setting(or_none(PATH), True, True),
     'pictures_path': Setting(or_none(EXISTING), True, True),
     'on_bad_image': Setting(one_of('stop', 'skip'), may_change=True),

@@ -95,8 +95,8 @@ class Run:
                 self._saver = tf.train.Saver(max_to_keep=None)  # we remove older ones
                 yield session
 
-    def record(self, model, pictures, others, load_image, train_data, val_data,
-               class_names, optimizer):
+    def record(self, model, pictures, others, load_image, train_data, val_data, kind,
+               optimizer):
         """Write model.json, which predict.py needs; when resuming, warn of changes.
 
         From here on, nothing that is computed from the placeholders (pictures, others)
@@ -110,7 +110,7 @@ class Run:
         starts_again = False
         if self.workers.is_chief:
             describe(self._facts, self._session, model, pictures, load_image,
-                     train_data, val_data, class_names, optimizer)
+                     train_data, val_data, kind, optimizer)
         if self.latest:  # which only the chief has
             self._facts['best_by'], reason = compare_with_earlier(
                 self.latest, self._facts,

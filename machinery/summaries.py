@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from machinery.batches import has_files
-from machinery.drawings import (draw_batch, draw_confusions, draw_filters,
+from machinery.drawings import (draw_batch, draw_comparison, draw_filters,
                                 draw_mistakes, try_to_draw, write_projector)
 from machinery.tf1 import reason_of, tf
 
@@ -106,12 +106,12 @@ class Summaries:
 
     Args:
         run, model: the Run and its AlexNet; step: of the first event.
-        data: the generator of the training list; class_names: list of text.
+        data: the generator of the training list; kind: what its labels mean.
     """
 
-    def __init__(self, run, step, model, data, class_names):
+    def __init__(self, run, step, model, data, kind):
         self._run, self._enabled = run, run.workers.is_chief and not run.is_done
-        self._first_step, self._class_names = step, class_names
+        self._first_step, self._kind = step, kind
         self._files, self._filters = {}, None
         self._ended = set()  # tags of drawings that are not made again, and told faults
         self._weights = next(iter(model.variables.values()))[0]
@@ -138,7 +138,7 @@ class Summaries:
             for tag, text in [('settings', as_table(settings)),
                               ('layers', '```\n%s\n```' % layers)]])
         self._add_picture('train', self._first_step, 'batch', draw_batch, data,
-                          self._class_names)
+                          self._kind)
 
     @unless_lost
     def add(self, run, step, *summaries, **scalars):
@@ -150,24 +150,25 @@ class Summaries:
 
     @unless_lost
     def draw(self, step, features, batch_size, values):
-        """Add drawings: confusions, mistakes, filters if they are new, projector.
+        """Add drawings: true and predicted, mistakes, filters if new, projector.
 
         features and values (see draw_mistakes) are those of the validation list.
         """
         add = functools.partial(self._add_picture, 'validation', step)
-        names = self._class_names
-        add('confusion_matrix', lambda: draw_confusions(
-            values['true'], values['predicted'], names))
+        kind = self._kind
+        if kind.drawing:
+            add(kind.drawing, lambda: draw_comparison(
+                values['true'], values['predicted'], kind))
         filters = tf.get_default_session().run(self._weights)
         if not np.array_equal(filters, self._filters):
             self._filters = filters
             layer = self._weights.op.name.split('/')[-2]
             add(layer + '_filters', draw_filters, filters)
         if has_files(features.data):
-            add('worst_mistakes', draw_mistakes, features.data, values, names)
+            add('worst_mistakes', draw_mistakes, features.data, values, kind)
         if features.is_stored:
             folder = os.path.join(self._run.folder.log_path, 'validation')
-            add('projector', write_projector, folder, features, batch_size, names)
+            add('projector', write_projector, folder, features, batch_size, kind)
             self._ended.add('projector')
 
     @unless_lost

@@ -1,72 +1,16 @@
 """Lists of pictures as tables: the columns and cells of a text file."""
-import csv
 import re
 
+from machinery.columns import (LABEL_WORDS, PATH_WORDS, all_are, find_columns,
+                               find_delimiter, has_ending, is_bit, is_number,
+                               split_behind_picture, split_line)
 from machinery.errors import InputError
 from machinery.files import read_text
-from machinery.find import PICTURE_ENDINGS
 from machinery.parts import PART_OF
 from machinery.text import plain_name
 
-DELIMITERS = ['\t', ';', ',', None]  # None: the last white space of a line
-# Words in the names of columns, the surest first. ClassId has the words class and id.
-LABEL_WORDS = ['label', 'labels', 'class', 'breed', 'category']
-PATH_WORDS = ['path', 'filepath', 'filename', 'file', 'image', 'img', 'picture', 'id',
-              'paths', 'filepaths', 'filenames', 'files', 'images']
 FIRST = 100  # lines that tell what the columns are
 MAX_LENGTH = 10 ** 5  # of a line, in characters
-is_integer = re.compile(r'[+-]?[0-9]{1,18}(\.0*)?').fullmatch
-is_number = re.compile(r'[+-]?[0-9.]+').fullmatch
-is_bit = re.compile(r'[01](\.0*)?|true|false', re.I).fullmatch
-
-
-def has_ending(cell):
-    """Tell whether a cell ends like the name of a picture."""
-    return cell.strip('"\'').lower().endswith(PICTURE_ENDINGS)
-
-
-def split_line(line, delimiter):
-    """Return the cells of a line."""
-    if delimiter is None:
-        return line.rsplit(None, 1)
-    [cells] = csv.reader([line], delimiter=delimiter, skipinitialspace=True)
-    return [cell.strip() for cell in cells]
-
-
-def find_delimiter(lines):
-    """Return the delimiter with which most lines have a cell that names a picture."""
-    def count(delimiter):
-        rows = [split_line(line, delimiter) for line in lines]
-        rows = [cells[:1] if delimiter is None else cells
-                for cells in rows if len(cells) > 1]
-        return sum(any(map(has_ending, cells)) for cells in rows), len(rows)
-    return max(DELIMITERS, key=count)
-
-
-def words_in(name):
-    """Return the words in the name of a column."""
-    return re.findall('[a-z]+', re.sub('([a-z])([A-Z])', r'\1 \2', name).lower())
-
-
-def find_columns(header, columns, words):
-    """Return which of these columns have the surest name; none if none has a word.
-
-    A name that is a word is surer than one that has a word in it.
-    """
-    found = {}
-    for column in columns:
-        name = header[column].lower()
-        if name in words:
-            found.setdefault(words.index(name), []).append(column)
-        elif set(words_in(header[column])) & set(words):
-            found.setdefault(len(words), []).append(column)
-    return found[min(found)] if found else []
-
-
-def all_are(test, rows, column):
-    """Tell whether all cells of a column pass a test, and there are some."""
-    cells = [row[column] for row in rows if column < len(row)]
-    return bool(cells) and all(map(test, cells))
 
 
 class Table:
@@ -79,17 +23,19 @@ class Table:
         list_path: the text file.
         find: function from a listed path to that of the file, None if there is none.
         is_labelled: True if each line must have a label; None: find out.
+        labels: the kind of them: 'class', 'classes' or 'numbers'.
 
     Attributes:
         is_labelled: whether the lines have labels.
-        class_names: the names of one-hot columns, else [].
+        names: those of the columns with a class each (one-hot), or with numbers; or [].
 
     Raises:
         InputError: not a text file, or it is not clear what the columns are.
     """
 
-    def __init__(self, list_path, find, is_labelled=True):
+    def __init__(self, list_path, find, is_labelled=True, labels='class'):
         self._path, self._find, self._header = list_path, find, []
+        self._labels = labels
         lines = [(line_number, line.strip()) for line_number, line in
                  enumerate(read_text(list_path).split('\n'), 1) if line.strip()]
         for line_number, line in lines:
@@ -106,8 +52,8 @@ class Table:
         self._lines = [(line_number, line) for line_number, line in lines
                        if not self._is_comment(line, has_hashes)]
         # The numbers of the columns; without a label, a line is a path.
-        self._place, self._label, self._one_hot, self._width = 0, 1, [], None
-        rows = [split_line(line, self._delimiter) for _, line in self._lines[:FIRST]]
+        self._place, self._label, self._several, self._width = 0, 1, [], None
+        rows = [self._split(line) for _, line in self._lines[:FIRST]]
         if self._is_header(rows):
             (self._line_number, _), self._header = self._lines.pop(0), rows.pop(0)
             self._name_columns(rows, is_labelled)
@@ -115,9 +61,14 @@ class Table:
             self._order_columns(rows[0], is_labelled)
         elif not is_labelled:
             self._label = None
-        self.is_labelled = self._label is not None or bool(self._one_hot)
-        self.class_names = [plain_name(self._header[column])
-                            for column in self._one_hot]
+        self.is_labelled = self._label is not None or bool(self._several)
+        self.names = [plain_name(self._header[column]) for column in self._several]
+
+    def _split(self, line):
+        """Return the cells of a line; what follows a picture may have spaces."""
+        if self._delimiter is None and self._labels != 'class':
+            return split_behind_picture(line)
+        return split_line(line, self._delimiter)
 
     def _is_comment(self, line, has_hashes=False):
         """Tell whether a line starts with #, unless a picture does.
@@ -172,21 +123,23 @@ class Table:
             self._fail('no column of the header can be the path')
         others = [column for column in columns if column != self._place]
         self._choose_label(rows, labels, is_sure, others, is_labelled)
-        for column in set(others) - {self._label}:
+        for column in set(others) - {self._label, *self._several}:
             if all_are(lambda cell: cell.lower() in PART_OF, rows, column):
                 self._fail('the column %s tells parts, like test: write a list of each '
                            'part' % header[column])
 
     def _choose_label(self, rows, labels, is_sure, others, is_labelled):
-        """Choose the column of the labels, or one-hot columns.
+        """Choose the column of the labels, or several: one-hot, or of numbers.
 
         labels are the columns whose names have a word for it, or are one if is_sure;
         others are all columns but that of the path.
         """
         self._label = None
-        if len(others) > 1 and not is_sure and all(
+        if self._labels == 'numbers':
+            self._choose_numbers(rows, labels if is_sure else others, is_labelled)
+        elif len(others) > 1 and not is_sure and all(
                 all_are(is_bit, rows, column) for column in others):
-            self._one_hot = others
+            self._several = others
         elif len(labels) == 1:
             [self._label] = labels
         elif len(others) == 1 and is_labelled:
@@ -197,12 +150,24 @@ class Table:
                        'class each hold 0 and 1 (one-hot)' % names
                        if names else 'no column has labels')
 
+    def _choose_numbers(self, rows, columns, is_labelled):
+        """Take these columns if all of them have numbers."""
+        wrong = [self._header[column] for column in columns if not all_are(
+            lambda cell: not cell or is_number(cell), rows, column)]
+        if columns and not wrong:
+            self._several = columns
+        elif is_labelled:
+            self._fail('which columns have the numbers? %s has none: call one column '
+                       'label, or leave the others out' % wrong[0]
+                       if wrong else 'no column has numbers')
+
     def _order_columns(self, cells, is_labelled):
         """Take the first column that names a picture, and the next one for labels."""
         if self._delimiter:
             self._place = next(filter(lambda column: has_ending(cells[column]),
                                       range(len(cells))), 0)
-            self._width = max(2, len(cells))
+            # Each line may have as many classes as it likes.
+            self._width = max(2, len(cells)) if self._labels != 'classes' else None
         self._label = self._place + 1
         if is_labelled is None and not self._seem_labelled(cells):
             self._label = None
@@ -213,19 +178,22 @@ class Table:
         if self._label >= len(cells) or has_ending(cells[-1]) or self._find(line):
             return False
         path = cells[self._place]
-        return bool(is_integer(cells[self._label]) or has_ending(path)
+        return bool(is_number(cells[self._label]) or has_ending(path)
                     or self._find(path))
 
     def samples(self):
         """Yield (line number, path, label, fault) of each line, the last three as text.
 
-        The label is None if the list has none, and the fault None if there is none.
+        The label is None if the list has none, and a tuple of text if it may be several
+        ('classes') or is of numbers; the fault is None if there is none.
         """
         self._check_first()
         for line_number, line in self._lines:
             try:
                 path, label = self._read(line)
-                yield line_number, path, label and plain_name(label), None
+                if isinstance(label, str):
+                    label = plain_name(label)
+                yield line_number, path, label, None
             except InputError as fault:
                 yield line_number, None, None, str(fault)
 
@@ -234,7 +202,7 @@ class Table:
         if self._header or not self._label or len(self._lines) < 2:
             return
         (self._line_number, first), *following = self._lines
-        cells = split_line(first, self._delimiter)
+        cells = self._split(first)
         if len(cells) <= self._label or any(
                 is_number(cell) or has_ending(cell) for cell in cells):
             return
@@ -248,7 +216,7 @@ class Table:
         """Return (path, label) of a line; raise an InputError if one is missing."""
         if not self.is_labelled and len(self._header) < 2:
             return line, None
-        cells = split_line(line, self._delimiter)
+        cells = self._split(line)
         count = len(cells)
         if self._width and count > self._width:
             raise InputError('%d cells, but the first line has %d; quote a cell that '
@@ -258,27 +226,41 @@ class Table:
         path = cells[self._place]
         if not self.is_labelled:
             return path, None
-        if self._one_hot:
-            return path, self._read_one_hot(cells)
+        return path, self._read_label(line, cells)
+
+    def _read_label(self, line, cells):
+        """Return the label in the cells of a line."""
+        count = len(cells)
+        if self._several:
+            return self._read_several(
+                [cells[column] if column < count else '' for column in self._several])
         if count <= self._label or not cells[self._label]:
-            raise InputError('no label after %.500r' % line)
-        if not self._header and any(cells[self._label + 1:]):
-            raise InputError('%d cells, expected a path and a label; or a header that '
-                             'names the columns' % count)
+            raise InputError('no label after %.500r%s' % (
+                line, '; write - for none' if self._labels == 'classes' else ''))
         if has_ending(cells[self._label]):
             raise InputError('label %.100r is the name of a picture; paths come first, '
                              'or a header names the columns' % cells[self._label])
-        return path, cells[self._label]
+        found = cells[self._label:]
+        if self._labels == 'numbers':
+            return tuple(found if self._delimiter else found[0].split())
+        if self._header or not any(found[1:]):
+            return found[0]
+        if self._labels == 'classes':
+            return tuple(plain_name(cell) for cell in found if cell)
+        raise InputError('%d cells, expected a path and a label; or a header that '
+                         'names the columns' % count)
 
-    def _read_one_hot(self, cells):
-        """Return the name of the only column that holds a 1."""
-        values = [cells[column] if column < len(cells) else ''
-                  for column in self._one_hot]
-        names = ', '.join(self.class_names)
+    def _read_several(self, values):
+        """Return the label that these cells mean: numbers, or the columns with a 1."""
+        if self._labels == 'numbers':
+            return tuple(values)
+        names = ', '.join(self.names)
         if not all(map(is_bit, values)):
             raise InputError('the columns %s are not 0 and 1 (one-hot)' % names)
-        chosen = [name for name, value in zip(self.class_names, values)
-                  if value[0] in '1tT']
+        chosen = tuple(name for name, value in zip(self.names, values)
+                       if value[0] in '1tT')
+        if self._labels == 'classes':
+            return chosen
         if len(chosen) != 1:
             raise InputError('%d of the columns %s are 1, must be one'
                              % (len(chosen), names))

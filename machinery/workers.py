@@ -130,7 +130,7 @@ class Workers:
         # Skipped pictures may have made some shares shorter than others.
         turns = np.concatenate([np.arange(count) for count in counts])
         owners = np.repeat(np.arange(self.size), counts)[turns.argsort(kind='stable')]
-        whole = np.zeros(len(owners), share.dtype)
+        whole = np.zeros((len(owners), *share.shape[1:]), share.dtype)
         whole[owners == self.rank] = share
         return self.merge(whole)
 

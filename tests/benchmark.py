@@ -104,11 +104,14 @@ def tutorial(args):
     """The tutorial's loop: decode, train, a second pass for the summary, each step."""
     import cv2
     from alexnet import AlexNet
+    from machinery.labels import OneClass
     from machinery.lists import read_list
     from machinery.tf1 import tf
 
+    kind = OneClass(range(args.classes))
+
     def batches(list_path, shuffle, epoch=0):
-        paths, labels, _ = read_list(list_path, args.classes)
+        paths, labels, _ = read_list(list_path, kind)
         order = np.arange(len(paths))
         if shuffle:
             np.random.RandomState(epoch).shuffle(order)

@@ -12,6 +12,7 @@ from machinery.batches import Batch
 from machinery.drawings import (draw_confusions, draw_filters, draw_mistakes,
                                 select_features, write_projector)
 from machinery.errors import InputError
+from machinery.labels import OneClass
 from machinery.summaries import Summaries
 from machinery.tf1 import tf
 
@@ -37,7 +38,8 @@ def mistakes(labels, predicted, losses):
     """Return the drawing of predictions."""
     return draw_mistakes(Pictures(4), {
         'true': np.array(labels), 'predicted': np.array(predicted),
-        'probability': np.ones(4), 'cross_entropy': np.float32(losses)}, ['no', 'yes'])
+        'probability': np.ones(4), 'cross_entropy': np.float32(losses)},
+        OneClass(['no', 'yes']))
 
 
 def test_worst_mistakes_come_in_the_order_of_their_losses():
@@ -78,7 +80,7 @@ def start_summaries(tmp_path):
     run = SimpleNamespace(folder=SimpleNamespace(log_path=folder), is_done=False,
                           workers=SimpleNamespace(is_chief=True),
                           settings={'train_file': folder})
-    return Summaries(run, 0, model, None, ['a', 'b'])
+    return Summaries(run, 0, model, None, OneClass('ab'))
 
 
 def test_trouble_with_drawings_is_one_warning(tmp_path, capsys):
@@ -154,7 +156,7 @@ def test_projector_page_names_what_it_shows(tmp_path):
     tmp_path = tmp_path / 'l\udcff'  # at which cv2.imwrite would die
     tmp_path.mkdir()
     write_projector(str(tmp_path), Positions(1), 128,
-                    ['a\tclass%d' % sample for sample in range(2400)])
+                    OneClass('a\tclass%d' % sample for sample in range(2400)))
     assert list(np.loadtxt(str(tmp_path / 'features.tsv'))) == list(range(0, 1200, 3))
     lines = (tmp_path / 'pictures.tsv').read_text().splitlines()
     assert lines[0] == 'class\tpicture' and lines[400] == 'a\\tclass2395\t2395.jpg'

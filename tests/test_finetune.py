@@ -12,6 +12,7 @@ from alexnet import AlexNet, LAYERS, fc
 from datagenerator import ImageDataGenerator, load_image, normalize
 from helpers import (ROOT, all_checkpoints_kept, checkpoint_of, events, files,
                      finetune, summaries)
+from machinery.labels import OneClass
 from machinery.lists import read_list
 from machinery.tf1 import tf
 from machinery.weights import read_weights
@@ -54,7 +55,8 @@ def test_a_step_changes_the_trained_layers_and_nothing_else(run, narrow_golden_f
 def test_a_curve_counts_every_sample_once(run, curve, name):
     """Pictures in batches of 27 and, as a reference, in one of our own making."""
     folder, _ = run
-    paths, labels, _ = read_list(os.path.join(ROOT, 'images', name), 3)
+    paths, labels, _ = read_list(os.path.join(ROOT, 'images', name),
+                                 OneClass(range(3)))
     x = tf.placeholder(tf.float32, [None, 227, 227, 3])
     model = AlexNet(x, 1., 3, [], None)
     with tf.Session() as session:
@@ -142,7 +144,8 @@ def test_hparams_page_has_the_settings_and_the_subfolders_the_scores(run):
 def test_projector_page_shows_the_bottlenecks_of_the_validation_list(
         run, narrow_golden_file):
     folder = run[0] + '/log/1/validation/'
-    paths, labels, _ = read_list(os.path.join(ROOT, 'images', 'val.txt'), 3)
+    paths, labels, _ = read_list(os.path.join(ROOT, 'images', 'val.txt'),
+                                 OneClass(range(3)))
     x = tf.placeholder(tf.float32, [None, 227, 227, 3])
     model = AlexNet(x, 1., 3, ['fc8'], narrow_golden_file)
     with tf.Session() as session:

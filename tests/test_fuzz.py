@@ -11,9 +11,10 @@ from PIL import Image
 from datagenerator import IMAGENET_MEAN, IMAGE_SIZE, REDUCING_GAP, load_image
 from helpers import checkpoint_of, finetune, write_caffemodel
 from machinery import class_names
-from machinery.class_names import find_class_names
 from machinery.errors import InputError
 from machinery.export import pictures_to_compare
+from machinery.kinds import find_kind
+from machinery.labels import OneClass
 from machinery.lists import read_list
 from machinery.model_file import (check_summary, compare_with_earlier,
                                   find_preprocessing, read_model)
@@ -70,7 +71,8 @@ pieces = st.one_of(
 def test_lists(folder, content):
     path = folder / 'list.txt'
     path.write_bytes(content)
-    found = result_or_named_error(lambda: read_list(str(path), 2), 'list.txt')
+    found = result_or_named_error(lambda: read_list(str(path), OneClass('ab')),
+                                  'list.txt')
     if found:
         paths, labels, line_numbers = found
         assert len(paths) == len(labels) == len(line_numbers) > 0
@@ -193,14 +195,14 @@ def test_model_files(model, kind, monkeypatch):
 
     def read():
         found = read_model(weights_path)
-        names = find_class_names(weights_path, 'fc8')
-        assert len(names) == 3 and ', '.join(names).encode()
+        found_kind = find_kind(weights_path, 'fc8')
+        assert found_kind.width == 3 and ', '.join(found_kind.names).encode()
         preprocessing, summary = find_preprocessing(
             weights_path, IMAGENET_MEAN, size=IMAGE_SIZE, margin=0,
             reducing_gap=REDUCING_GAP)
         assert load_image(cat, **preprocessing).shape == (227, 227, 3)
         assert all(type(name) is str for name in found.get('train_layers', []))
-        pictures_to_compare(weights_path, names, load_image)
+        pictures_to_compare(weights_path, found_kind, load_image)
         check_summary('model_epoch1.ckpt', summary, facts['preprocessing']['test'])
 
     def resume():

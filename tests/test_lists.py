@@ -6,6 +6,7 @@ import pytest
 
 from machinery.class_names import choose_class_names
 from machinery.errors import InputError
+from machinery.labels import OneClass
 from machinery.lists import find_pictures, has_labels, read_class_names, read_list
 from machinery.workers import Workers
 
@@ -29,7 +30,7 @@ def fault(tmp_path, text, num_classes=2):
     """Return the message about a list, without its first line, which names the list."""
     path = write(tmp_path, text)
     with pytest.raises(InputError) as error:
-        read_list(path, num_classes)
+        read_list(path, OneClass(range(num_classes)))
     first, *faults = str(error.value).split('\n  ')
     assert first == path + ':'
     return faults
@@ -42,7 +43,7 @@ def test_list_syntax(tmp_path):
             'with space/a.png 0\n%s 1' % (tmp_path / 'my photo.png'))
     for encoding in ['utf-8', 'utf-8-sig']:
         paths, labels, line_numbers = read_list(
-            write(tmp_path, text, encoding=encoding), 2)
+            write(tmp_path, text, encoding=encoding), OneClass(range(2)))
         assert paths == [str(tmp_path / name) for name in names + ['my photo.png']]
         assert labels.tolist() == [0, 1, 1, 0, 1]
         assert line_numbers.tolist() == [2, 4, 5, 6, 7]
@@ -58,7 +59,7 @@ def test_list_syntax(tmp_path):
 def test_lists_of_other_programs(tmp_path, text, encoding):
     make(tmp_path, ['a b.png', 'c.png'])
     path = write(tmp_path, text, 'list.csv', encoding)
-    paths, labels, _ = read_list(path, 2)
+    paths, labels, _ = read_list(path, OneClass(range(2)))
     assert [os.path.normpath(path) for path in paths] == [
         str(tmp_path / 'a b.png'), str(tmp_path / 'c.png')]
     assert labels.tolist() == [0, 1] and has_labels(path)
@@ -103,16 +104,16 @@ def test_faults_beyond_20_are_counted(tmp_path):
 def test_empty_missing_and_foreign_lists_are_named(tmp_path):
     assert fault(tmp_path, '') == fault(tmp_path, '# x\n\n') == ['no samples in it']
     with pytest.raises(InputError, match='none.txt: No such file or directory'):
-        read_list(str(tmp_path / 'none.txt'), 2)
+        read_list(str(tmp_path / 'none.txt'), OneClass(range(2)))
     path = write(tmp_path, 'café.png 0\n', encoding='latin-1')
     with pytest.raises(InputError, match='list.txt, line 1: .*0xe9.*: save it as'):
-        read_list(path, 2)
+        read_list(path, OneClass(range(2)))
     path = write(tmp_path, 'a.png 0\n', encoding='utf-16-le')
     with pytest.raises(InputError, match='list.txt, line 1: this is not a text file'):
-        read_list(path, 2)
+        read_list(path, OneClass(range(2)))
     assert fault(tmp_path, 'a.png cat\n' * 30)[::10] == [
         "line 1: label 'cat' is not an integer",
-        "line 11: label 'cat' is not an integer", 'and 10 more']
+        "line 6: label 'cat' is not an integer", 'and 40 more']
 
 
 def test_class_names_are_one_to_a_line(tmp_path):
@@ -137,7 +138,7 @@ def find(run=None, **settings):
     run = run or SimpleNamespace(latest=None, is_resumed=False, workers=Workers())
     defaults = dict.fromkeys(['train_file', 'val_file', 'test_file', 'num_classes',
                               'pictures_path'])
-    defaults['classes_file'] = 'DEFAULT'
+    defaults.update(classes_file='DEFAULT', labels='class')
     return choose_class_names({**defaults, **settings}, run, 'fc8')
 
 

@@ -16,6 +16,7 @@ from machinery import pictures
 from machinery.check import (BAD, DARK, check_pictures, find_bad_pictures,
                              list_warnings)
 from machinery.errors import InputError
+from machinery.labels import OneClass
 from machinery.memory import MemoryBudget
 from machinery.pictures import decode_image, examine
 from machinery.workers import Workers
@@ -222,17 +223,18 @@ def test_equal_pictures_are_warned_about(tmp_path, capsys):
             'Warning: 3 pictures of %s are also in %s (equal content), so its accuracy '
             'is too optimistic; the first is %scopy.png (line 3), equal to %s0.png (%s,'
             ' line 2)\n'
-            'Warning: 1 picture of %s is in another class, too (equal content); the '
-            'first is %s1.png (line 5), equal to %slink.png (%s, line 4)\n'
+            'Warning: 1 picture of %s is there with another label, too (equal '
+            'content); the first is %s1.png (line 5), equal to %slink.png (%s, '
+            'line 4)\n'
             % (b, a, at, at, a, b, at, at, b))
 
 
 def test_missing_classes_are_warned_about():
-    data = SimpleNamespace(class_list='a', n_classes=4, labels=np.array([1, 1]),
-                           class_names=None)
+    data = SimpleNamespace(class_list='a', labels=np.array([1, 1]),
+                           kind=OneClass(range(4)))
     assert list_warnings([data], [np.zeros(2, np.int64)]) == [
         'a has no sample of classes 0, 2, 3 (labels count from 0)']
-    data.class_names = ['ant', 'bee', 'cow', 'dog']
+    data.kind = OneClass(['ant', 'bee', 'cow', 'dog'])
     data.labels = np.array([0, 1, 3])
     assert list_warnings([data], [np.zeros(3, np.int64)]) == [
         'a has no sample of class cow']

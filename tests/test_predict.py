@@ -19,6 +19,7 @@ from machinery import export, features, passes
 from machinery.class_names import find_class_names
 from machinery.errors import InputError
 from machinery.export import preprocess, resize
+from machinery.labels import OneClass
 from machinery.lists import read_list
 from machinery.numbered import list_runs
 from machinery.passes import compute
@@ -84,7 +85,7 @@ def served(trained, module_path):
 @pytest.fixture(scope='module')
 def expected(trained):
     """Probabilities and fc7 of the test list, computed here."""
-    paths, labels, _ = read_list(TEST, 3)
+    paths, labels, _ = read_list(TEST, OneClass(range(3)))
     tf.reset_default_graph()
     x = tf.placeholder(tf.float32, [None, 227, 227, 3])
     model = AlexNet(x, 1., 3, [], None)

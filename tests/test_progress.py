@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from helpers import ROOT
+from machinery.labels import OneClass
 from machinery.progress import ProgressBar
 from machinery.checkpoint_files import NEW
 from machinery.tf1 import TimedSession, tf
@@ -30,7 +31,7 @@ def line_of(capsys, train):
     run = SimpleNamespace(progress=NEW._replace(done=8), start_of=lambda epoch: 0,
                           seconds={'waiting': 0., 'saving': 1.},
                           workers=SimpleNamespace(size=1, is_chief=True))
-    bar = ProgressBar(run, 3, 8, 99, ['a', 'b'])
+    bar = ProgressBar(run, 3, 8, 99, OneClass('ab'))
     bar.start(2)
     train(run)
     bar.update(1, {'loss': 1.})

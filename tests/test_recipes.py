@@ -13,6 +13,7 @@ import pytest
 from helpers import (ROOT, all_checkpoints_kept, checkpoint_of, outputs_in,
                      run_program, same, summaries, tensors)
 from machinery.checkpoint_files import list_checkpoints
+from machinery.labels import OneClass
 from machinery.lists import read_list
 from machinery.tf1 import tf
 
@@ -218,7 +219,7 @@ def test_folds(edited):
     assert 'also in' not in output  # no picture is in both parts
     with open(out + '/log/1/validation/pictures.tsv') as file:
         held_out = [line.split('\t')[1].strip() for line in file][1:]
-    paths, _, _ = read_list(edited().lists[0].split('=')[1], 3)
+    paths, _, _ = read_list(edited().lists[0].split('=')[1], OneClass(range(3)))
     assert held_out == paths[::5] and len(paths) == 12
     assert variables(out)['global_step'] == [6]  # 9 pictures in batches of 4, twice
 

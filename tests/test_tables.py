@@ -9,6 +9,7 @@ import pytest
 from datagenerator import ImageDataGenerator
 from helpers import ROOT, checkpoint_of, finetune, outputs_in, run_program
 from machinery.errors import InputError
+from machinery.labels import OneClass
 from machinery.lists import find_pictures, has_labels, read_list
 from machinery.model_file import read_model
 from test_lists import find as choose
@@ -30,10 +31,10 @@ def folder(tmp_path):
     return tmp_path
 
 
-def read(folder, text, **arguments):
+def read(folder, text, class_names=range(3), **arguments):
     """Return [(path from the folder, label)] of a list with this text."""
     path = write(folder / 'list.csv', text)
-    paths, labels, _ = read_list(path, 3, **arguments)
+    paths, labels, _ = read_list(path, OneClass(class_names), **arguments)
     return [(os.path.relpath(path, str(folder)), label)
             for path, label in zip(paths, labels)]
 
@@ -105,9 +106,9 @@ def test_composed_and_decomposed_letters_are_the_same(tmp_path, form, other):
 def test_pictures_may_be_elsewhere(folder, tmp_path_factory):
     path = write(tmp_path_factory.mktemp('lists') / 'list.csv', 'a.jpg 0\n0001 1\n')
     with pytest.raises(InputError, match='no such file: .*/lists0/a.jpg'):
-        read_list(path, 2)
+        read_list(path, OneClass(range(2)))
     expected = [str(folder / 'a.jpg'), str(folder / '0001.jpg')]
-    assert read_list(path, 2, pictures_path=str(folder))[0] == expected
+    assert read_list(path, OneClass(range(2)), pictures_path=str(folder))[0] == expected
     write(tmp_path_factory.getbasetemp() / 'alone', 'a.jpg\n0001\n')
     assert find_pictures(str(tmp_path_factory.getbasetemp() / 'alone'),
                          str(folder)) == expected
@@ -147,7 +148,7 @@ def test_a_path_from_the_current_folder_is_pointed_out(folder, monkeypatch):
     with pytest.raises(InputError, match='lists/a.jpg; a.jpg is there from the current '
                        "folder, but relative paths start at the list's folder: give "
                        'pictures_path, or write the path from there'):
-        read_list(path, 3)
+        read_list(path, OneClass(range(3)))
 
 
 def test_headers_without_the_columns_are_named(folder):
@@ -204,7 +205,8 @@ def test_names_that_look_the_same_are_the_same(folder):
     name = unicodedata.normalize('NFD', 'Käse  alt')
     path = write(folder / 'train.csv', 'a,%s\nb,Brot\n0001,Käse alt\n' % name)
     assert choose(train_file=path) == ['Brot', 'Käse alt']
-    assert read_list(path, 2, True, ['Brot', 'Käse alt'])[1].tolist() == [1, 0, 1]
+    kind = OneClass(['Brot', 'Käse alt'])
+    assert read_list(path, kind)[1].tolist() == [1, 0, 1]
     path = write(folder / 'train.csv', 'a,Ant\nb,ant\n')
     with pytest.raises(InputError, match='only in upper and lower case: Ant, ant'):
         choose(train_file=path)
@@ -259,7 +261,7 @@ def test_paths_and_labels_in_place_of_a_list(folder, monkeypatch):
         data = ImageDataGenerator(pairs)
         assert list(map(os.path.basename, data.paths)) == ['a.jpg', 'b.jpg', '0001.jpg']
         assert data.labels.tolist() == [1, 0, 1] and data.data_size == 3
-    data = ImageDataGenerator((['a', 'b'], ['bee', 'ant']), class_names=NAMES)
+    data = ImageDataGenerator((['a', 'b'], ['bee', 'ant']), kind=OneClass(NAMES))
     assert data.labels.tolist() == [1, 0] and data.n_classes == 3
     for pairs, message in [
             ((['a.jpg'], [0, 1]), 'expected a list file, or (paths, labels) of the'),

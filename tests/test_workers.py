@@ -21,6 +21,7 @@ from machinery import class_names, workers as workers_module
 from machinery.batches import Batch
 from machinery.cluster import find_tasks
 from machinery.errors import InputError
+from machinery.labels import OneClass
 from machinery.lists import read_list
 from machinery.run import Run
 from machinery.tf1 import tf
@@ -144,7 +145,7 @@ def test_workers_equal_one_process_with_the_union_of_their_batches(
                      train(tmp_path / 'workers', size))
     if size == 3:  # all write one file, of their own shares
         [name] = [name for name in files(module_path) if 'checked' in name]
-        samples = read_list(str(module_path / 'train.txt'), 3)[0]
+        samples = read_list(str(module_path / 'train.txt'), OneClass(range(3)))[0]
         assert name == '.train.txt.checked'
         assert len(np.load(str(module_path / name))) == len(samples)
     monkeypatch.setattr(datagenerator, 'ImageDataGenerator', union_of(size))

@@ -1,0 +1,78 @@
+"""Columns and cells of a table: how they are split, and what their names tell."""
+import csv
+import re
+
+from machinery.find import PICTURE_ENDINGS
+
+DELIMITERS = ['\t', ';', ',', None]  # None: the last white space of a line
+# Words in the names of columns, the surest first. ClassId has the words class and id.
+LABEL_WORDS = ['label', 'labels', 'class', 'breed', 'category']
+PATH_WORDS = ['path', 'filepath', 'filename', 'file', 'image', 'img', 'picture', 'id',
+              'paths', 'filepaths', 'filenames', 'files', 'images']
+is_integer = re.compile(r'[+-]?[0-9]{1,18}(\.0*)?').fullmatch
+# CelebA says -1 for no.
+is_bit = re.compile(r'-?[01](\.0*)?|true|false', re.I).fullmatch
+
+
+def has_ending(cell):
+    """Tell whether a cell ends like the name of a picture."""
+    return cell.strip('"\'').lower().endswith(PICTURE_ENDINGS)
+
+
+def is_number(cell):
+    """Tell whether a cell is a number that float32 can hold."""
+    try:
+        return abs(float(cell)) < 1e30  # not true of NaN
+    except ValueError:
+        return False
+
+
+def split_line(line, delimiter):
+    """Return the cells of a line."""
+    if delimiter is None:
+        return line.rsplit(None, 1)
+    [cells] = csv.reader([line], delimiter=delimiter, skipinitialspace=True)
+    return [cell.strip() for cell in cells]
+
+
+def split_behind_picture(line):
+    """Return the path of a picture, and what follows it in a line."""
+    endings = '|'.join(map(re.escape, PICTURE_ENDINGS))
+    found = re.match(r'(.*?(?:%s))\s+(.+)' % endings, line, re.I)
+    return list(found.groups()) if found else split_line(line, None)
+
+
+def find_delimiter(lines):
+    """Return the delimiter with which most lines have a cell that names a picture."""
+    def count(delimiter):
+        rows = [split_line(line, delimiter) for line in lines]
+        rows = [cells[:1] if delimiter is None else cells
+                for cells in rows if len(cells) > 1]
+        return sum(any(map(has_ending, cells)) for cells in rows), len(rows)
+    return max(DELIMITERS, key=count)
+
+
+def words_in(name):
+    """Return the words in the name of a column."""
+    return re.findall('[a-z]+', re.sub('([a-z])([A-Z])', r'\1 \2', name).lower())
+
+
+def find_columns(header, columns, words):
+    """Return which of these columns have the surest name; none if none has a word.
+
+    A name that is a word is surer than one that has a word in it.
+    """
+    found = {}
+    for column in columns:
+        name = header[column].lower()
+        if name in words:
+            found.setdefault(words.index(name), []).append(column)
+        elif set(words_in(header[column])) & set(words):
+            found.setdefault(len(words), []).append(column)
+    return found[min(found)] if found else []
+
+
+def all_are(test, rows, column):
+    """Tell whether all cells of a column pass a test, and there are some."""
+    cells = [row[column] for row in rows if column < len(row)]
+    return bool(cells) and all(map(test, cells))

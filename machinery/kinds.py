@@ -1,0 +1,99 @@
+"""Which kind of labels a run or a network has: chosen, remembered and found again."""
+import contextlib
+
+import numpy as np
+
+from machinery.class_names import choose_class_names, find_class_names
+from machinery.errors import InputError
+from machinery.files import Damaged
+from machinery.label_text import read_numbers
+from machinery.labels import KINDS, Numbers
+from machinery.lists import lookup_of
+from machinery.model_file import model_path, read_model
+from machinery.tables import Table
+
+
+def choose_kind(settings, run, layer):
+    """Return what the labels of a run mean, one of machinery.labels.
+
+    These settings count: labels, and those of choose_class_names. If the run resumes,
+    numbers keep their mean and deviation.
+
+    Args:
+        run: the Run; layer: the name of the network's last layer.
+
+    Raises:
+        InputError: the run being resumed has another kind of labels; or the training
+            list has no numbers, or has the same one everywhere.
+    """
+    labels, model = settings['labels'], {}
+    if run.latest:  # which only the chief has
+        with contextlib.suppress(Damaged):  # told when the file is written again
+            model = read_model(run.latest)
+        before = model.get('labels', 'class')
+        if model and before != labels:
+            raise InputError('%s: labels was %r, now it is %r; a run cannot go on like '
+                             'that' % (run.latest, before, labels))
+    if labels != 'numbers':
+        return KINDS[labels](choose_class_names(settings, run, layer))
+    names, values = read_training_numbers(settings)
+    scale = np.stack([values.mean(0), values.std(0)])
+    if run.is_resumed:  # the chief tells the others
+        known = [model.get('mean', []), model.get('deviation', [])]
+        if run.latest and list(map(len, known)) != 2 * [len(names)]:
+            raise InputError('%s: %s does not have the mean and the deviation of %d '
+                             'numbers, so the run cannot go on' % (
+                                 run.latest, model_path(run.latest), len(names)))
+        scale = run.workers.collect(known if run.latest else scale, np.float64)[0]
+    for name, deviation in zip(names, scale[1]):
+        if not deviation > 0:
+            raise InputError('%s: the numbers%s are all equal, so there is nothing to '
+                             'learn' % (settings['train_file'], '' if len(names) == 1
+                                        else ' of ' + name))
+    return Numbers(names, *scale)
+
+
+def read_training_numbers(settings):
+    """Return the names of the numbers in the training list, and the numbers (n, width).
+
+    Faults are left out, since read_list names them.
+    """
+    path, num_classes = settings['train_file'], settings['num_classes']
+    if not path:
+        raise InputError("labels = 'numbers' needs a train_file, for the mean and the "
+                         'deviation of its numbers; or write kind = Numbers(names, '
+                         'mean, deviation), from machinery.labels')
+    find = lookup_of(path, settings['pictures_path']).find
+    table = Table(path, find, labels='numbers')
+    labels = [text for _, _, text, fault in table.samples() if not fault]
+    width = len(labels[0]) if labels else 0
+    names = table.names or (['number'] if width == 1 else
+                            ['number %d' % place for place in range(1, width + 1)])
+    found = read_numbers(set(labels), names)
+    values = [found[label] for label in labels if not isinstance(found[label], str)]
+    if not values:
+        fault = found[labels[0]] if labels else 'no numbers in it'
+        raise InputError('%s: %s' % (path, fault))
+    if num_classes not in (None, width):
+        raise InputError('%s has %d numbers per picture, but num_classes is %d'
+                         % (path, width, num_classes))
+    return names, np.array(values, float)
+
+
+def find_kind(weights_path, layer):
+    """Return what the outputs of a network mean, one of machinery.labels.
+
+    Args:
+        weights_path: a checkpoint or weight file; model.json beside it tells.
+        layer: the name of the network's last layer.
+    """
+    model = read_model(weights_path)
+    labels = model.get('labels', 'class')
+    if labels != 'numbers':
+        return KINDS[labels](find_class_names(weights_path, layer))
+    names, scale = model.get('class_names', []), [model.get('mean'),
+                                                  model.get('deviation')]
+    if any(len(values or []) != len(names) for values in scale):
+        raise Damaged('%s: damaged (mean and deviation must have a number for each '
+                      'of %s)' % (model_path(weights_path), ', '.join(names)))
+    return Numbers(names, *scale)

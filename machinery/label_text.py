@@ -1,0 +1,110 @@
+"""Labels as text: what the cells of a list mean, for each kind of labels.
+
+Each function here returns {text: its label; or, as text, why it has none}.
+"""
+import difflib
+import re
+
+from machinery.columns import is_integer, is_number
+
+NONE = '-'  # in place of the classes of a picture that has none
+
+
+def are_names(texts, names):
+    """Tell whether labels are names: if one of them is, or if none is an integer."""
+    words = {text for text in texts if not is_integer(text)}
+    return bool(words & set(names)) or (
+        words == set(texts) and not all(map(is_integer, names)))
+
+
+def read_class(texts, names):
+    """Read the number of a class, from 0, or its name; 1.0 is a number, too."""
+    known = {name: label for label, name in enumerate(names)}
+    if are_names(texts, known):
+        return {text: known[text] if text in known else hint_at_name(text, names)
+                for text in texts}
+    found = {}
+    for text in texts:
+        found[text] = 'label %.100r is not an integer' % text
+        if is_integer(text):
+            label = int_of(text)
+            found[text] = label if 0 <= label < len(names) else (
+                'label %d is not in 0..%d' % (label, len(names) - 1))
+    return found
+
+
+def read_classes(texts, names):
+    """Read several classes, a sorted tuple of their numbers, which may be empty."""
+    words_in = {text: split_classes(text, names) for text in texts}
+    label_of = read_class({word for words in words_in.values() for word in words},
+                          names)
+    found = {}
+    for text, words in words_in.items():
+        labels = [label_of[word] for word in words]
+        faults = [label for label in labels if isinstance(label, str)]
+        if len(set(labels)) < len(labels) and not faults:
+            faults = ['a class is there twice in %.100r' % (text,)]
+        found[text] = faults[0] if faults else tuple(sorted(labels))
+    return found
+
+
+def read_numbers(texts, names):
+    """Read a tuple of numbers, one for each name."""
+    found = {}
+    for text in texts:
+        cells = text if isinstance(text, tuple) else (text,)
+        wrong = [cell for cell in cells if not is_number(cell)]
+        if len(cells) != len(names):
+            found[text] = 'expected %d numbers, found %d' % (len(names), len(cells))
+        elif wrong:
+            found[text] = 'label %.100r is not a number like 31.5' % wrong[0]
+        else:
+            found[text] = tuple(map(float, cells))
+    return found
+
+
+def split_classes(text, names):
+    """Return the words for the classes in a cell, which may be a tuple of them."""
+    if isinstance(text, tuple):
+        return text
+    if text in names:
+        return [text]
+    if text == NONE:
+        return []
+    words = [word.strip() for word in re.split('[,;|]', text) if word.strip()]
+    between_spaces = text.split()
+    if len(words) == 1 and all(word in names or is_integer(word)
+                               for word in between_spaces):
+        return between_spaces
+    return words
+
+
+def is_ambiguous(text):
+    """Tell whether an unknown text may be one class or several."""
+    return isinstance(text, str) and ' ' in text and not re.search('[,;|]', text) and (
+        not all(map(is_integer, text.split())))
+
+
+def int_of(text):
+    """Return the integer that text is; 1.0 is one."""
+    return int(text.split('.')[0])
+
+
+def hint_at_name(text, names):
+    """Return the message that no class has this name."""
+    near = difflib.get_close_matches(text, names, 1, 0.4)
+    return 'no class is called %.100r; the %s' % (
+        text, 'nearest is %r' % near[0] if near else
+        'classes are %.200s' % ', '.join(names))
+
+
+def hint_at_range(texts, names):
+    """Return a line about the range of integers if some are too large, else none."""
+    labels = [int_of(text) for text in texts if is_integer(text)]
+    if are_names(texts, names):
+        return []
+    low, high = min(labels, default=0), max(labels, default=0)
+    if 0 <= low and high < len(names):
+        return []
+    return ['the labels run %d..%d, but labels start at 0 and num_classes is %d'
+            % (low, high, len(names))]

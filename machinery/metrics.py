@@ -1,0 +1,30 @@
+"""Scores of a whole list of pictures."""
+import numpy as np
+
+
+def average_precision(true, predicted):
+    """Return the area under the steps of precision over recall, for one class.
+
+    true and predicted are (n,), some of true are not 0. Everingham et al., "The PASCAL
+    Visual Object Classes Challenge: A Retrospective", IJCV 2015, section 2.2, but at
+    each recall its own precision, not the highest at or above it.
+    """
+    order = predicted.argsort()[::-1]
+    hits = np.cumsum(true[order], dtype=float)
+    # Pictures with equal probability have no order: they count together.
+    last = np.append(np.flatnonzero(np.diff(predicted[order])), len(order) - 1)
+    gained = np.diff(hits[last], prepend=0.)
+    return (gained * hits[last] / (last + 1)).sum() / hits[-1]
+
+
+def r_squared(true, predicted):
+    """Return the share of the variance that is explained, (width,) for (n, width).
+
+    It is 1 - (squared errors) / (squared deviations from the mean); NaN if all numbers
+    are equal.
+    """
+    true, predicted = np.float64(true), np.float64(predicted)
+    total = np.square(true - true.mean(0)).sum(0)
+    with np.errstate(invalid='ignore', divide='ignore'):
+        return np.where(total > 0, 1 - np.square(true - predicted).sum(0) / total,
+                        np.nan)
