@@ -41,7 +41,7 @@ def quote(path):
 
 def cell_of(text):
     """Return printable text that no spreadsheet takes for a formula."""
-    mark = "'" if text.startswith(tuple('=+-@\t\r')) else ''
+    mark = "'" if text[1:] and text.startswith(tuple('=+-@\t\r')) else ''
     return mark + printable(text)
 
 
