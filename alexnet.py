@@ -29,8 +29,7 @@ class AlexNet:
         keep_prob: scalar tensor or float, the probability that dropout keeps a value.
         num_classes: width of fc8.
         skip_layer: layers, with weights or not, that load_initial_weights leaves alone.
-        weights_path: a file for read_weights; 'DEFAULT': bvlc_alexnet.npy next to this
-            file; None: no file, initialize_from_data will be called.
+        weights_path: for read_weights; 'DEFAULT': bvlc_alexnet.npy here; None: no file.
         train_layers: layers that will be trained; None: as skip_layer.
         dropout_seed: two integers or scalar tensors, for example [seed, global_step],
             that alone determine the dropout masks; None: new masks in every run.
@@ -48,8 +47,7 @@ class AlexNet:
     def __init__(self, x, keep_prob, num_classes, skip_layer, weights_path='DEFAULT',
                  train_layers=None, dropout_seed=None):
         skip_layer = skip_layer or []  # the tutorial's scripts also say '' or None
-        if train_layers is not None:
-            check_layers(train_layers, 'train_layers', LAYERS)
+        check_layers(train_layers or [], 'train_layers', LAYERS)
         check_layers(skip_layer, 'skip_layer', LAYERS + NO_WEIGHTS)
         self.SKIP_LAYER = [name for name in skip_layer if name in LAYERS]
         self.train_layers = self.SKIP_LAYER if train_layers is None else train_layers
@@ -63,6 +61,7 @@ class AlexNet:
                              'AlexNet(normalize(x), ...)' % self.X.dtype.name)
         self.KEEP_PROB = tf.convert_to_tensor(keep_prob, tf.float32)
         self.NUM_CLASSES = num_classes
+        self.start = {}  # of a layer: 'by name' or 'fresh', if the weights decide that
         earlier = set(tf.global_variables())
         self.create(*dropout_seeds(dropout_seed))
         # Those that you may have added, like the statistics of batch normalisation.
@@ -98,14 +97,15 @@ class AlexNet:
         self.variables = {name: tf.trainable_variables('%s%s/' % (self.scope, name))[:2]
                           for name in LAYERS}
 
-    def load_initial_weights(self, session):
+    def load_initial_weights(self, session, kind=None):
         """Assign the file's weights to every layer that is not in skip_layer.
 
-        Adds no operation. Raises an InputError and assigns nothing if the file is
-        missing or damaged or runs code, or if a layer does not fit.
+        With kind, fc8 is fitted to its classes, see fit_last_layer. Adds no operation.
+        Raises an InputError and assigns nothing if the file is missing or damaged or
+        runs code, or if a layer does not fit.
         """
-        load_weights(session, self.WEIGHTS_PATH, self.variables, self.added,
-                     self.SKIP_LAYER, self.scope)
+        self.start = load_weights(session, self.WEIGHTS_PATH, self.variables,
+                                  self.added, self.SKIP_LAYER, self.scope, kind)
         return []  # some scripts give this to session.run
 
     def initialize_from_data(self, session, feed):

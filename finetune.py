@@ -25,7 +25,7 @@ num_epochs = 10  # how often each training picture is seen
 batch_size = 16  # per machine; 128 suits the pretrained weights
 dropout_rate = 0.5  # the share of fc6 and fc7 that is dropped, not kept
 train_layers = ['fc8', 'fc7']  # of conv1 ... conv5, fc6 ... fc8; the rest is frozen
-skip_layers = None  # layers that start from random weights; None: the train_layers
+skip_layers = None  # layers that start fresh; None: train_layers; a run's weights: []
 weights_path = 'DEFAULT'  # bvlc_alexnet.npy; None: start from your pictures alone
 seed = 0  # the same seed repeats a run
 
@@ -48,7 +48,7 @@ from alexnet import AlexNet, LAYERS
 from datagenerator import CROP_MARGIN, ImageDataGenerator, load_image, normalize
 from machinery.batches import read_batches
 from machinery.check import check_pictures
-from machinery.download import fetch_if_missing
+from machinery.download import choose_weights
 from machinery.features import open_features
 from machinery.frozen import FrozenLayers
 from machinery.kinds import choose_kind
@@ -84,10 +84,9 @@ global_step = tf.train.create_global_step()
 if run.is_resumed:  # all layers come from the checkpoint
     weights_path, skip_layers = run.latest, []
 elif workers.is_chief:
-    weights_path = fetch_if_missing(weights_path, train_file)
-model = AlexNet(x, keep_prob, kind.width,
-                train_layers if skip_layers is None else skip_layers, weights_path,
-                train_layers, dropout_seed=[seed + workers.rank, global_step])
+    weights_path, skip_layers = choose_weights(settings)
+model = AlexNet(x, keep_prob, kind.width, skip_layers, weights_path, train_layers,
+                dropout_seed=[seed + workers.rank, global_step])
 variables = [variable for layer in train_layers for variable in model.variables[layer]]
 # The trained layers are fed with the output of the frozen ones, which is computed once
 # per picture. If nothing is frozen, the network is fed with pictures.
@@ -121,7 +120,7 @@ def rate_of(epoch):
 def initialize(session):
     """Set the weights that a new run starts from."""
     if weights_path:
-        model.load_initial_weights(session)
+        model.load_initial_weights(session, kind)
     else:  # random filters, scaled to some of the training pictures
         batch = next(read_batches(train_data, 64))
         model.initialize_from_data(session, {pictures: batch.images})

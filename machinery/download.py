@@ -8,6 +8,7 @@ from machinery.alone import alone
 from machinery.caffe import PRETRAINED, read_caffemodel
 from machinery.checkpoint_files import find_weights
 from machinery.errors import InputError, act_as_script
+from machinery.last_layer import choose_skip_layers
 from machinery.model_file import model_path, read_model, write_model
 from machinery.npy import read_npy
 from machinery.settings import Parser
@@ -24,17 +25,24 @@ SOURCES = [
      '9116a64c0fbe4459d18f4bb6b56d647b63920377')]
 
 
+def choose_weights(settings):
+    """Return the weights_path and the skip_layers of a new run, from its settings."""
+    path = fetch_if_missing(settings['weights_path'], settings['train_file'])
+    return path, choose_skip_layers(settings['skip_layers'], settings['train_layers'],
+                                    path)
+
+
 def fetch_if_missing(weights_path, train_file):
     """Fetch the pretrained weights if weights_path means them and they are missing.
 
-    Returns weights_path. If the download fails: None for the sample, else InputError.
+    Returns its path. If the download fails: None for the sample, else InputError.
     """
     is_default = weights_path in ('DEFAULT', DEFAULT_WEIGHTS)
     try:
         if is_default and not os.path.exists(DEFAULT_WEIGHTS):
             fetch_weights(DEFAULT_WEIGHTS, SOURCES)
         elif weights_path and not is_default:
-            find_weights(weights_path)
+            weights_path = find_weights(weights_path)
         return weights_path
     except InputError as error:
         if not is_default:

@@ -11,6 +11,7 @@ from machinery.checkpoint_files import (
     NEW, Progress, copy_checkpoint, find_best, find_in, remove_older,
     restore_checkpoint, save_checkpoint, save_values)
 from machinery.errors import InputError
+from machinery.last_layer import warn_of_other_pictures
 from machinery.model_file import (compare_with_earlier, describe, find_decoding,
                                   model_path, write_model)
 from machinery.run_folder import RunFolder
@@ -44,14 +45,12 @@ class Run:
     def __init__(self, checkpoint_path, filewriter_path, resume, keep, settings,
                  workers):
         self.folder = RunFolder(checkpoint_path, filewriter_path, keep)
-        self.workers, self.latest = workers, None
+        self.workers, self.progress, self._saved_step = workers, NEW, None
         self.settings = dict(settings, workers=workers.size)
         self._facts = {'settings': self.settings}
-        if workers.is_chief:
-            self.latest = self.folder.choose(resume)
+        self.latest = self.folder.choose(resume) if workers.is_chief else None
         self.is_resumed = workers.any(self.latest)
         self.decoding = find_decoding(self.latest, workers) if self.is_resumed else {}
-        self.progress, self._saved_step = NEW, None
         self.seconds = {'waiting': 0., 'saving': 0.}
         self._variable = tf.get_variable('progress', trainable=False,
                                          initializer=np.array(NEW))
@@ -99,10 +98,9 @@ class Run:
                optimizer):
         """Write model.json, which predict.py needs; when resuming, warn of changes.
 
-        From here on, nothing that is computed from the placeholders (pictures, others)
-        can be fed, except layers of the model. Otherwise the loop, which feeds y, would
-        silently bypass an edit like y = 0.9 * y + 0.05. Raises an InputError if the run
-        being resumed trained other layers or prepared pictures in another way.
+        From here on, nothing computed from the placeholders (pictures, others) can be
+        fed, except layers: the loop feeds y, and would bypass y = 0.9 * y + 0.05, say.
+        InputError if a resumed run trained other layers or prepared pictures otherwise.
         """
         prevent_feeding([pictures] + others, [
             value for name, value in vars(model).items()
@@ -118,6 +116,8 @@ class Run:
             starts_again = self.folder.set_best(reason, self.is_done)
             if not self.folder.is_new:
                 self._saved_step = self._step()
+        elif self.workers.is_chief:
+            warn_of_other_pictures(model.WEIGHTS_PATH, self._facts['preprocessing'])
         if self.workers.any(starts_again):
             self.progress = self.progress._replace(best_score=-np.inf, best_epoch=0.)
         path = model_path(self.folder.best)

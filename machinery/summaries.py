@@ -28,7 +28,8 @@ def layer_table(model):
     rows = ['%-6s %-18s %-9s %s' % ('layer', 'weights', 'initially', 'then')]
     for name, (weights, *_) in model.variables.items():
         origin = ('from data' if model.WEIGHTS_PATH is None else
-                  'fresh' if name in model.SKIP_LAYER else 'loaded')
+                  'fresh' if name in model.SKIP_LAYER else
+                  model.start.get(name, 'loaded'))
         rows.append('%-6s %-18s %-9s %s' % (
             name, ' x '.join(map(str, weights.shape.as_list())), origin,
             'trained' if name in model.train_layers else 'frozen'))

@@ -9,6 +9,7 @@ from machinery.checkpoint_files import (KINDS, check_shapes, find_weights,
 from machinery.damage import damage_told
 from machinery.errors import InputError, input_errors, open_plain
 from machinery.files import write_whole
+from machinery.last_layer import fit_last_layer
 from machinery.npy import read_npy, read_npz
 from machinery.tf1 import assign
 
@@ -47,22 +48,26 @@ def read_file(path):
     return read_caffemodel(path) if is_caffe else read_npy(path)
 
 
-def load_weights(session, path, variables, added, skip, scope):
-    """Load the layers of a network from a file.
+def load_weights(session, path, variables, added, skip, scope, kind=None):
+    """Load the layers of a network from a file; return {last layer: how it starts}.
 
     Args:
         variables: {layer name: [weights, biases]}.
         added: more variables, which a checkpoint must have; other files have none.
         skip: names of layers that are left as they are.
         scope: the beginning of the names of all variables of the network, or ''.
+        kind: fit the last layer to what labels mean; None: load it as it is.
     """
     path = find_weights(path)
-    loaded = read_weights(path)
+    loaded, last, start = read_weights(path), list(variables)[-1], {}
+    if kind and last in loaded and last not in skip:
+        loaded[last], start[last] = fit_last_layer(
+            path, last, loaded[last], session.run(variables[last]), kind)
     shapes = {name: pair[0].shape.as_list() for name, pair in variables.items()}
     check_weights(loaded, shapes, path, skip)
     if renamed_last(loaded, shapes):
         print('%s: %s is ignored, %s starts fresh'
-              % (path, renamed_last(loaded, shapes), list(shapes)[-1]))
+              % (path, renamed_last(loaded, shapes), last))
     pairs = [pair for name in variables if name not in skip
              for pair in zip(variables[name], loaded[name])]
     added = {variable.op.name[len(scope):]: variable for variable in added}
@@ -80,6 +85,7 @@ def load_weights(session, path, variables, added, skip, scope):
               % (path, ', '.join(added)))
     for variable, value in pairs:
         assign(session, variable, value)
+    return start
 
 
 def num_classes_of(path, last_layer):

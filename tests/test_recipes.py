@@ -180,8 +180,8 @@ EFFECTS = {
 def test_every_recipe_is_tested():
     assert set(RECIPES) == set(EFFECTS) | {
         'As many pictures of each class', 'Early stopping', 'Folds',
-        'Batches of your own', 'Predict from your own program', 'A camera',
-        'None of these'}
+        'Batches of your own', 'One more class', 'Predict from your own program',
+        'A camera', 'None of these'}
 
 
 @pytest.mark.parametrize('title', sorted(EFFECTS))

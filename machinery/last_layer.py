@@ -1,0 +1,120 @@
+"""Start from a network of yours that was trained for other classes."""
+import os
+
+import numpy as np
+
+from machinery.errors import InputError
+from machinery.model_file import check_summary, read_model
+from machinery.text import printable, some_of
+
+
+def read_trained(weights_path):
+    """Return the model.json of weights that a run has trained, {} for other weights.
+
+    They are in a checkpoint, or in the .npy file that alexnet.py has made of it.
+    """
+    may_be = weights_path.endswith('.npy') or os.path.exists(weights_path + '.index')
+    model = read_model(weights_path) if may_be else {}
+    return model if model.get('class_names') else {}
+
+
+def choose_skip_layers(skip_layers, train_layers, weights_path):
+    """Return the layers that start fresh; None means the train_layers.
+
+    For weights that a run has trained, None means no layer: all of them have learnt.
+    """
+    trained = weights_path and read_trained(weights_path)  # names a damaged file early
+    if skip_layers is None:
+        return [] if trained else train_layers
+    return skip_layers
+
+
+def warn_of_other_pictures(weights_path, today):
+    """Warn if pictures were prepared in another way when a run trained the weights.
+
+    today: the preprocessing of this run, None if that is unknown.
+    """
+    then = weights_path and read_trained(weights_path).get('preprocessing')
+    # Another margin or scale of JPEGs is a setting; we look for edits of the code.
+    if then and today and all(then.get(name) == today[name]
+                              for name in ('margin', 'reducing_gap')):
+        try:
+            check_summary(weights_path, then.get('test'), today['test'])
+        except InputError as error:  # more training may be meant to get used to it
+            print('Warning: %s' % error)
+
+
+def fit_last_layer(path, layer, loaded, fresh, kind):
+    """Return the [weights, biases] that the last layer starts with, and what they are.
+
+    If a run has trained the weights, the columns of classes that it shares with this
+    run, by their names, are copied; those of other classes start fresh. This is told.
+    Numbers keep their units, though their mean and deviation may be others.
+
+    Args:
+        path, layer: the weight file, and the name of the layer.
+        loaded: [weights (n, classes in the file), biases], as the file has them.
+        fresh: [weights (n, classes of this run), biases], as the network has them.
+        kind: what the labels of this run mean, one of machinery.labels.
+
+    Returns:
+        The arrays, and 'by name', 'fresh' or 'loaded': as they are in the file, even if
+        they do not fit, which check_weights refuses.
+    """
+    model, names = read_trained(path), kind.names
+    earlier, labels = model.get('class_names', []), model.get('labels', 'class')
+    is_wide = {len(earlier)} == {array.shape[-1] for array in loaded}
+    if not is_wide or loaded[0].shape[:-1] != fresh[0].shape[:-1]:
+        return loaded, 'loaded'
+    kept = [name for name in names if name in earlier]
+    why = 'it has none of the classes'
+    if kind.name != labels:
+        kept, why = [], 'it was trained with labels = %r' % labels
+    elif names == earlier:
+        return in_units_of(kind, loaded, model), 'loaded'
+    elif are_numbers(names) or are_numbers(earlier):  # so they tell nothing
+        if len(names) == len(earlier):
+            print('%s is loaded from %s as it is, since the classes of %s have no '
+                  'names' % (layer, path, 'this run' if are_numbers(names) else 'that'))
+            return loaded, 'loaded'
+        kept, why = [], ('it has %d classes, this run has %d, and not all have names'
+                         % (len(earlier), len(names)))
+    if not kept:
+        print('%s starts fresh, not from %s: %s' % (layer, path, why))
+        return fresh, 'fresh'
+    merged = [array.copy() for array in fresh]
+    columns = [names.index(name) for name in kept]
+    sources = [earlier.index(name) for name in kept]
+    for array, source in zip(merged, in_units_of(kind, loaded, model)):
+        array[..., columns] = source[..., sources]
+    print('%s is loaded from %s by the names of the classes.\n'
+          'Kept: %s; new: %s; gone: %s' % (layer, path, *map(enumerate_some, [
+              kept, [name for name in names if name not in kept],
+              [name for name in earlier if name not in kept]])))
+    return merged, 'by name'
+
+
+def in_units_of(kind, loaded, model):
+    """Return [weights, biases] that give the same numbers with kind's mean, deviation.
+
+    model has those of the training of what is loaded. Classes stay as they are.
+    """
+    if kind.name != 'numbers':
+        return loaded
+    places = [kind.names.index(name) if name in kind.names else 0
+              for name in model['class_names']]
+    mean, deviation = kind.mean[places], kind.deviation[places]
+    scale = np.float32(model['deviation']) / deviation
+    weights, biases = loaded
+    return [weights * scale,
+            biases * scale + (np.float32(model['mean']) - mean) / deviation]
+
+
+def are_numbers(names):
+    """Tell whether classes are called 0, 1 and so on, because they have no names."""
+    return names == list(map(str, range(len(names))))
+
+
+def enumerate_some(names):
+    """Return the first of some names between commas, or a dash."""
+    return ', '.join(some_of(names, printable)) or '-'
