@@ -89,7 +89,7 @@ class Classifier(contextlib.AbstractContextManager):
         self.class_names = find_class_names(self.weights_path, LAYERS[-1])
         self.preprocessing, test_summary = find_preprocessing(
             self.weights_path, IMAGENET_MEAN, size=IMAGE_SIZE, margin=0,
-            reducing_gap=REDUCING_GAP)
+            reducing_gap=REDUCING_GAP, resize='squash')
         self.load = functools.partial(load_image, **self.preprocessing)
         self._trained = read_model(self.weights_path).get('train_layers', [])
         with tf.Graph().as_default():  # not that of the program
@@ -172,9 +172,9 @@ if __name__ == '__main__':
     with Classifier(weights_path, unknown_below, batch_size) as classify:
         class_names = classify.class_names
         if export_path:
-            export_model(
-                classify.network, class_names, export_path, classify.preprocessing,
-                pictures_to_compare(weights_path, class_names, classify.load))
+            export_model(classify.network, class_names, export_path,
+                         classify.preprocessing, IMAGENET_MEAN,
+                         pictures_to_compare(weights_path, class_names, classify.load))
         else:
             paths, labels = find_samples(pictures, pictures_path, class_names)
             values, read, faults = classify.run(paths, layer, features_path, True)
