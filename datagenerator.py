@@ -4,7 +4,6 @@
 """
 import sys
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
@@ -14,6 +13,7 @@ from machinery.errors import InputError
 from machinery.labels import OneClass
 from machinery.lists import GIVEN, read_list, share_of
 from machinery.pictures import apply_augment, decode_image, load_ahead
+from machinery.proportions import cut, resize_image
 from machinery.rules import check_value
 from machinery.tf1 import tf
 
@@ -24,13 +24,11 @@ REDUCING_GAP = 2.  # large photographs are decoded several times faster, and smo
 
 
 def load_image(path, size=IMAGE_SIZE, mean=None, margin=0, corner=None,
-               reducing_gap=REDUCING_GAP):
+               reducing_gap=REDUCING_GAP, resize='squash'):
     """Read a picture file of any format as a uint8 image, blue first.
 
-    Grey pictures get three equal channels, 16 bits are reduced to 8, transparency
-    becomes white, only an animation's first frame is read, and EXIF orientation is
-    applied; docs/data.md has the details. Resized bilinearly, without regard to the
-    aspect ratio.
+    16 bits are reduced to 8, transparency becomes white, only an animation's first
+    frame is read, and EXIF orientation is applied; docs/data.md has the details.
 
     Args:
         path: the file; or its pixels, a uint8 array (height, width, 3), blue first.
@@ -38,17 +36,17 @@ def load_image(path, size=IMAGE_SIZE, mean=None, margin=0, corner=None,
         mean: if given, the result is normalize(image, mean).
         margin, corner: resize to size + margin pixels, then crop to size at (left,
             top) = corner; None: at the centre.
-        reducing_gap: decode a JPEG at 1/2, 1/4 or 1/8 of its size if both sides are
-            then at least this many times size + margin, as in Pillow; None: in full.
+        reducing_gap: decode a JPEG at 1/2, 1/4 or 1/8 of its size if both sides (to
+            pad: one) stay at least this many times size + margin; None: in full.
+        resize: 'squash', 'crop' to the middle, or 'pad' with the mean's grey; bilinear.
 
     Raises:
-        InputError: not a file, or not a whole picture of a kind that is read; names it.
+        InputError: not a whole picture of a kind that is read, or resize is unknown.
     """
-    width, height = size
-    whole = width + margin, height + margin
-    image = cv2.resize(decode_image(path, whole, reducing_gap), whole)
-    left, top = (margin // 2, margin // 2) if corner is None else corner
-    image = image[top:top + height, left:left + width]
+    whole = size[0] + margin, size[1] + margin
+    image = decode_image(path, whole, reducing_gap, resize)
+    image = resize_image(image, whole, resize, IMAGENET_MEAN)
+    image = cut(image, whole, size, corner)
     return image if mean is None else normalize(image, mean)
 
 
@@ -74,7 +72,7 @@ class ImageDataGenerator:
         horizontal_flip: mirror each picture left-right with probability 0.5.
         shuffle: new order in every epoch; None: True with a mode, else False.
         mean: next_batch and data subtract it; for batches, normalize does.
-        scale_size, margin, reducing_gap: size, margin, reducing_gap of load_image.
+        scale_size: size of load_image; margin, reducing_gap, resize: as there.
         nb_classes, num_classes: number of classes; labels count from 0.
         kind: what labels mean; None: OneClass of as many. kind, pictures_path: see
             read_list.
@@ -105,8 +103,9 @@ class ImageDataGenerator:
                  check_files=True, leave_out_bad=False, mode=None, batch_size=None,
                  num_classes=None, buffer_size=None, reducing_gap=REDUCING_GAP,
                  kind=None, pictures_path=None, images=None, labels=None,
-                 image_format=None):
+                 image_format=None, resize='squash'):
         check_value('horizontal_flip', horizontal_flip)
+        check_value('resize', resize)
         has_datasets = mode is not None or images is not None
         check_value('batch_size', batch_size if has_datasets else 1)
         if mode not in (None, 'training', 'inference'):
@@ -114,7 +113,7 @@ class ImageDataGenerator:
         self.kind = kind or OneClass(range(num_classes or nb_classes))
         self.shuffle = has_datasets if shuffle is None else shuffle
         self.preprocessing = {'size': tuple(scale_size), 'margin': margin,
-                              'reducing_gap': reducing_gap}
+                              'reducing_gap': reducing_gap, 'resize': resize}
         self.horizontal_flip, self.random_crop = horizontal_flip, random_crop
         self.augment, self.leave_out_bad = augment, leave_out_bad
         self.seed, self.shard = seed, shard

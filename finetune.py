@@ -17,6 +17,7 @@ pictures_path = None  # where paths in the lists start; None: at the list's fold
 on_bad_image = 'stop'  # or 'skip' unreadable pictures
 num_classes = None  # None: as many as have names, or the largest label + 1
 horizontal_flip = True  # mirror training pictures at random
+resize = 'squash'  # or 'crop', the middle square; or 'pad', the whole picture on grey
 random_crop = False  # 227 x 227 out of 256 x 256; then no features are stored
 
 # Learning
@@ -65,7 +66,7 @@ run = Run(checkpoint_path, filewriter_path, resume, keep, settings, workers)
 
 # Data: each worker reads its share of the lists; only training pictures are shuffled.
 kind = choose_kind(settings, run, LAYERS[-1])  # of labels: what they mean, their names
-shared = dict(kind=kind, pictures_path=pictures_path,
+shared = dict(kind=kind, pictures_path=pictures_path, resize=resize,
               margin=CROP_MARGIN if random_crop else 0, shard=workers.shard,
               check_files=on_bad_image == 'stop', **run.decoding)  # of a resumed run
 train_data = ImageDataGenerator(

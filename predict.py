@@ -90,7 +90,7 @@ class Classifier(contextlib.AbstractContextManager):
         self.class_names = self.kind.names
         self.preprocessing, test_summary = find_preprocessing(
             self.weights_path, IMAGENET_MEAN, size=IMAGE_SIZE, margin=0,
-            reducing_gap=REDUCING_GAP)
+            reducing_gap=REDUCING_GAP, resize='squash')
         self.load = functools.partial(load_image, **self.preprocessing)
         self._trained = read_model(self.weights_path).get('train_layers', [])
         with tf.Graph().as_default():  # not that of the program
@@ -175,8 +175,9 @@ if __name__ == '__main__':
     with Classifier(weights_path, unknown_below, batch_size) as classify:
         kind = classify.kind
         if export_path:
-            export_model(classify.network, kind, export_path, classify.preprocessing,
-                         pictures_to_compare(weights_path, kind, classify.load))
+            export_model(
+                classify.network, kind, export_path, classify.preprocessing,
+                IMAGENET_MEAN, pictures_to_compare(weights_path, kind, classify.load))
         else:
             paths, labels = find_samples(pictures, pictures_path, kind)
             values, read, faults = classify.run(paths, layer, features_path, True)

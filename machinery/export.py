@@ -10,6 +10,7 @@ from machinery.errors import InputError, input_errors, open_plain
 from machinery.lists import read_list
 from machinery.model_file import read_model
 from machinery.pictures import MAX_PIXELS, sides_to_reduce
+from machinery.proportions import corner_of, cut, fit
 from machinery.tf1 import session_config, tf
 
 FORMATS = b'\xff\xd8', b'\x89PNG', b'BM', b'GIF8'  # first bytes of those that it takes
@@ -44,7 +45,7 @@ def pictures_to_compare(weights_path, kind, load):
 
 
 @input_errors()
-def export_model(build, kind, folder, preprocessing, examples):
+def export_model(build, kind, folder, preprocessing, grey, examples):
     """Write a SavedModel that classifies the bytes of picture files.
 
     Its signature serving_default takes pictures, a string tensor (n,); the signature
@@ -56,7 +57,8 @@ def export_model(build, kind, folder, preprocessing, examples):
         build: function from uint8 images, as load_image returns them, to an AlexNet.
         kind: what its outputs mean, one of machinery.labels.
         folder: must not exist; it appears when it is complete.
-        preprocessing: the arguments of load_image: size, margin and reducing_gap.
+        preprocessing: the arguments of load_image: size, margin, reducing_gap, resize.
+        grey: the colour with which resize = 'pad' pads, blue first.
         examples: [(path, content, image)] of pictures for which the export must give
             the same probabilities as predict.py.
 
@@ -74,8 +76,9 @@ def export_model(build, kind, folder, preprocessing, examples):
             graph.as_default(), tf.Session(config=session_config()) as session:
         part = os.path.join(temporary, name)  # with the permissions of a new folder
         pictures = tf.placeholder(tf.string, [None], 'pictures')
-        images = tf.map_fn(lambda data: preprocess(data, **preprocessing), pictures,
-                           tf.uint8)
+        images = tf.map_fn(
+            lambda data: preprocess(data, grey=grey, **preprocessing), pictures,
+            tf.uint8)
         model = build(images)
         values = kind.outputs(model.logits)
         if kind.name == 'numbers':
@@ -112,7 +115,7 @@ def export_model(build, kind, folder, preprocessing, examples):
         os.rename(part, folder)
 
 
-def preprocess(data, size, margin, reducing_gap):
+def preprocess(data, size, margin, reducing_gap, resize='squash', grey=None):
     """load_image as part of the graph: a scalar string to a uint8 BGR image.
 
     Takes JPEG, PNG, BMP, and GIF of one frame. CMYK differs by up to 2 of 255 levels.
@@ -137,24 +140,27 @@ def preprocess(data, size, margin, reducing_gap):
     width, height = size
     whole = width + margin, height + margin
     sides = sides_to_reduce(whole, reducing_gap)
+    compared = tf.reduce_max if resize == 'pad' else tf.reduce_min
     image = tf.case([(has('PNG', 1), lambda: decode_png(data)),
                      (has('BM', 0), lambda: decode_bmp(data)),
-                     (has(b'\xff\xd8', 0), lambda: decode_jpeg(data, sides))],
+                     (has(b'\xff\xd8', 0), lambda: decode_jpeg(data, sides, compared))],
                     lambda: tf.image.decode_jpeg(data, 3))  # GIF works here as well
-    start = margin // 2
-    image = resize(image, whole)
-    return tf.cast(image[start:start + height, start:start + width, ::-1], tf.uint8)
+    image = resize_image(image, whole, resize, grey)
+    return tf.cast(cut(image, whole, size)[:, :, ::-1], tf.uint8)
 
 
-def decode_jpeg(data, sides):
-    """Decode and turn a JPEG, at the scale that sides_to_reduce gives."""
+def decode_jpeg(data, sides, compared):
+    """Decode and turn a JPEG, at the scale that sides_to_reduce gives.
+
+    compared is reduce_min if its shorter side counts, or reduce_max.
+    """
     def decode(scale):
         # OpenCV decodes with the same method.
         return tf.image.decode_jpeg(data, 3, scale, dct_method='INTEGER_ACCURATE')
 
     if not sides:
         return turn(decode(1), data)
-    side = tf.reduce_min(tf.image.extract_jpeg_shape(data)[:2])
+    side = compared(tf.image.extract_jpeg_shape(data)[:2])
     return turn(tf.case([(side >= least, lambda scale=scale: decode(scale))
                          for scale, least in sides.items()], lambda: decode(1)), data)
 
@@ -197,7 +203,23 @@ def turn(image, data):
     return image
 
 
-def resize(image, size):
+def resize_image(image, size, resize, grey):
+    """resize_image of machinery/proportions.py as part of the graph, RGB, as int32."""
+    sides = tf.unstack(tf.shape(image, out_type=tf.int64)[1::-1], 2)
+    if resize == 'crop':
+        image = cut(image, sides, fit(size, sides, tf.clip_by_value))
+    if resize != 'pad':
+        return stretch(image, size)
+    part = fit(sides, size, tf.clip_by_value)
+    left, top = corner_of(size, part)
+    grey = tf.constant(np.round(grey[::-1]), tf.int32)
+    padded = grey + tf.pad(stretch(image, part) - grey, [
+        [top, size[1] - part[1] - top], [left, size[0] - part[0] - left], [0, 0]])
+    padded.set_shape([size[1], size[0], 3])
+    return padded
+
+
+def stretch(image, size):
     """Resize (h, w, 3) to size (width, height), with cv2.resize's uint8 arithmetic.
 
     It rounds weights to multiples of 1 / 2048 and cuts off lower bits (resize.cpp,
@@ -215,8 +237,9 @@ def resize(image, size):
 
 def interpolation(length, size):
     """Return the two neighbours of each of size points, and the second's weight."""
+    size = tf.cast(size, tf.float64)
     scale = tf.cast(length, tf.float64) / size
-    point = tf.cast((tf.range(size, dtype=tf.float64) + 0.5) * scale - 0.5, tf.float32)
+    point = tf.cast((tf.range(size) + 0.5) * scale - 0.5, tf.float32)
     before = tf.floor(point)
     weight = tf.cast(tf.round((point - before) * 2048), tf.int32)
     before = tf.cast(before, tf.int32)

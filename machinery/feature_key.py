@@ -8,7 +8,7 @@ import re
 import cv2
 import PIL
 
-from machinery import pictures, tiff
+from machinery import pictures, proportions, tiff
 from machinery.model_file import TEST_PICTURE
 from machinery.tf1 import find_pass_size, list_gpus, session_config, tf
 
@@ -33,7 +33,8 @@ def feature_key(session, layer, same_as, load_image):
     """
     try:
         sources = [inspect.getsource(module)
-                   for module in (inspect.getmodule(load_image), pictures, tiff)]
+                   for module in (inspect.getmodule(load_image), pictures, proportions,
+                                  tiff)]
     except (OSError, TypeError):  # it was typed into a notebook
         return None
     key = hashlib.sha256(repr([

@@ -81,6 +81,7 @@ def is_preprocessing(value):
             0 < min(size) <= max(size) < 10 ** 4 and
             integer(0, 10 ** 4)[1](value.get('margin')) and
             (gap is None or are_numbers([gap]) and gap > 0) and
+            setting_of('resize').rule[1](value.get('resize', 'squash')) and
             are_numbers(value.get('minus_mean', [])) and
             are_numbers(value.get('test') or []))
 
@@ -167,8 +168,8 @@ def check_summary(weights_path, expected, found):
 def read_preprocessing(weights_path):
     """Return the preprocessing in model.json; {} without it; None: own batches."""
     found = read_model(weights_path).get('preprocessing', {})
-    if found:  # earlier versions decoded every JPEG in full
-        found = dict({'reducing_gap': None}, **found)
+    if found:  # earlier versions decoded every JPEG in full, and squashed pictures
+        found = dict({'reducing_gap': None, 'resize': 'squash'}, **found)
     return found
 
 
@@ -214,11 +215,12 @@ def find_preprocessing(weights_path, mean, **defaults):
 
 def check_preprocessing(checkpoint, then, today):
     """Raise an InputError if a resumed run would prepare its pictures otherwise."""
-    gaps = [found.get('reducing_gap') for found in (then, today)]
-    if then and today and gaps[0] != gaps[1]:
-        raise InputError('%s: reducing_gap was %s, now it is %s; a run cannot go on '
-                         'with pictures that are decoded in another way'
-                         % (checkpoint, *gaps))
+    for name, of_earlier in [('reducing_gap', None), ('resize', 'squash')]:
+        values = [found.get(name, of_earlier) for found in (then, today)]
+        if then and today and values[0] != values[1]:
+            raise InputError('%s: %s was %s, now it is %s; a run cannot go on with '
+                             'pictures that are prepared in another way'
+                             % (checkpoint, name, *values))
     if then.get('test') and then['margin'] == today.get('margin'):
         check_summary(checkpoint, then['test'], today['test'])
     elif then.get('test'):

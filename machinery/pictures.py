@@ -53,10 +53,11 @@ def is_jpeg(data):
 
 
 def sides_to_reduce(size, reducing_gap):
-    """Return {scale: shorter side from which a JPEG is decoded at 1 / scale}.
+    """Return {scale: side from which a JPEG is decoded at 1 / scale}.
 
-    The shorter side is compared with the longer one of the size, because some versions
-    of imagesize apply the EXIF orientation and others do not.
+    This is the picture's shorter side, or its longer one if all of it is to fit into
+    the size (resize is 'pad'). It is compared with the longer side of the size, because
+    some versions of imagesize apply the EXIF orientation and others do not.
     """
     return {scale: math.ceil(scale * reducing_gap * max(size)) for scale in REDUCED
             if reducing_gap}
@@ -74,7 +75,7 @@ def decode(data, flags, path):
     return image
 
 
-def decode_image(path, size=None, reducing_gap=None):
+def decode_image(path, size=None, reducing_gap=None, resize='squash'):
     """Decode a picture to uint8 BGR, transparency to white; raise as load_image.
 
     With a reducing_gap, a JPEG may be smaller than in the file: see load_image. A path
@@ -84,8 +85,9 @@ def decode_image(path, size=None, reducing_gap=None):
         return check_pixels(path)
     data, sides = read_file(path)
     with MEMORY.use(memory_for(data, sides)):
+        side = max(sides) if resize == 'pad' else min(sides)
         for scale, least in sides_to_reduce(size, reducing_gap).items():
-            if min(sides) >= least and is_jpeg(data):
+            if side >= least and is_jpeg(data):
                 return decode(data, REDUCED[scale], path)
         return decode_bytes(data, path)
 

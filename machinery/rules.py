@@ -92,6 +92,7 @@ SETTINGS = {
     'on_bad_image': Setting(one_of('stop', 'skip'), may_change=True),
     'num_classes': Setting(or_none(integer(2, 10 ** 6))),
     'horizontal_flip': Setting(one_of(True, False)),
+    'resize': Setting(one_of('squash', 'crop', 'pad')),
     'random_crop': Setting(one_of(True, False)),
     'learning_rate': Setting(number('above 0', lambda value: 0 < value < INFINITY)),
     'num_epochs': Setting(integer(1, 10 ** 9), may_change=True),

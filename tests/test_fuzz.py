@@ -199,7 +199,7 @@ def test_model_files(model, kind, monkeypatch):
         assert found_kind.width == 3 and ', '.join(found_kind.names).encode()
         preprocessing, summary = find_preprocessing(
             weights_path, IMAGENET_MEAN, size=IMAGE_SIZE, margin=0,
-            reducing_gap=REDUCING_GAP)
+            reducing_gap=REDUCING_GAP, resize='squash')
         assert load_image(cat, **preprocessing).shape == (227, 227, 3)
         assert all(type(name) is str for name in found.get('train_layers', []))
         pictures_to_compare(weights_path, found_kind, load_image)

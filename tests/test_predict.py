@@ -18,7 +18,7 @@ from helpers import ROOT, Program, files, finetune, make_narrow, run_program
 from machinery import export, features, passes
 from machinery.class_names import find_class_names
 from machinery.errors import InputError
-from machinery.export import preprocess, resize
+from machinery.export import preprocess, stretch
 from machinery.labels import OneClass
 from machinery.lists import read_list
 from machinery.numbered import list_runs
@@ -228,7 +228,7 @@ def test_model_file_tells_what_predict_needs(trained):
     assert model['preprocessing']['margin'] == 0 and model['best_by'] == 'accuracy'
 
 
-def padded(path, size=IMAGE_SIZE, mean=None, margin=0, reducing_gap=None):
+def padded(path, size=IMAGE_SIZE, mean=None, margin=0, **others):
     """load_image that keeps the aspect ratio: the shorter side gets black bars."""
     image = decode_image(path)
     height, width, _ = image.shape
@@ -464,7 +464,7 @@ def test_resize_is_that_of_opencv(height, width):
     image = np.random.RandomState(0).randint(0, 256, (height, width, 3), np.uint8)
     for size in [(227, 227), (300, 200)]:
         with tf.Session() as session:
-            found = session.run(resize(image, size))
+            found = session.run(stretch(image, size))
         np.testing.assert_array_equal(found, cv2.resize(image, size))
 
 

@@ -208,6 +208,7 @@ def edit_model(path, edit):
 def forget(preprocessing):
     """Make it that of an earlier version, which decoded everything in full."""
     assert preprocessing.pop('reducing_gap') == 2
+    assert preprocessing.pop('resize') == 'squash'
 
 
 def run_folder(folder):
@@ -226,14 +227,15 @@ def network(request, trained, tmp_path, narrow_file):
     return str(tmp_path / 'run'), 2. if request.param == 'new' else None
 
 
-def outputs_of(path, checkpoint, layer):
+def outputs_of(path, checkpoint, layer, **how):
     """Return what a network makes of a picture, {gap: values}."""
     with tf.Graph().as_default(), tf.Session() as session:
         x = tf.placeholder(tf.float32, [None, 227, 227, 3])
         model = AlexNet(x, 1., 3, [], find_weights(checkpoint))
         model.load_initial_weights(session)
         return {gap: session.run(getattr(model, layer), {
-            x: [normalize(load_image(path, reducing_gap=gap))]}) for gap in (2., None)}
+            x: [normalize(load_image(path, reducing_gap=gap, **how))]})
+                for gap in (2., None)}
 
 
 def test_prediction_decodes_as_training_did(trained, network, tmp_path, monkeypatch):
