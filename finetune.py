@@ -51,6 +51,7 @@ from machinery.class_names import choose_class_names
 from machinery.download import fetch_if_missing
 from machinery.features import open_features
 from machinery.frozen import FrozenLayers
+from machinery.heat_maps import grad_cam
 from machinery.progress import ProgressBar
 from machinery.run import Run
 from machinery.summaries import Summaries, add_summaries
@@ -109,6 +110,7 @@ with tf.name_scope('train'):
     optimizer = tf.train.GradientDescentOptimizer(rate)  # which the loop feeds
     train_op = optimizer.apply_gradients(zip(gradients, variables), global_step)
 summary, histograms = add_summaries(means, gradients, variables)
+heat_map = grad_cam(model, LAYERS)  # what it looks at, beside the worst mistakes
 
 
 def rate_of(epoch):
@@ -147,7 +149,7 @@ with run.session(initialize) as session:
         [train_data, val_data, test_data], frozen, store)
     seen = train_features.select_unchanged()  # None for batches of your own
     step = int(session.run(global_step))
-    summaries = Summaries(run, step, model, train_data, class_names)
+    summaries = Summaries(run, step, model, train_data, class_names, frozen, heat_map)
     bar = ProgressBar(run, num_epochs, train_data.data_size, display_step, class_names)
 
     for epoch in range(run.epoch, num_epochs + 1):

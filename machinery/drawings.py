@@ -53,22 +53,28 @@ def draw_confusions(labels, predicted, class_names):
     return cv2.imencode('.png', render(figure))[1].tobytes()
 
 
-def draw_mistakes(data, values, class_names):
+def draw_mistakes(data, values, class_names, look=None):
     """Return the 16 wrongly classified pictures with the highest loss as a JPEG.
 
     values holds an array for each of true, predicted (both labels), probability and
     cross_entropy, with a value per sample of the list. Without a mistake, return None.
+    With look, a function from images to their heat maps drawn over them, there are 8,
+    and these beside them.
     """
     wrong = np.flatnonzero(values['predicted'] != values['true'])
-    worst = wrong[values['cross_entropy'][wrong].argsort()[::-1][:16]]
+    worst = wrong[values['cross_entropy'][wrong].argsort()[::-1][:8 if look else 16]]
     if not len(worst):
         return None
     true, predicted = [[cut(class_names[label]) for label in values[name][worst]]
                        for name in ('true', 'predicted')]
     names = [cut(os.path.basename(data.paths[sample]), 30) for sample in worst]
-    return draw_tiles(load_all(data, worst), [
-        '%s\ntrue: %s\npredicted: %s, %.2f' % row
-        for row in zip(names, true, predicted, values['probability'][worst])])
+    images = list(load_all(data, worst))
+    texts = ['%s\ntrue: %s\npredicted: %s, %.2f' % row
+             for row in zip(names, true, predicted, values['probability'][worst])]
+    if look:
+        images = [tile for pair in zip(images, look(images)) for tile in pair]
+        texts = [part for text in texts for part in (text, '')]
+    return draw_tiles(images, texts)
 
 
 def load_all(data, samples):
@@ -85,18 +91,18 @@ def draw_batch(data, class_names):
     return draw_tiles(batch.images[:16], [cut(class_names[label]) for label in labels])
 
 
-def draw_tiles(images, texts):
-    """Draw uint8 BGR images, four in a row, each above its text."""
-    rows = math.ceil(len(texts) / 4)
+def draw_tiles(images, texts, columns=4):
+    """Draw uint8 BGR images, columns in a row, each above its text."""
+    rows = math.ceil(len(texts) / columns)
     height = 240 + 16 * max(text.count('\n') + 1 for text in texts)
-    figure = new_figure((9.6, rows * height / 100), dpi=100)
+    figure = new_figure((2.4 * columns, rows * height / 100), dpi=100)
     for position, text in enumerate(texts):
-        row, column = divmod(position, 4)
+        row, column = divmod(position, columns)
         x, y = 240 * column + 6, (rows - row) * height  # y counts from the bottom
         figure.text(x, y - 236, plain(text), va='top', fontsize=9, transform=None)
     pixels = render(figure)
     for position, image in enumerate(images):  # matplotlib would be slow at it
-        row, column = divmod(position, 4)
+        row, column = divmod(position, columns)
         top, left = row * height + 6, 240 * column + 6
         pixels[top:top + 227, left:left + 227] = cv2.resize(image, (227, 227))
     return cv2.imencode('.jpg', pixels)[1].tobytes()
@@ -131,8 +137,8 @@ def cut(text, length=20):
 
 
 def plain(text):
-    """Keep matplotlib from reading dollar signs as formulas."""
-    return text.replace('$', r'\$')
+    """Keep matplotlib from formulas between dollar signs, and from bytes of a path."""
+    return text.replace('$', r'\$').encode('utf-8', 'replace').decode()
 
 
 def new_figure(*args, **kwargs):
