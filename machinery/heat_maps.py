@@ -37,8 +37,8 @@ def grad_cam(model, layers):
         # Equation 2: add up the channels by what they count. Where the sum is negative,
         # the place speaks for other classes, and the ReLU leaves it out.
         heat = tf.nn.relu(tf.reduce_sum(weights * channels, 3))
-        # Only where it is hot matters, not how hot. If nothing speaks for the class, the
-        # best one only because others are worse, the map stays all zeros.
+        # Only where it is hot matters, not how hot. If nothing speaks for a class
+        # that is the best only because others are worse, the map stays zero.
         return tf.math.divide_no_nan(heat, tf.reduce_max(heat, [1, 2], keepdims=True))
 
 
