@@ -52,6 +52,7 @@ from machinery.check import check_pictures
 from machinery.download import choose_weights
 from machinery.features import open_features
 from machinery.frozen import FrozenLayers
+from machinery.heat_maps import grad_cam
 from machinery.kinds import choose_kind
 from machinery.progress import ProgressBar
 from machinery.run import Run
@@ -111,6 +112,7 @@ with tf.name_scope('train'):
     optimizer = tf.train.GradientDescentOptimizer(rate)  # which the loop feeds
     train_op = optimizer.apply_gradients(zip(gradients, variables), global_step)
 summary, histograms = add_summaries(means, gradients, variables)
+heat_map = grad_cam(model, LAYERS, kind)  # what it looks at, beside the worst mistakes
 
 
 def rate_of(epoch):
@@ -150,7 +152,7 @@ with run.session(initialize) as session:
         [train_data, val_data, test_data], frozen, store)
     seen = train_features.select_unchanged()  # None for batches of your own
     step = int(session.run(global_step))
-    summaries = Summaries(run, step, model, train_data, kind)
+    summaries = Summaries(run, step, model, train_data, kind, frozen, heat_map)
     bar = ProgressBar(run, num_epochs, train_data.data_size, display_step, kind)
 
     for epoch in range(run.epoch, num_epochs + 1):

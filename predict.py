@@ -9,6 +9,7 @@ import functools
 import os
 import sys
 
+from machinery.errors import InputError
 from machinery.settings import read_settings
 
 checkpoint = '/tmp/finetune_alexnet/checkpoints'  # a folder means its best one
@@ -19,6 +20,7 @@ unknown_below = 0.  # a picture is named unknown if no class is as probable as t
 batch_size = 128  # pictures at once
 layer = None  # 'fc7', for example: write this layer's activations instead
 export_path = None  # a new folder: write a SavedModel there instead
+heat_maps = None  # a folder: also write there which places spoke for the best class
 features_path = '/tmp/finetune_alexnet/features'  # what training has stored; or None
 
 # Output
@@ -29,6 +31,9 @@ features_file = None  # for a layer: features, paths, any labels; None: features
 
 if __name__ == '__main__':
     read_settings(globals(), sys.argv[1:], positional='pictures')
+    if heat_maps and (layer or export_path):
+        raise InputError('heat_maps = %r: there are none with layer or export_path'
+                         % heat_maps)
 
 # TensorFlow takes seconds to load, so misspelt options are reported first.
 import numpy as np
@@ -41,6 +46,7 @@ from machinery.errors import InputError
 from machinery.export import export_model, pictures_to_compare
 from machinery.features import open_features
 from machinery.frozen import FrozenLayers
+from machinery.heat_maps import grad_cam, write_heat_maps
 from machinery.kinds import find_kind
 from machinery.model_file import (check_summary, find_preprocessing, read_model,
                                   summarize)
@@ -97,6 +103,7 @@ class Classifier(contextlib.AbstractContextManager):
             self._images = tf.placeholder(tf.uint8, [None, 227, 227, 3])
             self._model = self.network(self._images)
             self._outputs = self.kind.outputs(self._model.logits)
+            self._model.heat_map = grad_cam(self._model, LAYERS, self.kind)
             self._session = tf.Session(config=session_config())
             self._model.load_initial_weights(self._session)
             # If load_image or normalize were edited after training, predictions would
@@ -129,6 +136,16 @@ class Classifier(contextlib.AbstractContextManager):
             raise InputError('layer is %r, must be one of %s' % (layer, LAYERS))
         return self.run(pictures, layer)[0]
 
+    def heat_maps(self, pictures):
+        """Return (n, height, width) in 0..1: the places that spoke for the best class.
+
+        See grad_cam; None if no layer has rows and columns. Raises an InputError as a
+        call does.
+        """
+        if self._model.heat_map is None:
+            return None
+        return self.run(pictures, 'heat_map')[0]
+
     def run(self, pictures, layer=None, features_path=None, leave_out_bad=False):
         """Return (values, samples, faults): what a layer makes of pictures.
 
@@ -140,8 +157,9 @@ class Classifier(contextlib.AbstractContextManager):
         model, session = self._model, self._session
         output = getattr(model, layer) if layer else self._outputs
         # Training may have stored what the frozen layers make of a picture.
-        is_behind = (self._trained and model.bottleneck is not model.X and
-                     layer not in LAYERS[:min(map(LAYERS.index, self._trained))])
+        is_behind = (
+            self._trained and model.bottleneck is not model.X and layer in
+            [None] + LAYERS[min(map(LAYERS.index, self._trained)):])
         fed = model.bottleneck if is_behind else self._images
         same = {model.dropout6: model.fc6, model.dropout7: model.fc7}  # no dropout
         with session.graph.as_default():
@@ -182,6 +200,7 @@ if __name__ == '__main__':
             paths, labels = find_samples(pictures, pictures_path, kind)
             values, read, faults = classify.run(paths, layer, features_path, True)
             paths, labels = leave_out(faults, paths, labels, read)
+            maps = classify.heat_maps(paths) if heat_maps else None
 
     files = NewFiles(predictions_path)
     if export_path:
@@ -201,3 +220,6 @@ if __name__ == '__main__':
             if drawing:
                 with files.new(confusion_file, kind.drawing + '.png') as file:
                     file.write(drawing)
+        if heat_maps:
+            write_heat_maps(heat_maps, paths, classify.load, maps,
+                            name_ranked(*ranked, kind))

@@ -75,21 +75,27 @@ def draw_scatter(true, predicted, names):
     return cv2.imencode('.png', render(figure))[1].tobytes()
 
 
-def draw_mistakes(data, values, kind):
+def draw_mistakes(data, values, kind, look=None):
     """Return the 16 mistakes with the highest loss as a JPEG; None without a mistake.
 
     values is {name: array (n, ...)} of the scores and predictions of the list of data,
-    whose labels are of this kind.
+    whose labels are of this kind. With look, a function from images to their heat maps
+    drawn over them, there are 8 mistakes, and these beside them.
     """
     wrong = np.flatnonzero(kind.is_wrong(values))
-    worst = wrong[values[kind.loss][wrong].argsort()[::-1][:16]]
+    worst = wrong[values[kind.loss][wrong].argsort()[::-1][:8 if look else 16]]
     if not len(worst):
         return None
-    return draw_tiles(load_all(data, worst), ['\n'.join([
+    images = list(load_all(data, worst))
+    texts = ['\n'.join([
         cut(os.path.basename(data.paths[sample]), 30),
         'true: ' + cut(kind.show(values['true'][sample])),
         'predicted: ' + cut(kind.show_predicted(values, sample), 26)])
-        for sample in worst])
+        for sample in worst]
+    if look:
+        images = [tile for pair in zip(images, look(images)) for tile in pair]
+        texts = [part for text in texts for part in (text, '')]
+    return draw_tiles(images, texts)
 
 
 def load_all(data, samples):
@@ -107,18 +113,18 @@ def draw_batch(data, kind):
     return draw_tiles(batch.images[:16], [cut(kind.show(label)) for label in labels])
 
 
-def draw_tiles(images, texts):
-    """Draw uint8 BGR images, four in a row, each above its text."""
-    rows = math.ceil(len(texts) / 4)
+def draw_tiles(images, texts, columns=4):
+    """Draw uint8 BGR images, columns in a row, each above its text."""
+    rows = math.ceil(len(texts) / columns)
     height = 240 + 16 * max(text.count('\n') + 1 for text in texts)
-    figure = new_figure((9.6, rows * height / 100), dpi=100)
+    figure = new_figure((2.4 * columns, rows * height / 100), dpi=100)
     for position, text in enumerate(texts):
-        row, column = divmod(position, 4)
+        row, column = divmod(position, columns)
         x, y = 240 * column + 6, (rows - row) * height  # y counts from the bottom
         figure.text(x, y - 236, plain(text), va='top', fontsize=9, transform=None)
     pixels = render(figure)
     for position, image in enumerate(images):  # matplotlib would be slow at it
-        row, column = divmod(position, 4)
+        row, column = divmod(position, columns)
         top, left = row * height + 6, 240 * column + 6
         pixels[top:top + 227, left:left + 227] = cv2.resize(image, (227, 227))
     return cv2.imencode('.jpg', pixels)[1].tobytes()
@@ -153,8 +159,8 @@ def cut(text, length=20):
 
 
 def plain(text):
-    """Keep matplotlib from reading dollar signs as formulas."""
-    return text.replace('$', r'\$')
+    """Keep matplotlib from formulas between dollar signs, and from bytes of a path."""
+    return text.replace('$', r'\$').encode('utf-8', 'replace').decode()
 
 
 def new_figure(*args, **kwargs):

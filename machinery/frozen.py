@@ -21,7 +21,11 @@ class FrozenLayers:
 
     def __call__(self, images):
         """Return the features of images."""
-        return self._session.run(self._layer, {self._pictures: images, **self._feed})
+        return self.run(self._layer, images)
+
+    def run(self, tensor, images):
+        """Return what the value of any tensor is for images."""
+        return self._session.run(tensor, {self._pictures: images, **self._feed})
 
     def open_store(self, folder, limit, load_image):
         """Return the Store for the features, or None if no layer is frozen.

@@ -44,21 +44,22 @@ class NewFiles:
     """New files, in a numbered folder of parent that is made along with the first."""
 
     def __init__(self, parent):
-        self._parent, self._number = parent, None
+        self._parent, self.folder = parent, None
 
     @contextlib.contextmanager
-    def new(self, path, name):
+    def new(self, path, name, is_told=True):
         """Open a path to write bytes; without one, a file of this name in the folder.
 
         It appears when it is whole. Raises an InputError if it exists already, or
         cannot be written.
         """
         if not path:
-            self._number = self._number or make_run(self._parent)
-            path = os.path.join(run_path(self._parent, self._number), name)
+            self.folder = self.folder or run_path(self._parent, make_run(self._parent))
+            path = os.path.join(self.folder, name)
         try:
             with write_whole(path, may_replace=False) as file:
                 yield file
         except OSError as error:  # that of a full disk names no file
             raise InputError('%s: %s' % (path, error.strerror or error)) from error
-        print('Wrote %s' % path)
+        if is_told:
+            print('Wrote %s' % path)

@@ -122,7 +122,8 @@ SETTINGS = {
     'layer': Setting(or_none((
         'the name of a layer', lambda value: type(value) is str))),
     'export_path': Setting(or_none(NEW_FOLDER)),
-    'predictions_path': Setting(FOLDER), 'predictions_file': Setting(or_none(NEW_FILE)),
+    'heat_maps': Setting(or_none(FOLDER)), 'predictions_path': Setting(FOLDER),
+    'predictions_file': Setting(or_none(NEW_FILE)),
     'confusion_file': Setting(or_none(NEW_FILE)),
     'features_file': Setting(or_none(NEW_FILE))}
 

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from machinery.batches import has_files
 from machinery.drawings import (draw_batch, draw_comparison, draw_filters,
                                 draw_mistakes, try_to_draw, write_projector)
+from machinery.heat_maps import NO_MAP, overlay
 from machinery.tf1 import reason_of, tf
 
 
@@ -108,20 +109,25 @@ class Summaries:
     Args:
         run, model: the Run and its AlexNet; step: of the first event.
         data: the generator of the training list; kind: what its labels mean.
+        frozen, heat_map: FrozenLayers that compute this tensor, grad_cam's, or None.
     """
 
-    def __init__(self, run, step, model, data, kind):
+    def __init__(self, run, step, model, data, kind, frozen=None, heat_map=None):
         self._run, self._enabled = run, run.workers.is_chief and not run.is_done
         self._first_step, self._kind = step, kind
         self._files, self._filters = {}, None
         self._ended = set()  # tags of drawings that are not made again, and told faults
         self._weights = next(iter(model.variables.values()))[0]
+        self._look = None if heat_map is None else lambda images: list(map(
+            overlay, images, frozen.run(heat_map, images)))
         self._start(layer_table(model), data)
 
     @unless_lost
     def _start(self, layers, data):
         """Add settings, graph, layers, and a batch of the training list."""
         print(layers)
+        if not self._look:
+            print(NO_MAP)
         # TensorBoard believes the first settings that it reads.
         self._session = EventFile(self._run.folder.log_path, 'settings')
         settings = {  # protobuf takes no bytes of paths that are not UTF-8
@@ -166,7 +172,8 @@ class Summaries:
             layer = self._weights.op.name.split('/')[-2]
             add(layer + '_filters', draw_filters, filters)
         if has_files(features.data):
-            add('worst_mistakes', draw_mistakes, features.data, values, kind)
+            add('worst_mistakes', draw_mistakes, features.data, values, kind,
+                self._look)
         if features.is_stored:
             folder = os.path.join(self._run.folder.log_path, 'validation')
             add('projector', write_projector, folder, features, batch_size, kind)

@@ -34,12 +34,13 @@ class Pictures:
         return np.full((227, 227, 3), 255 * np.eye(3)[sample], np.uint8)
 
 
-def mistakes(labels, predicted, losses):
+def mistakes(labels, predicted, losses, look=None):
     """Return the drawing of predictions."""
-    return draw_mistakes(Pictures(4), {
+    count = len(labels)
+    return draw_mistakes(Pictures(count), {
         'true': np.array(labels), 'predicted': np.array(predicted),
-        'probability': np.ones(4), 'cross_entropy': np.float32(losses)},
-        OneClass(['no', 'yes']))
+        'probability': np.ones(count), 'cross_entropy': np.float32(losses)},
+        OneClass(['no', 'yes']), look)
 
 
 def test_worst_mistakes_come_in_the_order_of_their_losses():
@@ -50,6 +51,20 @@ def test_worst_mistakes_come_in_the_order_of_their_losses():
         for channel in range(3)]
     assert len(green) == 0  # the right one
     assert 240 < red.min() < red.max() < 480 < blue.min()  # the first is unreadable
+
+
+def test_heat_maps_stand_beside_the_eight_worst_mistakes():
+    seen = []
+
+    def look(images):
+        seen.extend(images)
+        return [255 - image for image in images]
+    drawing = decode(mistakes(9 * [0], 9 * [1], range(9, 0, -1), look))
+    assert len(seen) == 8 and drawing.shape[0] > 4 * 250  # two in a row
+    blue, yellow = drawing[100, 100], drawing[100, 340]
+    assert blue.argmax() == 0 and yellow.argmin() == 0
+    assert (drawing[245:].min(2) < 100)[:40, :240].any()  # a text under the picture,
+    assert not (drawing[245:].min(2) < 100)[:40, 240:480].any()  # none under the map
 
 
 def test_no_mistakes_are_not_drawn():

@@ -96,7 +96,10 @@ def test_validation_pictures_are_in_the_event_file(run, narrow_golden_file):
              for value in event.summary.value if value.HasField('image')}
     assert set(found) == {(epoch, tag) for epoch in (1, 2, 3) for tag in [
         'confusion_matrix', 'worst_mistakes']} | {(1, 'conv1_filters')}  # not trained
-    assert found[1, 'worst_mistakes'].shape[1] == 960
+    drawn = found[1, 'worst_mistakes'].astype(int)
+    picture, heat_map = drawn[6:233, 6:233], drawn[6:233, 246:473]
+    assert drawn.shape[1] == 960
+    assert np.ptp(picture, 2).mean() < 5 and np.ptp(heat_map, 2).mean() > 50  # colours
     filters = found[1, 'conv1_filters'][::5, ::5]
     assert filters.shape == (8 * 12, 12 * 12, 3)
     one = read_weights(narrow_golden_file)['conv1'][0][:, :, :, 30]  # row 3, column 7

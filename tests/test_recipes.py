@@ -321,6 +321,7 @@ def test_predict_from_your_own_program(edited, plain, monkeypatch, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4 and lines[0].split(' ')[0] in ('0', '1', '2')
     assert names['activations'].shape == (2, 64)  # it is narrow
+    assert names['maps'].shape == (2, 13, 13)
     sys.modules.pop('predict')
 
 
