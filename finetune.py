@@ -22,6 +22,7 @@ random_crop = False  # 227 x 227 out of 256 x 256; then no features are stored
 
 # Learning
 learning_rate = 0.003  # 0.001 suits the pretrained weights
+find_rate = False  # True: only propose a learning_rate, and end
 num_epochs = 10  # how often each training picture is seen
 batch_size = 16  # per machine; 128 suits the pretrained weights
 dropout_rate = 0.5  # the share of fc6 and fc7 that is dropped, not kept
@@ -55,6 +56,7 @@ from machinery.frozen import FrozenLayers
 from machinery.heat_maps import grad_cam
 from machinery.kinds import choose_kind
 from machinery.progress import ProgressBar
+from machinery.rate_finder import find_learning_rate
 from machinery.run import Run
 from machinery.summaries import Summaries, add_summaries
 from machinery.tf1 import tf
@@ -151,6 +153,9 @@ with run.session(initialize) as session:
     train_features, val_features, test_features = open_features(
         [train_data, val_data, test_data], frozen, store)
     seen = train_features.select_unchanged()  # None for batches of your own
+    if find_rate:  # try rates from 1e-5 to 1, print the best one, and end
+        find_learning_rate(run, train_features, batch_size, loss, train_op,
+                           (fed, y, rate, keep_prob), 1. - dropout_rate)
     step = int(session.run(global_step))
     summaries = Summaries(run, step, model, train_data, kind, frozen, heat_map)
     bar = ProgressBar(run, num_epochs, train_data.data_size, display_step, kind)

@@ -88,7 +88,7 @@ def follow_loss(losses, validated, last, guessing):
     is_stuck = min(losses.values(), default=0.) > 0.95 * guessing > 0
     if is_stuck and now > 0.95 * before > 0:
         return ('The training loss hardly fell: it was %.2f at best, guessing gives '
-                '%.2f. Try another learning_rate, first a tenth of it'
+                '%.2f. Try another learning_rate: find_rate = True proposes one'
                 % (min(losses.values()), guessing))
     best = min(validated, key=validated.get, default=0)
     if losses and all(found[last] > 1.2 * found[best] for found in (losses, validated)):
@@ -112,7 +112,8 @@ def compare_with_common(true, predicted, class_names):
     if is_common.all() or won - lost > 2 * math.sqrt(won + lost):
         return None
     return ('Accuracy %.2f in validation is not clearly above %.2f, which always '
-            'predicting %s gives. Try another learning_rate, or more pictures'
+            'predicting %s gives. Try another learning_rate (find_rate = True proposes '
+            'one), or more pictures'
             % (is_hit.mean(), is_common.mean(), class_names[common]))
 
 

@@ -67,10 +67,24 @@ class Features:
         # Not every n-th one: a list may have a rhythm of its own.
         chosen = np.random.RandomState(0).permutation(len(data.paths))[:SAMPLE_SIZE]
         rank, size = data.shard
-        data.samples, mirrored = chosen[rank::size], np.zeros(len(data.paths), bool)
-        data.plan = lambda epoch: (data.samples, mirrored, is_random)
-        subset.data, subset.data_size = data, len(data.samples)
-        return subset
+        return subset._keep(data, chosen[rank::size], np.zeros(len(data.paths), bool),
+                            is_random)
+
+    def select_first(self, count):
+        """Return Features of at most the first samples of epoch 1, for every epoch.
+
+        For batches of your own, which have no such choice, that is all of them.
+        """
+        if not has_files(self.data):
+            return self
+        order, *changes = self.data.plan(1)
+        return copy.copy(self)._keep(copy.copy(self.data), order[:count], *changes)
+
+    def _keep(self, data, samples, mirrored, is_random):
+        """Let these samples of a copy of the generator be every epoch."""
+        data.plan = lambda epoch: (samples, mirrored, is_random)
+        data.samples, self.data, self.data_size = samples, data, len(samples)
+        return self
 
     def _places(self, samples, mirrored):
         return self._first + 2 * samples.astype(int) + mirrored

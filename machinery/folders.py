@@ -8,6 +8,7 @@ from collections import Counter, namedtuple
 
 import numpy as np
 
+from machinery.download import DEFAULT_WEIGHTS
 from machinery.errors import InputError, act_as_script, input_errors
 from machinery.find import HEIC_ENDINGS, find_files
 from machinery.lists import read_class_names
@@ -138,7 +139,13 @@ def report(folder, found, lists, written, contents):
     print('Wrote %s' % ', '.join(written.values()))
     options = ' '.join('--%s_file %s' % (name, quote(written[name]))
                        for name in labelled + ['classes'])
-    print('python finetune.py %s --learning_rate 0.001 --batch_size 128' % options)
+    with_weights = '--learning_rate 0.001 --batch_size 128'
+    has_weights = os.path.exists(DEFAULT_WEIGHTS)
+    print('Next: python finetune.py %s %s' % (
+        options, with_weights if has_weights else '--weights_path None'))
+    if not has_weights:
+        print('For the pretrained weights, run python alexnet.py first, and replace '
+              '--weights_path None by %s' % with_weights)
 
 
 def report_copies(lists, contents):

@@ -95,6 +95,7 @@ SETTINGS = {
     'resize': Setting(one_of('squash', 'crop', 'pad')),
     'random_crop': Setting(one_of(True, False)),
     'learning_rate': Setting(number('above 0', lambda value: 0 < value < INFINITY)),
+    'find_rate': Setting(one_of(True, False), may_change=True),
     'num_epochs': Setting(integer(1, 10 ** 9), may_change=True),
     'batch_size': Setting(integer(1, 10 ** 5)),
     'dropout_rate': Setting(number('in [0, 1)', lambda value: 0 <= value < 1)),

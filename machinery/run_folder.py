@@ -19,8 +19,9 @@ try:
 except ImportError:  # Windows has none of these
     fcntl = None
 
-# What a run writes before its first step.
-OURS = (r'\.lock|model\.json(\.[0-9a-f]{8}\.part)?|events\.out\.tfevents\..*|'
+# What a run writes before its first step; the curve of find_rate is to stay.
+OURS = (r'\.lock|model\.json(\.[0-9a-f]{8}\.part)?|'
+        r'events\.out\.tfevents\.(?!rates$).*|'
         '%s(%s|%s)' % (NAME, PART, UNFINISHED))
 KEPT = r'.*model_.*\.ckpt'  # also what was put aside or renamed; never removed
 HELD = {}  # {real path: open file} of this process

@@ -140,5 +140,7 @@ def read_settings(script, arguments, positional=None):
             os.path.exists(train_file) and not is_in_sample(train_file)):
         raise InputError('val_file is still the sample\'s, %s, but train_file is %s: '
                          'give a val_file of your own' % (val_file, train_file))
+    if settings.get('find_rate') and settings.get('resume'):
+        raise InputError('find_rate = True tries rates for a new run: leave out resume')
     script.update(settings)
     return settings

@@ -89,7 +89,7 @@ def test_a_loss_that_never_fell_asks_for_another_rate():
     found = history((1.3, 1.2), (1.08, 1.1), (1.1, 1.1))
     assert advise(found, *GOOD, NAMES) == [
         'The training loss hardly fell: it was 1.08 at best, guessing gives 1.10. Try '
-        'another learning_rate, first a tenth of it']
+        'another learning_rate: find_rate = True proposes one']
     assert not advise(history((1.9, 1.9), (1.2, 1.2)), *GOOD, NAMES)  # but it falls
 
 
@@ -104,6 +104,7 @@ def test_the_most_common_class_is_the_one_to_beat(confusions, is_told):
     assert len(lines) == is_told
     if is_told:
         assert 'is not clearly above 0.60, which always predicting cat' in lines[0]
+        assert 'find_rate = True proposes one' in lines[0]
 
 
 def test_a_class_without_a_hit_is_named_if_it_is_no_chance():

@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from helpers import ROOT, run_program
+from machinery import folders
 from machinery.lists import read_list
 from test_lists import make, write
 
@@ -24,7 +25,8 @@ def read_lists(out):
     return samples
 
 
-def test_folder_of_folders_is_split_by_class(tmp_path):
+def test_folder_of_folders_is_split_by_class(tmp_path, monkeypatch):
+    monkeypatch.setattr(folders, 'DEFAULT_WEIGHTS', str(tmp_path / 'bvlc.npy'))
     photos, out = tmp_path / 'my photos', tmp_path / 'lists'
     make(photos, ['cat/%d.jpg' % i for i in range(40)] +
          ['dog/notes.txt', 'cat/.x.jpg', '.trash/cat/1.jpg'] +
@@ -36,15 +38,22 @@ def test_folder_of_folders_is_split_by_class(tmp_path):
     samples = read_lists(out)
     counts = [[str([label for _, label in samples[name]].count(label))
                for name in ('train', 'val', 'test')] for label in (0, 1)]
-    assert [line.split() for line in output.splitlines()] == [
+    *lines, command, hint = output.splitlines()
+    assert [line.split() for line in lines] == [
         ['class', 'label', 'train', 'val', 'test'], ['cat', '0'] + counts[0],
         ['dog', '1'] + counts[1], ['Ignored:', '1', '.txt'],
         ['Wrote'] + [str(out / name) + comma for name, comma in [
             ('train.txt', ','), ('val.txt', ','), ('test.txt', ','),
-            ('classes.txt', '')]],
-        ('python finetune.py --train_file {0}/train.txt --val_file {0}/val.txt '
-         '--test_file {0}/test.txt --classes_file {0}/classes.txt '
-         '--learning_rate 0.001 --batch_size 128'.format(out)).split()]
+            ('classes.txt', '')]]]
+    start = ('Next: python finetune.py --train_file {0}/train.txt --val_file '
+             '{0}/val.txt --test_file {0}/test.txt --classes_file {0}/classes.txt '
+             .format(out))
+    assert command == start + '--weights_path None'
+    suited = '--learning_rate 0.001 --batch_size 128'
+    assert 'run python alexnet.py first' in hint and hint.endswith(suited)
+    (tmp_path / 'bvlc.npy').touch()  # now the pretrained weights are there
+    status, output = write_lists(photos, '--out', out, '--force')
+    assert status == 0 and output.splitlines()[-1] == start + suited
     everything = sum(samples.values(), [])
     assert len(set(everything)) == 60
     assert all(('cat' in path) == (label == 0) for path, label in everything)
@@ -157,7 +166,7 @@ def test_nothing_vanishes_silently(tmp_path):
 def test_command_to_go_on_with_is_quoted(tmp_path):
     make(tmp_path / 'photos', ['a/%d.jpg' % i for i in range(18)] + ['b/1.jpg'])
     _, output = write_lists(tmp_path / 'photos', '--out', tmp_path / 'my lists')
-    assert "--val_file '%s/my lists/val.txt' " % tmp_path in output.splitlines()[-1]
+    assert "--val_file '%s/my lists/val.txt' " % tmp_path in output
 
 
 def test_identical_pictures_go_to_the_same_list(tmp_path):

@@ -177,6 +177,15 @@ def make_fc7_wide():
     alexnet.fc = fc_with_wide_fc7
 
 
+def test_workers_try_learning_rates_together(tmp_path):
+    statuses, outputs = finish(start(tmp_path, 2, '--find_rate=True'))
+    assert statuses == (0, 0), outputs
+    assert 'try --learning_rate' in outputs[0]
+    assert outputs[1].startswith('digest ') and outputs[1] in outputs[0]
+    assert not files(tmp_path / 'new')
+    assert os.listdir(str(tmp_path / 'worker1')) == ['features']
+
+
 def test_workers_drop_different_units(tmp_path, narrow_file, monkeypatch):
     """Of fc8's inputs that are not 0, a half would learn in a step, not three quarters,
     if both workers had the same mask for the same picture."""
