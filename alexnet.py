@@ -1,8 +1,7 @@
 """AlexNet as BVLC trained it for Caffe.
 
 Krizhevsky et al., "ImageNet Classification with Deep Convolutional Neural Networks",
-NIPS 2012; layers and constants are those of Caffe's models/bvlc_alexnet. An import
-switches TensorFlow's eager mode off, and changes nothing else in your program.
+NIPS 2012; as in Caffe's models/bvlc_alexnet. An import only turns eager mode off.
 
     python alexnet.py                           fetch the pretrained weights
     python alexnet.py a.caffemodel [out.npy]    convert Caffe's weights, or a checkpoint
@@ -89,6 +88,7 @@ class AlexNet:
         self.dropout7 = dropout(self.fc7, self.KEEP_PROB, 'dropout7', seed7)
         self.fc8 = fc(self.dropout7, 4096, self.NUM_CLASSES, 'fc8', relu=False)
 
+        self.same_as = {self.dropout6: self.fc6, self.dropout7: self.fc7}  # undropped
         self.logits = getattr(self, LAYERS[-1])
         self.probabilities = tf.nn.softmax(self.logits, name='probabilities')
         trained = [name for name in LAYERS if name in self.train_layers]

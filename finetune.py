@@ -5,7 +5,7 @@ Edit the variables below, or give them on the command line:
 """
 import sys
 
-from machinery.settings import check_files, read_settings
+from machinery.settings import read_settings
 
 # Pictures
 train_file = 'images/train.txt'  # one line per picture: "path label", labels from 0
@@ -44,8 +44,7 @@ keep = 2  # newest checkpoints to keep, besides the best; one when a run is fini
 resume = False  # True: go on with the newest run; or a run's number; or a path
 peer_timeout = 120  # seconds of silence before another machine counts as lost
 
-settings = read_settings(globals(), sys.argv[1:])  # overrides and checks the above
-check_files(settings)  # before TensorFlow is loaded, which takes seconds
+settings = read_settings(globals(), sys.argv[1:])  # checks all; TensorFlow loads later
 from alexnet import AlexNet, LAYERS
 from datagenerator import CROP_MARGIN, ImageDataGenerator, load_image, normalize
 from machinery.batches import read_batches
@@ -53,7 +52,6 @@ from machinery.check import check_pictures
 from machinery.download import choose_weights
 from machinery.features import open_features
 from machinery.frozen import FrozenLayers
-from machinery.heat_maps import grad_cam
 from machinery.kinds import choose_kind
 from machinery.progress import ProgressBar
 from machinery.rate_finder import find_learning_rate
@@ -85,17 +83,12 @@ y = tf.placeholder(tf.float32, [None, kind.width], 'y')
 keep_prob = tf.placeholder(tf.float32, [], 'keep_prob')
 rate = tf.placeholder(tf.float32, [], 'learning_rate')
 global_step = tf.train.create_global_step()
-if run.is_resumed:  # all layers come from the checkpoint
-    weights_path, skip_layers = run.latest, []
-elif workers.is_chief:
-    weights_path, skip_layers = choose_weights(settings)
+weights_path, skip_layers = choose_weights(settings, run)
 model = AlexNet(x, keep_prob, kind.width, skip_layers, weights_path, train_layers,
                 dropout_seed=[seed + workers.rank, global_step])
 variables = [variable for layer in train_layers for variable in model.variables[layer]]
-# The trained layers are fed with the output of the frozen ones, which is computed once
-# per picture. If nothing is frozen, the network is fed with pictures.
+# The frozen layers run once per picture, and the trained ones are fed with their output.
 fed = pictures if model.bottleneck is model.X else model.bottleneck
-same = {model.dropout6: model.fc6, model.dropout7: model.fc7}  # without dropout
 
 with tf.name_scope('scores'):  # one value per picture; add yours here
     predictions = kind.predictions(y, model.logits)
@@ -114,7 +107,6 @@ with tf.name_scope('train'):
     optimizer = tf.train.GradientDescentOptimizer(rate)  # which the loop feeds
     train_op = optimizer.apply_gradients(zip(gradients, variables), global_step)
 summary, histograms = add_summaries(means, gradients, variables)
-heat_map = grad_cam(model, LAYERS, kind)  # what it looks at, beside the worst mistakes
 
 
 def rate_of(epoch):
@@ -136,15 +128,14 @@ def evaluate(batches):
     results = [session.run({**scores, **predictions},
                            {fed: features, y: targets, keep_prob: 1.})
                for features, targets in run.guard(batches)]
-    values = {name: workers.gather([result[name] for result in results])
-              for name in results[0]}
+    values = workers.gather(results)
     means = {name: values[name].mean(dtype='float64') for name in scores}
     return {**means, **kind.measure(values)}, values
 
 
 check_pictures([train_data, val_data, test_data], on_bad_image, workers)
 with run.session(initialize) as session:
-    frozen = FrozenLayers(session, fed, pictures, {keep_prob: 1.}, same)
+    frozen = FrozenLayers(session, fed, pictures, {keep_prob: 1.}, model.same_as)
     run.record(model, pictures, [y, rate, keep_prob], load_image, train_data, val_data,
                kind, optimizer)
     # Features outlive the run: the next one with the same frozen layers finds them.
@@ -157,7 +148,7 @@ with run.session(initialize) as session:
         find_learning_rate(run, train_features, batch_size, loss, train_op,
                            (fed, y, rate, keep_prob), 1. - dropout_rate)
     step = int(session.run(global_step))
-    summaries = Summaries(run, step, model, train_data, kind, frozen, heat_map)
+    summaries = Summaries(run, step, model, train_data, kind, frozen, LAYERS)
     bar = ProgressBar(run, num_epochs, train_data.data_size, display_step, kind)
 
     for epoch in range(run.epoch, num_epochs + 1):
@@ -181,8 +172,7 @@ with run.session(initialize) as session:
         val_means, val_values = evaluate(val_features.batches(batch_size))
         seen_means = evaluate(seen.batches(batch_size))[0] if seen else {}
         run.stop_unless_finite(val_means, rate_of(epoch))
-        # The best checkpoint has the highest score. For the lowest loss instead, write
-        # negative_loss=-val_means[kind.loss].
+        # The best one has the highest score; or write negative_loss=-val_means[...].
         run.save(session, epoch, **kind.best(val_means))
         bar.report(seen_means, val_means, val_values)
         summaries.add('train without dropout', step, **seen_means)

@@ -9,8 +9,7 @@ import functools
 import os
 import sys
 
-from machinery.errors import InputError
-from machinery.settings import read_settings
+from machinery.settings import check_purpose, read_settings
 
 checkpoint = '/tmp/finetune_alexnet/checkpoints'  # a folder means its best one
 pictures = 'images/test.txt'  # a picture, folder, pattern or list, or several of them
@@ -30,10 +29,7 @@ confusion_file = None  # for a list with labels; None: confusion_matrix.png ther
 features_file = None  # for a layer: features, paths, any labels; None: features.npz
 
 if __name__ == '__main__':
-    read_settings(globals(), sys.argv[1:], positional='pictures')
-    if heat_maps and (layer or export_path):
-        raise InputError('heat_maps = %r: there are none with layer or export_path'
-                         % heat_maps)
+    check_purpose(read_settings(globals(), sys.argv[1:], positional='pictures'))
 
 # TensorFlow takes seconds to load, so misspelt options are reported first.
 import numpy as np
@@ -53,7 +49,7 @@ from machinery.model_file import (check_summary, find_preprocessing, read_model,
 from machinery.numbered import NewFiles
 from machinery.plain_pictures import PlainPictures, list_pictures
 from machinery.predictions import (find_samples, leave_out, name_ranked, print_best,
-                                   rank, score, write_table)
+                                   rank, score, write_drawing, write_table)
 from machinery.rules import check_value
 from machinery.text import number_of
 from machinery.tf1 import find_device, session_config, tf
@@ -66,8 +62,7 @@ class Classifier(contextlib.AbstractContextManager):
         [ranked] = classify(['rex.jpg'])  # [('dog', 0.98), ('cat', 0.02)]
         classify.close()  # or: with Classifier(...) as classify:
 
-    A picture is a path, or its pixels: a uint8 array (height, width, 3) of any size,
-    blue first, as OpenCV reads it.
+    A picture is a path, or a uint8 array (height, width, 3) as OpenCV reads it.
 
     Args:
         checkpoint: a checkpoint or weight file; a folder means its best one.
@@ -121,9 +116,8 @@ class Classifier(contextlib.AbstractContextManager):
     def __call__(self, pictures, top_k=None):
         """Return [(class name, probability), ...], best first, for each of a list.
 
-        [(name, number), ...] if it was trained with numbers. top_k is how many classes
-        to return, by default all of them. Raises an InputError if a picture cannot be
-        read; names its position and path.
+        [(name, number), ...] if it was trained with numbers. top_k: at most so many.
+        Raises an InputError, with position and path, if a picture cannot be read.
         """
         check_value('top_k', 1 if top_k is None else top_k)
         outputs, _, _ = self.run(pictures)
@@ -137,14 +131,9 @@ class Classifier(contextlib.AbstractContextManager):
         return self.run(pictures, layer)[0]
 
     def heat_maps(self, pictures):
-        """Return (n, height, width) in 0..1: the places that spoke for the best class.
-
-        See grad_cam; None if no layer has rows and columns. Raises an InputError as a
-        call does.
-        """
-        if self._model.heat_map is None:
-            return None
-        return self.run(pictures, 'heat_map')[0]
+        """Return the maps (n, height, width) of grad_cam, or None if it has none."""
+        return None if self._model.heat_map is None else self.run(
+            pictures, 'heat_map')[0]
 
     def run(self, pictures, layer=None, features_path=None, leave_out_bad=False):
         """Return (values, samples, faults): what a layer makes of pictures.
@@ -161,21 +150,15 @@ class Classifier(contextlib.AbstractContextManager):
             self._trained and model.bottleneck is not model.X and layer in
             [None] + LAYERS[min(map(LAYERS.index, self._trained)):])
         fed = model.bottleneck if is_behind else self._images
-        same = {model.dropout6: model.fc6, model.dropout7: model.fc7}  # no dropout
+        data = PlainPictures(pictures, self.load, self.preprocessing, leave_out_bad)
         with session.graph.as_default():
-            frozen = FrozenLayers(session, fed, self._images, {}, same)
-            data = PlainPictures(pictures, self.load, self.preprocessing, leave_out_bad)
+            frozen = FrozenLayers(session, fed, self._images, {}, model.same_as)
             # A few are computed faster than the stored ones are found.
             store = features_path and len(pictures) > 32 and frozen.open_store(
                 features_path, np.inf, load_image)
             [features] = open_features([data], frozen, store)
-            values = [np.zeros([0] + output.shape.as_list()[1:], np.float32)]
-            samples = []
-            for batch in features.batches(self.batch_size):
-                if len(batch.samples):
-                    values.append(session.run(output, {fed: batch.images}))
-                    samples += batch.samples.tolist()
-        return np.concatenate(values), samples, data.faults
+            values, samples = frozen.run_behind(output, features, self.batch_size)
+        return values, samples, data.faults
 
     def close(self):
         """Free the network's memory."""
@@ -191,35 +174,27 @@ if __name__ == '__main__':
     weights_path = find_weights(checkpoint)
     print('Network: %s\nDevice: %s' % (weights_path, find_device()))
     with Classifier(weights_path, unknown_below, batch_size) as classify:
-        kind = classify.kind
+        kind, files = classify.kind, NewFiles(predictions_path)
         if export_path:
             export_model(
                 classify.network, kind, export_path, classify.preprocessing,
                 IMAGENET_MEAN, pictures_to_compare(weights_path, kind, classify.load))
+            print('Wrote %s' % export_path)
         else:
             paths, labels = find_samples(pictures, pictures_path, kind)
             values, read, faults = classify.run(paths, layer, features_path, True)
             paths, labels = leave_out(faults, paths, labels, read)
-            maps = classify.heat_maps(paths) if heat_maps else None
-
-    files = NewFiles(predictions_path)
-    if export_path:
-        print('Wrote %s' % export_path)
-    elif layer:  # for other programs, so there is nothing to show or to score
-        print('%s of %s, shape %s' % (layer, number_of(paths), values.shape))
-        with files.new(features_file, 'features.npz') as file:
-            np.savez(file, features=values, paths=paths,
-                     **({} if labels is None else {'labels': labels}))
-    else:
-        ranked = rank(values, kind, top_k, unknown_below)
-        print_best(paths, *ranked, kind)
-        with files.new(predictions_file, 'predictions.csv') as file:
-            write_table(file, paths, labels, *ranked, kind)
-        if labels is not None:  # scores tell how far to trust the predictions
-            drawing = score(labels, values, kind)
-            if drawing:
-                with files.new(confusion_file, kind.drawing + '.png') as file:
-                    file.write(drawing)
-        if heat_maps:
-            write_heat_maps(heat_maps, paths, classify.load, maps,
-                            name_ranked(*ranked, kind))
+        if layer:  # for other programs, so there is nothing to show or to score
+            print('%s of %s, shape %s' % (layer, number_of(paths), values.shape))
+            with files.new(features_file, 'features.npz') as file:
+                np.savez(file, features=values, paths=paths,
+                         **({} if labels is None else {'labels': labels}))
+        elif not export_path:
+            ranked = rank(values, kind, top_k, unknown_below)
+            print_best(paths, *ranked, kind)
+            with files.new(predictions_file, 'predictions.csv') as file:
+                write_table(file, paths, labels, *ranked, kind)
+            if labels is not None:  # scores tell how far to trust the predictions
+                write_drawing(files, confusion_file, kind, score(labels, values, kind))
+            if heat_maps:
+                write_heat_maps(heat_maps, paths, classify, name_ranked(*ranked, kind))

@@ -25,8 +25,13 @@ SOURCES = [
      '9116a64c0fbe4459d18f4bb6b56d647b63920377')]
 
 
-def choose_weights(settings):
-    """Return the weights_path and the skip_layers of a new run, from its settings."""
+def choose_weights(settings, run):
+    """Return the file that a Run starts from, and the layers that do not.
+
+    A resumed run takes all layers from its checkpoint; a new one as its settings say.
+    """
+    if run.is_resumed or not run.workers.is_chief:  # only the chief loads weights
+        return run.latest, []
     path = fetch_if_missing(settings['weights_path'], settings['train_file'])
     return path, choose_skip_layers(settings['skip_layers'], settings['train_layers'],
                                     path)

@@ -1,4 +1,6 @@
 """The frozen layers: from uint8 images to the features that the trained layers get."""
+import numpy as np
+
 from machinery.feature_key import feature_key
 from machinery.store import Store
 
@@ -26,6 +28,19 @@ class FrozenLayers:
     def run(self, tensor, images):
         """Return what the value of any tensor is for images."""
         return self._session.run(tensor, {self._pictures: images, **self._feed})
+
+    def run_behind(self, tensor, features, batch_size):
+        """Return (values, samples): a tensor (n, ...) of Features, and which these are.
+
+        It must depend on the layer alone, so that only features are needed.
+        """
+        values = [np.zeros([0] + tensor.shape.as_list()[1:], np.float32)]
+        samples = []
+        for batch in features.batches(batch_size):
+            if len(batch.samples):
+                values.append(self._session.run(tensor, {self._layer: batch.images}))
+                samples += batch.samples.tolist()
+        return np.concatenate(values), samples
 
     def open_store(self, folder, limit, load_image):
         """Return the Store for the features, or None if no layer is frozen.

@@ -52,25 +52,26 @@ def overlay(image, heat):
     return cv2.addWeighted(image, 0.5, colours, 0.5, 0)
 
 
-def write_heat_maps(folder, paths, load, maps, ranked):
+def write_heat_maps(folder, paths, classify, ranked):
     """Write each picture, and beside it the same under its map, to a new folder.
 
     Args:
         folder: gets a numbered folder with a JPEG for each picture. Its name starts
             with the picture's place in the list, since names may occur twice.
-        load: function from a path to the uint8 BGR image that the network sees.
-        maps: array (n, height, width), or None, which is told.
+        paths: those of the pictures, all of which can be read.
+        classify: a Classifier; one without maps is told.
         ranked: [(class name, probability), ...] of each picture, best first.
 
     Raises:
         InputError: a file cannot be drawn or written.
     """
+    maps = classify.heat_maps(paths)
     if maps is None:
         print(NO_MAP)
         return
     files, digits = NewFiles(folder), len(str(len(paths)))
     for place, (path, heat, [best, *_]) in enumerate(zip(paths, maps, ranked), 1):
-        image, name = load(path), os.path.basename(path)
+        image, name = classify.load(path), os.path.basename(path)
         text = '%s\n%s, %.2f' % (cut(printable(name), 50), cut(best[0], 50), best[1])
         data, fault = try_to_draw(draw_tiles, [image, overlay(image, heat)], [text, ''],
                                   2)

@@ -130,6 +130,13 @@ def score(labels, outputs, kind):
     return drawing
 
 
+def write_drawing(files, path, kind, drawing):
+    """Write the drawing of score, if there is one, to NewFiles."""
+    if drawing:
+        with files.new(path, kind.drawing + '.png') as file:
+            file.write(drawing)
+
+
 def print_table(names, right, true, claimed, *others):
     """Print precision, recall and F1 of each class that occurs.
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from machinery.batches import has_files
 from machinery.drawings import (draw_batch, draw_comparison, draw_filters,
                                 draw_mistakes, try_to_draw, write_projector)
-from machinery.heat_maps import NO_MAP, overlay
+from machinery.heat_maps import NO_MAP, grad_cam, overlay
 from machinery.tf1 import reason_of, tf
 
 
@@ -109,15 +109,16 @@ class Summaries:
     Args:
         run, model: the Run and its AlexNet; step: of the first event.
         data: the generator of the training list; kind: what its labels mean.
-        frozen, heat_map: FrozenLayers that compute this tensor, grad_cam's, or None.
+        frozen, layers: FrozenLayers, which run grad_cam of these layers, or None.
     """
 
-    def __init__(self, run, step, model, data, kind, frozen=None, heat_map=None):
+    def __init__(self, run, step, model, data, kind, frozen=None, layers=()):
         self._run, self._enabled = run, run.workers.is_chief and not run.is_done
         self._first_step, self._kind = step, kind
         self._files, self._filters = {}, None
         self._ended = set()  # tags of drawings that are not made again, and told faults
         self._weights = next(iter(model.variables.values()))[0]
+        heat_map = grad_cam(model, layers, kind) if self._enabled else None
         self._look = None if heat_map is None else lambda images: list(map(
             overlay, images, frozen.run(heat_map, images)))
         self._start(layer_table(model), data)

@@ -123,9 +123,12 @@ class Workers:
         """Tell whether any worker's flag is true."""
         return self.collect(bool(flag), np.int32).any()
 
-    def gather(self, parts):
-        """Return the values of all samples in list order; parts are arrays of ours."""
-        share = np.concatenate(parts)
+    def gather(self, batches):
+        """Return {name: array of all samples in list order} of our batches' values."""
+        return {name: self._gather(np.concatenate([batch[name] for batch in batches]))
+                for name in batches[0]}
+
+    def _gather(self, share):
         counts = self.collect(len(share), np.int32)
         # Skipped pictures may have made some shares shorter than others.
         turns = np.concatenate([np.arange(count) for count in counts])

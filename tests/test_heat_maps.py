@@ -11,6 +11,7 @@ from datagenerator import load_image, normalize
 from helpers import ROOT, finetune, run_program
 from machinery import heat_maps
 from machinery.heat_maps import grad_cam, overlay
+from machinery.labels import OneClass
 from machinery.tf1 import tf
 from machinery.weights import read_weights, save_weights
 from predict import Classifier
@@ -26,7 +27,7 @@ def test_a_map_is_that_of_the_papers_equations(narrow_golden_file):
     with tf.Session() as session:
         model.load_initial_weights(session)
         conv5, fc6, fc7, logits, [found, _], weights = session.run(
-            [model.conv5, model.fc6, model.fc7, model.fc8, grad_cam(model, LAYERS),
+            [model.conv5, model.fc6, model.fc7, model.fc8, grad_cam(model, LAYERS, OneClass('ab')),
              model.variables], {x: normalize([load_image(CAT), load_image(COFFEE)])})
     gradient = weights['fc8'][0][:, logits[0].argmax()] * (fc7[0] > 0)
     gradient = (weights['fc7'][0] @ gradient) * (fc6[0] > 0)
@@ -43,7 +44,7 @@ def test_a_picture_without_evidence_has_a_map_of_zeros():
     channels = tf.ones([2, 3, 3, 1]) * tf.constant([1., -1.])[:, None, None, None]
     model = SimpleNamespace(conv=channels, logits=tf.reduce_sum(channels, [1, 2]))
     with tf.Session() as session:
-        first, second = session.run(grad_cam(model, ['conv']))
+        first, second = session.run(grad_cam(model, ['conv'], OneClass('ab')))
     assert abs(first - 1).max() < 1e-6 and (second == 0).all()
 
 
@@ -123,7 +124,7 @@ def test_each_picture_gets_a_file_and_the_table_is_written(corner, tmp_path,
     assert right[:100, :100].mean((0, 1)).argmax() == 0  # cold
     assert right[163:, 163:, 2].mean() > right[:100, :100, 2].mean() + 30
 
-    monkeypatch.setattr(heat_maps, 'grad_cam', lambda model, layers: None)
+    monkeypatch.setattr(heat_maps, 'grad_cam', lambda model, layers, kind: None)
     status, output = run_program('predict.py', *arguments)
     assert status == 0 and output.count(heat_maps.NO_MAP) == 1
     assert os.listdir('predictions/2') and os.listdir('heat') == ['1']
@@ -133,10 +134,10 @@ def test_each_picture_gets_a_file_and_the_table_is_written(corner, tmp_path,
 def test_heat_maps_without_predictions_are_refused(arguments, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     status, output = run_program('predict.py', CAT, '--heat_maps=heat', *arguments)
-    assert status == 2 and "heat_maps = 'heat': there are none with layer" in output
+    assert status == 2 and "heat_maps = 'heat': leave it out, or leave out" in output
     assert os.listdir('.') == []
 
 
 def test_a_network_without_rows_and_columns_has_no_map():
     model = SimpleNamespace(fc=tf.zeros([2, 5]), logits=tf.zeros([2, 5]))
-    assert grad_cam(model, ['fc']) is None
+    assert grad_cam(model, ['fc'], OneClass('ab')) is None

@@ -316,9 +316,11 @@ def test_merge_interleave_and_broadcast_keep_every_bit(pair):
         workers.broadcast(session)
         return session.run(variables)
     def gather(workers, session):
-        unequal = workers.gather([values[:1] if workers.rank else values[[0, 4, 1]]])
+        unequal = workers.gather([
+            {'a': values[:1] if workers.rank else values[[0, 4, 1]]}])['a']
         assert unequal.tobytes() == values[[0, 0, 4, 1]].tobytes()
-        return workers.gather(np.split(values[workers.rank::2], [1]))
+        return workers.gather([{'a': part} for part in np.split(
+            values[workers.rank::2], [1])])['a']
 
     for function in [merge, gather]:
         assert [found.tobytes() for found in pair(function)] == [values.tobytes()] * 2
