@@ -8,7 +8,7 @@ import numpy as np
 from tqdm import tqdm
 
 from machinery import folders
-from machinery.batches import Batch, refuse_to_ignore
+from machinery.batches import Batch, part_faults, refuse_to_ignore
 from machinery.errors import InputError
 from machinery.labels import OneClass
 from machinery.lists import GIVEN, read_list, share_of
@@ -74,8 +74,7 @@ class ImageDataGenerator:
         mean: next_batch and data subtract it; for batches, normalize does.
         scale_size: size of load_image; margin, reducing_gap, resize: as there.
         nb_classes, num_classes: number of classes; labels count from 0.
-        kind: what labels mean; None: OneClass of as many. kind, pictures_path: see
-            read_list.
+        kind, pictures_path: see read_list; kind = None: OneClass(range(num_classes)).
         seed: integer in 0..2**32 - 1.
         shard: (rank, size): this worker's samples are rank, rank + size, ... With
             shuffle, all shares have the same length: a short one borrows a sample.
@@ -84,9 +83,8 @@ class ImageDataGenerator:
             result is rounded and clipped. Draw from rng, a RandomState, alone.
         check_files: a picture that does not exist is an error now, not when it is used.
         leave_out_bad: skip bad pictures with a warning; a batch of them is an error.
-        mode, batch_size, buffer_size, images, labels, image_format: of the tutorial's
-            second version and its Chinese translation, where images are paths. The
-            modes do not differ, and the whole list is shuffled, not a buffer.
+        mode, batch_size, buffer_size, images (paths), labels, image_format: as in the
+            tutorial's later versions; but the whole list is shuffled, not a buffer.
 
     Attributes:
         paths, labels, line_numbers: of all samples of the list.
@@ -163,19 +161,13 @@ class ImageDataGenerator:
         for chosen, results in load_ahead(
                 lambda sample: self.load(sample, epoch, mirrored[sample]), order,
                 batch_size, path_of=self.paths.__getitem__):
-            read, images = [], []
-            for sample, result in zip(chosen, results):
-                if not isinstance(result, InputError):
-                    read.append(sample)
-                    images.append(result)
-                elif self.leave_out_bad:
-                    tqdm.write('Warning: skipped %s' % result, file=sys.stderr)
-                else:
-                    raise result
-            if not read and samples is None:
-                raise results[0]
+            read, images, faults = part_faults(chosen, results)
+            for fault in faults.values():
+                if not self.leave_out_bad or not len(read) and samples is None:
+                    raise fault
+                tqdm.write('Warning: skipped %s' % fault, file=sys.stderr)
             end += len(chosen)
-            yield Batch(np.array(images), self.one_hot(read), np.array(read, int), end)
+            yield Batch(images, self.one_hot(read), read, end)
 
     def load(self, sample, epoch=0, is_mirrored=False):
         """Return a sample's uint8 image in an epoch, or raise an InputError."""

@@ -87,7 +87,7 @@ weights_path, skip_layers = choose_weights(settings, run)
 model = AlexNet(x, keep_prob, kind.width, skip_layers, weights_path, train_layers,
                 dropout_seed=[seed + workers.rank, global_step])
 variables = [variable for layer in train_layers for variable in model.variables[layer]]
-# The frozen layers run once per picture, and the trained ones are fed with their output.
+# The frozen layers run once per picture; the trained ones are fed with their output.
 fed = pictures if model.bottleneck is model.X else model.bottleneck
 
 with tf.name_scope('scores'):  # one value per picture; add yours here

@@ -22,6 +22,18 @@ from machinery.tf1 import session_config, tf
 Batch = namedtuple('Batch', 'images labels samples end')
 
 
+def part_faults(samples, results):
+    """Return (samples, images) of those that could be read, and {sample: InputError}.
+
+    results has an image or an InputError for each of the samples.
+    """
+    faults = {sample: result for sample, result in zip(samples, results)
+              if isinstance(result, InputError)}
+    read = [sample for sample in samples if sample not in faults]
+    images = [result for result in results if not isinstance(result, InputError)]
+    return np.array(read, int), np.array(images), faults
+
+
 def has_files(data):
     """Tell whether a generator reads picture files, or yields batches of your own."""
     return hasattr(data, 'plan')

@@ -3,7 +3,7 @@ import os
 
 import numpy as np
 
-from machinery.batches import Batch
+from machinery.batches import Batch, part_faults
 from machinery.errors import InputError
 from machinery.pictures import load_ahead
 
@@ -62,13 +62,9 @@ class PlainPictures:
         """Yield Batches of these samples; they may be empty."""
         for chosen, results in load_ahead(self.load, samples, batch_size,
                                           self.paths.__getitem__):
-            read, images = [], []
-            for sample, result in zip(chosen, results):
-                if not isinstance(result, InputError):
-                    read.append(sample)
-                    images.append(result)
-                elif self.leave_out_bad:
-                    self.faults[sample] = result
-                else:
-                    raise InputError('pictures[%d]: %s' % (sample, result)) from result
-            yield Batch(np.array(images), None, np.array(read, int), None)
+            read, images, faults = part_faults(chosen, results)
+            for sample, fault in faults.items():
+                if not self.leave_out_bad:
+                    raise InputError('pictures[%d]: %s' % (sample, fault)) from fault
+            self.faults.update(faults)
+            yield Batch(images, None, read, None)

@@ -27,7 +27,8 @@ def test_a_map_is_that_of_the_papers_equations(narrow_golden_file):
     with tf.Session() as session:
         model.load_initial_weights(session)
         conv5, fc6, fc7, logits, [found, _], weights = session.run(
-            [model.conv5, model.fc6, model.fc7, model.fc8, grad_cam(model, LAYERS, OneClass('ab')),
+            [model.conv5, model.fc6, model.fc7, model.fc8,
+             grad_cam(model, LAYERS, OneClass('ab')),
              model.variables], {x: normalize([load_image(CAT), load_image(COFFEE)])})
     gradient = weights['fc8'][0][:, logits[0].argmax()] * (fc7[0] > 0)
     gradient = (weights['fc7'][0] @ gradient) * (fc6[0] > 0)
