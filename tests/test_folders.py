@@ -7,6 +7,7 @@ import pytest
 
 from helpers import ROOT, run_program
 from machinery import folders
+from machinery.labels import OneClass
 from machinery.lists import read_list
 from test_lists import make, write
 
@@ -19,7 +20,7 @@ def read_lists(out):
     """Return {list: [(path, label)]} with the real paths."""
     samples = {}
     for name in ('train', 'val', 'test'):
-        paths, labels, _ = read_list(str(out / (name + '.txt')), 9)
+        paths, labels, _ = read_list(str(out / (name + '.txt')), OneClass(range(9)))
         samples[name] = [(os.path.realpath(path), label)
                          for path, label in zip(paths, labels)]
     return samples
