@@ -25,7 +25,7 @@ class AlexNet:
     """The graph of AlexNet; the output of every layer in create is an attribute.
 
     Args:
-        x: float32 tensor (n, 227, 227, 3), as normalize in datagenerator.py makes it.
+        x: float32 tensor (n, 227, 227, 3) or larger, as normalize makes it.
         keep_prob: scalar tensor or float, the probability that dropout keeps a value.
         num_classes: width of fc8.
         skip_layer: layers, with weights or not, that load_initial_weights leaves alone.
@@ -38,6 +38,7 @@ class AlexNet:
     Attributes:
         logits, probabilities: the output of the last layer, and its softmax.
         variables: {layer name: [weights, biases]}.
+        trained: all trainable variables of train_layers, those that you add, too.
         bottleneck: the tensor that enters the first trained layer, before its dropout.
             It depends on the image alone, so it can be computed once and fed.
 
@@ -80,9 +81,13 @@ class AlexNet:
         self.conv3 = conv(self.pool2, 3, 3, 384, 1, 1, 'conv3')
         self.conv4 = conv(self.conv3, 3, 3, 384, 1, 1, 'conv4', groups=2)
         self.conv5 = conv(self.conv4, 3, 3, 256, 1, 1, 'conv5', groups=2)
-        self.pool5 = max_pool(self.conv5, 3, 3, 2, 2, 'pool5', padding='VALID')
-        if self.pool5.shape.as_list()[1:] != [6, 6, 256]:
+        sides = [side or 0 for side in self.conv5.shape.as_list()[1:3]]
+        if min(sides) < 13:
             raise InputError('x has shape %s, expected (n, 227, 227, 3)' % self.X.shape)
+        # 3 x 3 with stride 2, and more for larger pictures: fc6 takes 6 x 6 places.
+        strides = [side // 6 for side in sides]
+        windows = [side - 5 * stride for side, stride in zip(sides, strides)]
+        self.pool5 = max_pool(self.conv5, *windows, *strides, 'pool5', padding='VALID')
         self.flat5 = tf.reshape(self.pool5, [-1, 6 * 6 * 256], 'flat5')
         self.fc6 = fc(self.flat5, 6 * 6 * 256, 4096, 'fc6')
         self.dropout6 = dropout(self.fc6, self.KEEP_PROB, 'dropout6', seed6)
@@ -95,8 +100,10 @@ class AlexNet:
         trained = [name for name in LAYERS if name in self.train_layers]
         self.bottleneck = getattr(self, INPUT_OF[trained[0]] if trained else LAYERS[-1])
         self.scope = (tf.get_variable_scope().name + '/').lstrip('/')
-        self.variables = {name: tf.trainable_variables('%s%s/' % (self.scope, name))[:2]
-                          for name in LAYERS}
+        found = {name: tf.trainable_variables('%s%s/' % (self.scope, name))
+                 for name in LAYERS}
+        self.variables = {name: layer[:2] for name, layer in found.items()}
+        self.trained = sum([found[name] for name in self.train_layers], [])
 
     def load_initial_weights(self, session):
         """Assign the file's weights to every layer that is not in skip_layer.

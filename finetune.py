@@ -44,7 +44,8 @@ peer_timeout = 120  # seconds of silence before another machine counts as lost
 settings = read_settings(globals(), sys.argv[1:])  # overrides and checks the above
 check_files(settings)  # before TensorFlow is loaded, which takes seconds
 from alexnet import AlexNet, LAYERS
-from datagenerator import CROP_MARGIN, ImageDataGenerator, load_image, normalize
+from datagenerator import (CROP_MARGIN, IMAGE_SIZE, ImageDataGenerator, load_image,
+                           normalize)
 from machinery.batches import read_batches
 from machinery.check import check_pictures
 from machinery.class_names import choose_class_names
@@ -75,7 +76,7 @@ val_data = ImageDataGenerator(val_file, **shared)
 test_data = ImageDataGenerator(test_file, **shared) if test_file else None
 
 # Graph: pictures go in as bytes, which is a quarter of the work of feeding floats.
-pictures = tf.placeholder(tf.uint8, [None, 227, 227, 3], 'pictures')
+pictures = tf.placeholder(tf.uint8, [None, *IMAGE_SIZE[::-1], 3], 'pictures')
 x = normalize(pictures)
 y = tf.placeholder(tf.float32, [None, num_classes], 'y')
 keep_prob = tf.placeholder(tf.float32, [], 'keep_prob')
@@ -88,7 +89,7 @@ elif workers.is_chief:
 model = AlexNet(x, keep_prob, num_classes,
                 train_layers if skip_layers is None else skip_layers, weights_path,
                 train_layers, dropout_seed=[seed + workers.rank, global_step])
-variables = [variable for layer in train_layers for variable in model.variables[layer]]
+variables = model.trained
 # The trained layers are fed with the output of the frozen ones, which is computed once
 # per picture. If nothing is frozen, the network is fed with pictures.
 fed = pictures if model.bottleneck is model.X else model.bottleneck

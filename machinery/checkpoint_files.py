@@ -250,13 +250,34 @@ def save_checkpoint(saver, session, path):
         raise
 
 
-def save_values(saver, session, path, values):
-    """Save a checkpoint that has other values, {variable: array}, than the session."""
-    current = session.run(list(values))
+class Saver:
+    """A tf.train.Saver for variables that may have other values for a while."""
+
+    def __init__(self):
+        self._saver = tf.train.Saver(max_to_keep=None)  # we remove older ones
+        self._own = {}
+
+    @contextlib.contextmanager
+    def other_values(self, session, values):
+        """Give variables other values, {variable: array}, within a with block."""
+        with swapped(session, values) as self._own:
+            yield
+        self._own = {}
+
+    def save(self, session, path, values=None):
+        """Save a checkpoint with these values, without them with the variables' own."""
+        with swapped(session, values or self._own):
+            self._saver.save(session, path)
+
+
+@contextlib.contextmanager
+def swapped(session, values):
+    """Set variables, {variable: array}, within a with block, which gets the earlier."""
+    earlier = dict(zip(values, session.run(list(values))))
     for variable, value in values.items():
         assign(session, variable, value)
-    saver.save(session, path)
-    for variable, value in zip(values, current):
+    yield earlier
+    for variable, value in earlier.items():
         assign(session, variable, value)
 
 

@@ -75,6 +75,7 @@ def export_model(build, class_names, folder, preprocessing, examples):
         pictures = tf.placeholder(tf.string, [None], 'pictures')
         images = tf.map_fn(lambda data: preprocess(data, **preprocessing), pictures,
                            tf.uint8)
+        images.set_shape([None, *preprocessing['size'][::-1], 3])
         model = build(images)
         probabilities, class_ids = tf.nn.top_k(model.probabilities, len(class_names))
         outputs = {'probabilities': probabilities, 'class_ids': class_ids,

@@ -8,15 +8,16 @@ import numpy as np
 
 from machinery.advice import list_commands
 from machinery.checkpoint_files import (
-    NEW, Progress, copy_checkpoint, find_best, find_in, remove_older,
-    restore_checkpoint, save_checkpoint, save_values)
+    NEW, Progress, Saver, copy_checkpoint, find_best, find_in, remove_older,
+    restore_checkpoint, save_checkpoint)
 from machinery.errors import InputError
+from machinery.forgotten import Moving, check_graph, find_unused
 from machinery.model_file import (compare_with_earlier, describe, find_decoding,
                                   model_path, write_model)
 from machinery.run_folder import RunFolder
 from machinery.signals import StopSignals
-from machinery.tf1 import (assign, find_device, prevent_feeding, reason_of,
-                           rebound_told, tf, time_outside)
+from machinery.tf1 import (assign, find_device, reason_of, rebound_told, tf,
+                           time_outside)
 
 
 class Run:
@@ -92,21 +93,17 @@ class Run:
                 print(told)
             with self.folder.open(
                     self.workers, self._has_stepped, self.latest), rebound_told():
-                self._saver = tf.train.Saver(max_to_keep=None)  # we remove older ones
+                self._saver = Saver()
                 yield session
 
     def record(self, model, pictures, others, load_image, train_data, val_data,
                class_names, optimizer):
         """Write model.json, which predict.py needs; when resuming, warn of changes.
 
-        From here on, nothing that is computed from the placeholders (pictures, others)
-        can be fed, except layers of the model. Otherwise the loop, which feeds y, would
-        silently bypass an edit like y = 0.9 * y + 0.05. Raises an InputError if the run
-        being resumed trained other layers or prepared pictures in another way.
+        pictures and others are placeholders: see check_graph. Raises an InputError if
+        the run being resumed trained other layers or prepared pictures in another way.
         """
-        prevent_feeding([pictures] + others, [
-            value for name, value in vars(model).items()
-            if tf.is_tensor(value) and name not in ('X', 'KEEP_PROB')])
+        check_graph(model, [pictures] + others)
         starts_again = False
         if self.workers.is_chief:
             describe(self._facts, self._session, model, pictures, load_image,
@@ -140,6 +137,7 @@ class Run:
         The workers agree before each batch, so that all of them stop at the same step.
         epoch is the one that the batches train; without it, they are for evaluation.
         """
+        moving = None
         with contextlib.closing(batches):
             while True:
                 batch, fault, start = None, None, time_outside()
@@ -160,6 +158,8 @@ class Run:
                 if is_signalled.any():
                     self._end()
                 if not has_batch.any():
+                    if moving and moving.find_fault():
+                        self._end(moving.find_fault())
                     return
                 if epoch and not has_batch.all():  # a step needs them all
                     self._end(InputError('The workers have different numbers of '
@@ -167,6 +167,7 @@ class Run:
                 if batch is None:  # the share of another worker is longer
                     continue
                 if epoch:  # before the yield: the caller may save
+                    moving = moving or Moving(self._session, self.settings)
                     self.progress = self.progress._replace(
                         epoch=epoch, done=batch.end * self.workers.size)
                 yield batch.images, batch.labels
@@ -198,6 +199,8 @@ class Run:
             best_values: {variable: array} for model_best alone, like moving averages.
             score: one keyword: the name of the score, and its value.
         """
+        if find_unused(best_values):
+            self._end(find_unused(best_values))
         [(name, value)] = score.items()
         before = self._facts.get('best_by') or name
         if self.workers.any(before != name):
@@ -235,7 +238,7 @@ class Run:
             try:
                 if is_best and best_values:  # first: or else, after a kill in between,
                     # the other checkpoint would be taken for the best
-                    save_values(self._saver, session, self.folder.best, best_values)
+                    self._saver.save(session, self.folder.best, best_values)
                 save_checkpoint(self._saver, session, path)
                 if is_best and not best_values:
                     copy_checkpoint(path, self.folder.best)
@@ -285,6 +288,10 @@ class Run:
         print('Checkpoint: %s, the newest, from which --resume=%s goes on'
               % (self.latest, self.folder.number))
         print('\n'.join(list_commands(self.settings, self.folder.path)))
+
+    def other_values(self, values):
+        """Give variables other values in a with block; checkpoints get their own."""
+        return self._saver.other_values(self._session, values)
 
     def restore_best(self, session):
         """Give the variables of the best checkpoint to all workers."""
