@@ -24,20 +24,18 @@ class AlexNet:
     """The graph of AlexNet; the output of every layer in create is an attribute.
 
     Args:
-        x: float32 tensor (n, 227, 227, 3), as normalize in datagenerator.py makes it.
+        x: float32 tensor (n, 227, 227, 3) or larger, as normalize makes it.
         keep_prob: scalar tensor or float, the probability that dropout keeps a value.
         num_classes: width of fc8.
         skip_layer: layers, with weights or not, that load_initial_weights leaves alone.
         weights_path: for read_weights; 'DEFAULT': bvlc_alexnet.npy here; None: no file.
         train_layers: layers that will be trained; None: as skip_layer.
-        dropout_seed: two integers or scalar tensors, for example [seed, global_step],
-            that alone determine the dropout masks; None: new masks in every run.
+        dropout_seed: two integers or scalar tensors that alone determine the masks.
 
     Attributes:
         logits, probabilities: the output of the last layer, and its softmax.
         variables: {layer name: [weights, biases]}.
-        bottleneck: the tensor that enters the first trained layer, before its dropout.
-            It depends on the image alone, so it can be computed once and fed.
+        bottleneck: the input of the first trained layer, which depends on x alone.
 
     Raises:
         InputError: x has another shape or type, or there are no such layers.
@@ -55,9 +53,10 @@ class AlexNet:
         self.X = tf.convert_to_tensor(x)
         if self.X.dtype == tf.float64:  # as numpy has it
             self.X = tf.cast(self.X, tf.float32)
-        if self.X.dtype != tf.float32:
-            raise InputError('x is %s, must be float32; for uint8 images, write '
-                             'AlexNet(normalize(x), ...)' % self.X.dtype.name)
+        sides = self.X.shape.as_list()[1:3] if self.X.shape.ndims == 4 else []
+        if self.X.dtype != tf.float32 or None in sides or min(sides, default=0) < 227:
+            raise InputError('x is %s %s, must be float32 (n, 227, 227, 3), as from '
+                             'normalize(images)' % (self.X.dtype.name, self.X.shape))
         self.KEEP_PROB = tf.convert_to_tensor(keep_prob, tf.float32)
         self.NUM_CLASSES = num_classes
         self.start = {}  # of a layer: 'by name' or 'fresh', if the weights decide that
@@ -78,9 +77,11 @@ class AlexNet:
         self.conv3 = conv(self.pool2, 3, 3, 384, 1, 1, 'conv3')
         self.conv4 = conv(self.conv3, 3, 3, 384, 1, 1, 'conv4', groups=2)
         self.conv5 = conv(self.conv4, 3, 3, 256, 1, 1, 'conv5', groups=2)
-        self.pool5 = max_pool(self.conv5, 3, 3, 2, 2, 'pool5', padding='VALID')
-        if self.pool5.shape.as_list()[1:] != [6, 6, 256]:
-            raise InputError('x has shape %s, expected (n, 227, 227, 3)' % self.X.shape)
+        # 3 x 3 with stride 2, and more for larger pictures: fc6 takes 6 x 6 places.
+        sides = self.conv5.shape.as_list()[1:3]
+        strides = [side // 6 for side in sides]
+        windows = [side - 5 * stride for side, stride in zip(sides, strides)]
+        self.pool5 = max_pool(self.conv5, *windows, *strides, 'pool5', padding='VALID')
         self.flat5 = tf.reshape(self.pool5, [-1, 6 * 6 * 256], 'flat5')
         self.fc6 = fc(self.flat5, 6 * 6 * 256, 4096, 'fc6')
         self.dropout6 = dropout(self.fc6, self.KEEP_PROB, 'dropout6', seed6)
@@ -101,8 +102,7 @@ class AlexNet:
         """Assign the file's weights to every layer that is not in skip_layer.
 
         With kind, fc8 is fitted to its classes, see fit_last_layer. Adds no operation.
-        Raises an InputError and assigns nothing if the file is missing or damaged or
-        runs code, or if a layer does not fit.
+        InputError, and no change, if the file is missing, damaged, runs code or unfit.
         """
         self.start = load_weights(session, self.WEIGHTS_PATH, self.variables,
                                   self.added, self.SKIP_LAYER, self.scope, kind)

@@ -46,7 +46,8 @@ peer_timeout = 120  # seconds of silence before another machine counts as lost
 
 settings = read_settings(globals(), sys.argv[1:])  # checks all; TensorFlow loads later
 from alexnet import AlexNet, LAYERS
-from datagenerator import CROP_MARGIN, ImageDataGenerator, load_image, normalize
+from datagenerator import (CROP_MARGIN, IMAGE_SIZE, ImageDataGenerator, load_image,
+                           normalize)
 from machinery.batches import read_batches
 from machinery.check import check_pictures
 from machinery.download import choose_weights
@@ -54,7 +55,7 @@ from machinery.features import open_features
 from machinery.frozen import FrozenLayers
 from machinery.kinds import choose_kind
 from machinery.progress import ProgressBar
-from machinery.rate_finder import find_learning_rate
+from machinery.rate_finder import try_rates
 from machinery.run import Run
 from machinery.summaries import Summaries, add_summaries
 from machinery.tf1 import tf
@@ -77,7 +78,7 @@ val_data = ImageDataGenerator(val_file, **shared)
 test_data = ImageDataGenerator(test_file, **shared) if test_file else None
 
 # Graph: pictures go in as bytes, which is a quarter of the work of feeding floats.
-pictures = tf.placeholder(tf.uint8, [None, 227, 227, 3], 'pictures')
+pictures = tf.placeholder(tf.uint8, [None, *IMAGE_SIZE[::-1], 3], 'pictures')
 x = normalize(pictures)
 y = tf.placeholder(tf.float32, [None, kind.width], 'y')
 keep_prob = tf.placeholder(tf.float32, [], 'keep_prob')
@@ -86,13 +87,13 @@ global_step = tf.train.create_global_step()
 weights_path, skip_layers = choose_weights(settings, run)
 model = AlexNet(x, keep_prob, kind.width, skip_layers, weights_path, train_layers,
                 dropout_seed=[seed + workers.rank, global_step])
-variables = [variable for layer in train_layers for variable in model.variables[layer]]
+variables = sum([tf.trainable_variables(name + '/') for name in train_layers], [])
 # The frozen layers run once per picture; the trained ones are fed with their output.
 fed = pictures if model.bottleneck is model.X else model.bottleneck
 
 with tf.name_scope('scores'):  # one value per picture; add yours here
     predictions = kind.predictions(y, model.logits)
-    if labels == 'class':
+    if kind.name == 'class':
         correct = tf.equal(tf.argmax(model.logits, 1), tf.argmax(y, 1))
         scores = {'cross_entropy': tf.nn.softmax_cross_entropy_with_logits_v2(
                       labels=y, logits=model.logits),
@@ -145,8 +146,7 @@ with run.session(initialize) as session:
         [train_data, val_data, test_data], frozen, store)
     seen = train_features.select_unchanged()  # None for batches of your own
     if find_rate:  # try rates from 1e-5 to 1, print the best one, and end
-        find_learning_rate(run, train_features, batch_size, loss, train_op,
-                           (fed, y, rate, keep_prob), 1. - dropout_rate)
+        try_rates(run, train_features, loss, train_op, (fed, y, rate, keep_prob))
     step = int(session.run(global_step))
     summaries = Summaries(run, step, model, train_data, kind, frozen, LAYERS)
     bar = ProgressBar(run, num_epochs, train_data.data_size, display_step, kind)

@@ -95,7 +95,7 @@ class Classifier(contextlib.AbstractContextManager):
         self.load = functools.partial(load_image, **self.preprocessing)
         self._trained = read_model(self.weights_path).get('train_layers', [])
         with tf.Graph().as_default():  # not that of the program
-            self._images = tf.placeholder(tf.uint8, [None, 227, 227, 3])
+            self._images = tf.placeholder(tf.uint8, [None, *IMAGE_SIZE[::-1], 3])
             self._model = self.network(self._images)
             self._outputs = self.kind.outputs(self._model.logits)
             self._model.heat_map = grad_cam(self._model, LAYERS, self.kind)
@@ -109,7 +109,7 @@ class Classifier(contextlib.AbstractContextManager):
                     self.preprocessing))
 
     def network(self, images):
-        """Build the network for uint8 images (n, 227, 227, 3), BGR, as an AlexNet."""
+        """Build the network for uint8 BGR images (n, height, width, 3), an AlexNet."""
         return AlexNet(normalize(images), 1., len(self.class_names), [],
                        self.weights_path, self._trained)
 

@@ -9,6 +9,21 @@ from machinery.features import SAMPLE_SIZE
 from machinery.text import quote
 
 
+def list_results(folder, latest, progress, facts):
+    """Return lines about a run's checkpoints, and commands that use them.
+
+    folder is its RunFolder, latest the newest checkpoint, and facts its model.json.
+    """
+    lines = []
+    if progress.best_epoch:
+        lines.append('Best:       %s, of epoch %d, validation %s %.4f' % (
+            folder.best, progress.best_epoch, facts.get('best_by') or 'score',
+            progress.best_score))
+    lines.append('Checkpoint: %s, the newest, from which --resume=%s goes on'
+                 % (latest, folder.number))
+    return lines + list_commands(facts['settings'], folder.path)
+
+
 def list_commands(settings, folder):
     """Return lines with the commands for what a run has left in its folder."""
     tested = quote(settings['test_file'] or settings['val_file'])

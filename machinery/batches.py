@@ -4,7 +4,8 @@ Any object can take the place of an ImageDataGenerator in finetune.py if it has
     data_size: the number of samples in an epoch;
     batches(batch_size, epoch=0, start=0): yield (images, labels) of that epoch from
         sample number start on; images uint8 BGR (n, 227, 227, 3), as load_image gives
-        them, labels one-hot (n, number of classes).
+        them, labels one-hot (n, number of classes);
+    image_size: (width, height), if that is another one.
 A resumed run asks for the rest of an epoch, so start should count as it did before.
 """
 import contextlib
@@ -76,14 +77,16 @@ def refuse_to_ignore(data, base, *names):
 def checked_batches(data, batch_size, epoch, start):
     """Yield Batches from batches of your own, if these are as described above."""
     end, name = start, type(data).__name__
+    width, height = getattr(data, 'image_size', (227, 227))
     for images, labels in data.batches(batch_size, epoch, start):
         images, labels = np.asarray(images), np.asarray(labels)
-        is_batch = images.shape[1:] == (227, 227, 3) and labels.ndim == 2
+        is_batch = images.shape[1:] == (height, width, 3) and labels.ndim == 2
         if not is_batch or not 0 < len(images) == len(labels):
             raise InputError(
                 'After %d of %d samples, batches() of %s yields images %s and labels '
-                '%s; expected (n, 227, 227, 3) and (n, number of classes)'
-                % (end, data.data_size, name, images.shape, labels.shape))
+                '%s; expected (n, %d, %d, 3) and (n, number of classes)' % (
+                    end, data.data_size, name, images.shape, labels.shape, height,
+                    width))
         samples = np.arange(end, end + len(images))
         end += len(images)
         if end > data.data_size:

@@ -10,11 +10,11 @@ import numpy as np
 
 from machinery.damage import damage_told
 from machinery.errors import InputError, input_errors, open_plain
-from machinery.files import Damaged, sync
+from machinery.files import Damaged
 from machinery.numbered import list_runs, run_path
 from machinery.rules import MARKS, PATTERN
 from machinery.text import quote
-from machinery.tf1 import assign, tf
+from machinery.tf1 import tf
 
 KINDS = ['weights', 'biases']  # of a layer, in this order
 # The names of our checkpoints, what TensorFlow appends to them, and to its new files
@@ -235,29 +235,6 @@ def put_aside(path, word):
         os.replace(part, os.path.join(folder, start + os.path.basename(part)))
     if parts:
         print('Renamed to %s' % os.path.join(folder, start + name))
-
-
-def save_checkpoint(saver, session, path):
-    """Save a checkpoint that survives a power failure; delete partial files."""
-    try:
-        saver.save(session, path)
-        for part in parts_of(path) + [os.path.dirname(os.path.abspath(path))]:
-            sync(part)
-    except (tf.errors.OpError, OSError):
-        # Without .meta, which is written last, a checkpoint is complete.
-        if not os.path.exists(path + '.index'):
-            remove_checkpoint(path)
-        raise
-
-
-def save_values(saver, session, path, values):
-    """Save a checkpoint that has other values, {variable: array}, than the session."""
-    current = session.run(list(values))
-    for variable, value in values.items():
-        assign(session, variable, value)
-    saver.save(session, path)
-    for variable, value in zip(values, current):
-        assign(session, variable, value)
 
 
 def read_checkpoint(path):

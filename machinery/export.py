@@ -79,6 +79,7 @@ def export_model(build, kind, folder, preprocessing, grey, examples):
         images = tf.map_fn(
             lambda data: preprocess(data, grey=grey, **preprocessing), pictures,
             tf.uint8)
+        images.set_shape([None, *preprocessing['size'][::-1], 3])
         model = build(images)
         values = kind.outputs(model.logits)
         if kind.name == 'numbers':

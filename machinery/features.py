@@ -102,11 +102,11 @@ class Features:
             return
         yield from compute_batches(
             self._forward, read_batches(self.data, batch_size, epoch, start),
-            self._pass_size)
+            self._pass_size, start)
 
     def _stored_batches(self, batch_size, epoch, start):
         order, mirrored, is_random = self.data.plan(epoch)
-        order = order[start:]
+        done, order = np.split(order, [start])
         if is_random[order].any() and not self._has_told:
             self._has_told = True
             tqdm.write('Pictures of %s are changed at random in each epoch, so their '
@@ -115,7 +115,8 @@ class Features:
         places[is_random[order] | ~self._store.has(places)] = -1
         self._check(order[places >= 0], mirrored, epoch)
         # Computed ahead in passes of one size, in the order in which they are needed.
-        missing = self._compute_missing(order[places < 0], mirrored, is_random, epoch)
+        missing = self._compute_missing(order[places < 0], mirrored, is_random, epoch,
+                                        done=is_random[done].sum())
         for first in range(0, len(order), batch_size):
             samples, stored = [array[first:first + batch_size]
                                for array in (order, places)]
@@ -132,13 +133,19 @@ class Features:
                 features, samples = features[is_read], samples[is_read]
             yield Batch(features, self.data.one_hot(samples), samples, end)
 
-    def _compute_missing(self, samples, mirrored, is_random, epoch):
-        """Yield the features of each sample in turn, None for a skipped picture."""
-        wanted = iter(samples)
-        for batch in self.data.batches_of(samples, self._pass_size, epoch):
+    def _compute_missing(self, samples, mirrored, is_random, epoch, done=0):
+        """Yield the features of each sample in turn, None for a skipped picture.
+
+        done: how many the epoch has computed before, and would not find in the store.
+        """
+        wanted, first = iter(samples), done % self._pass_size
+        rest = np.split(samples, [self._pass_size - first])
+        for place, batch in (
+                (place, batch) for place, part in zip((first, 0), rest)
+                for batch in self.data.batches_of(part, self._pass_size, epoch)):
             if not len(batch.samples):
                 continue
-            features = compute(self._forward, batch.images, self._pass_size)
+            features = compute(self._forward, batch.images, self._pass_size, place)
             lasting = ~is_random[batch.samples]
             kept = batch.samples[lasting]
             self._store.add(

@@ -204,7 +204,7 @@ def find_preprocessing(weights_path, mean, **defaults):
     size = tuple(found.get('size', defaults['size']))
     if size != tuple(defaults['size']):
         raise InputError('%s was trained with pictures of %d x %d pixels: set '
-                         'IMAGE_SIZE in datagenerator.py to that, and so the network'
+                         'IMAGE_SIZE in datagenerator.py to that'
                          % (weights_path, *size))
     if list(found.get('minus_mean', mean)) != list(mean):  # of earlier versions
         raise InputError('%s was trained with the mean %s: set IMAGENET_MEAN in '

@@ -116,7 +116,7 @@ def write_curve(folder, losses):
     print('Warning: there is no picture of the curve: %s' % fault)
 
 
-def find_learning_rate(run, features, batch_size, loss, train_op, inputs, kept):
+def try_rates(run, features, loss, train_op, inputs):
     """Print the learning rate to try, draw the curve, and end the script.
 
     The curve is a picture in the run's folder for TensorBoard, and all that is left of
@@ -126,14 +126,15 @@ def find_learning_rate(run, features, batch_size, loss, train_op, inputs, kept):
         run: a new Run, in its session.
         features: the Features to train on.
         loss, train_op: what is minimised, and an operation that makes one step.
-        inputs: placeholders for features, labels, learning rate and keep_prob.
-        kept: the value of keep_prob in training.
+        inputs: placeholders for features, labels, learning rate and keep_prob. The
+            run's settings have the batch_size and the dropout_rate.
 
     Raises:
         InputError: a picture can no longer be read.
         SystemExit: at the end, also after a signal.
     """
     session, step = tf.get_default_session(), tf.train.get_global_step()
+    batch_size, kept = run.settings['batch_size'], 1. - run.settings['dropout_rate']
     first, losses = session.run(step), []
     features = features.select_first(MOST_PICTURES // run.workers.size)
     # With each batch and each dropout, the loss jumps more than one step changes it. So

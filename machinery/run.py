@@ -6,18 +6,19 @@ import time
 
 import numpy as np
 
-from machinery.advice import list_commands
+from machinery.advice import list_results
 from machinery.checkpoint_files import (
-    NEW, Progress, copy_checkpoint, find_best, find_in, remove_older,
-    restore_checkpoint, save_checkpoint, save_values)
+    NEW, Progress, find_best, find_in, remove_older, restore_checkpoint)
 from machinery.errors import InputError
+from machinery.forgotten import Moving, check_graph, find_unused
 from machinery.last_layer import warn_of_other_pictures
 from machinery.model_file import (compare_with_earlier, describe, find_decoding,
                                   model_path, write_model)
 from machinery.run_folder import RunFolder
+from machinery.saver import Saver
 from machinery.signals import StopSignals
-from machinery.tf1 import (assign, find_device, prevent_feeding, reason_of,
-                           rebound_told, tf, time_outside)
+from machinery.tf1 import (assign, find_device, reason_of, rebound_told, tf,
+                           time_outside)
 
 
 class Run:
@@ -91,20 +92,17 @@ class Run:
                 print(told)
             with self.folder.open(
                     self.workers, self._has_stepped, self.latest), rebound_told():
-                self._saver = tf.train.Saver(max_to_keep=None)  # we remove older ones
+                self._saver = Saver()
                 yield session
 
     def record(self, model, pictures, others, load_image, train_data, val_data, kind,
                optimizer):
         """Write model.json, which predict.py needs; when resuming, warn of changes.
 
-        From here on, nothing computed from the placeholders (pictures, others) can be
-        fed, except layers: the loop feeds y, and would bypass y = 0.9 * y + 0.05, say.
-        InputError if a resumed run trained other layers or prepared pictures otherwise.
+        pictures and others are placeholders: see check_graph. Raises an InputError if
+        the run being resumed trained other layers or prepared pictures in another way.
         """
-        prevent_feeding([pictures] + others, [
-            value for name, value in vars(model).items()
-            if tf.is_tensor(value) and name not in ('X', 'KEEP_PROB')])
+        check_graph(model, [pictures] + others)
         starts_again = False
         if self.workers.is_chief:
             describe(self._facts, self._session, model, pictures, load_image,
@@ -140,6 +138,7 @@ class Run:
         The workers agree before each batch, so that all of them stop at the same step.
         epoch is the one that the batches train; without it, they are for evaluation.
         """
+        moving = None
         with contextlib.closing(batches):
             while True:
                 batch, fault, start = None, None, time_outside()
@@ -160,6 +159,7 @@ class Run:
                 if is_signalled.any():
                     self._end()
                 if not has_batch.any():
+                    self._end_if(moving and moving.find_fault())
                     return
                 if epoch and not has_batch.all():  # a step needs them all
                     self._end(InputError('The workers have different numbers of '
@@ -167,9 +167,14 @@ class Run:
                 if batch is None:  # the share of another worker is longer
                     continue
                 if epoch:  # before the yield: the caller may save
+                    moving = moving or Moving(self._session, self.settings)
                     self.progress = self.progress._replace(
                         epoch=epoch, done=batch.end * self.workers.size)
                 yield batch.images, batch.labels
+
+    def _end_if(self, fault):
+        if fault:
+            self._end(fault)
 
     def _end(self, fault=None):
         """Save, and end all workers because of a fault or a signal."""
@@ -198,6 +203,7 @@ class Run:
             best_values: {variable: array} for model_best alone, like moving averages.
             score: one keyword: the name of the score, and its value.
         """
+        self._end_if(find_unused(best_values))
         [(name, value)] = score.items()
         before = self._facts.get('best_by') or name
         if self.workers.any(before != name):
@@ -233,18 +239,13 @@ class Run:
         path = os.path.join(self.folder.path, name)
         if self.workers.is_chief:
             try:
-                if is_best and best_values:  # first: or else, after a kill in between,
-                    # the other checkpoint would be taken for the best
-                    save_values(self._saver, session, self.folder.best, best_values)
-                save_checkpoint(self._saver, session, path)
-                if is_best and not best_values:
-                    copy_checkpoint(path, self.folder.best)
+                self._saver.save_also_best(
+                    session, path, is_best and self.folder.best, best_values)
                 remove_older(self.folder.path, self.folder.keep)
             except (tf.errors.OpError, OSError) as error:
                 last = path if os.path.exists(path + '.index') else self.latest
                 sys.exit('The checkpoint of step %d could not be saved: %s\nThe last '
-                         'checkpoint: %s.' % (step, reason_of(error),
-                                              last or 'none yet'))
+                         'checkpoint: %s.' % (step, reason_of(error), last or 'none'))
         self.latest, self._saved_step = path, step
 
     def stop_unless_finite(self, means, rate):
@@ -278,13 +279,12 @@ class Run:
         # After the last validation there may have been more steps.
         if self._has_stepped() and self._step() != self._saved_step:
             self._write(self._session)
-        if self.progress.best_epoch:
-            print('Best:       %s, of epoch %d, validation %s %.4f' % (
-                self.folder.best, self.progress.best_epoch,
-                self._facts.get('best_by') or 'score', self.progress.best_score))
-        print('Checkpoint: %s, the newest, from which --resume=%s goes on'
-              % (self.latest, self.folder.number))
-        print('\n'.join(list_commands(self.settings, self.folder.path)))
+        print('\n'.join(list_results(self.folder, self.latest, self.progress,
+                                     self._facts)))
+
+    def other_values(self, values):
+        """Give variables other values in a with block; checkpoints get their own."""
+        return self._saver.other_values(self._session, values)
 
     def restore_best(self, session):
         """Give the variables of the best checkpoint to all workers."""

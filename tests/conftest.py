@@ -5,11 +5,9 @@ import signal
 import numpy as np
 import pytest
 
-from alexnet import AlexNet
-from datagenerator import ImageDataGenerator
-from helpers import ROOT, golden, make_narrow, narrow, to_tensorflow
+from helpers import (ROOT, golden, make_narrow, narrow, to_tensorflow,
+                     write_narrow_weights)
 from machinery.tf1 import tf
-from machinery.weights import save_weights
 
 # A shell lets what it starts in the background ignore Ctrl-C, and so would our scripts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -46,16 +44,9 @@ def narrow_file(tmp_path_factory):
     See helpers.narrow_fc.
     """
     path = str(tmp_path_factory.mktemp('weights') / 'narrow.npy')
-    data = ImageDataGenerator(os.path.join(ROOT, 'images', 'train.txt'), shuffle=True,
-                              nb_classes=3)
-    with pytest.MonkeyPatch.context() as patch, tf.Session(graph=tf.Graph()) as session:
+    with pytest.MonkeyPatch.context() as patch:
         make_narrow(patch.setattr)
-        tf.set_random_seed(0)
-        x = tf.placeholder(tf.float32, [None, 227, 227, 3])
-        model = AlexNet(x, 1., 3, [], None)
-        session.run(tf.global_variables_initializer())
-        model.initialize_from_data(session, {x: data.next_batch(64)[0]})
-        save_weights(session.run(model.variables), path)
+        write_narrow_weights(path)
     return path
 
 

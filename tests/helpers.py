@@ -18,10 +18,12 @@ import numpy as np
 import pytest
 
 import alexnet
+import datagenerator
 from machinery import feature_key, features, run
 from machinery.errors import InputError
 from machinery.numbered import list_runs, run_path
 from machinery.tf1 import tf
+from machinery.weights import save_weights
 
 os.fsync = lambda number: None  # no test cuts the power, and it takes a minute in all
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -238,6 +240,19 @@ def make_narrow(set_attribute=setattr):
     set_attribute(alexnet, 'fc', narrow_fc)
     for module in (features, feature_key):
         set_attribute(module, 'find_pass_size', lambda: 8)
+
+
+def write_narrow_weights(path):
+    """Write weights for a narrow network, made from the sample's pictures."""
+    data = datagenerator.ImageDataGenerator(
+        os.path.join(ROOT, 'images', 'train.txt'), shuffle=True, nb_classes=3)
+    with tf.Session(graph=tf.Graph()) as session:
+        tf.set_random_seed(0)
+        x = tf.placeholder(tf.float32, [None, 227, 227, 3])
+        model = alexnet.AlexNet(x, 1., 3, [], None)
+        session.run(tf.global_variables_initializer())
+        model.initialize_from_data(session, {x: data.next_batch(64)[0]})
+        save_weights(session.run(model.variables), path)
 
 
 class Program:

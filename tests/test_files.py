@@ -7,10 +7,11 @@ import stat
 import numpy as np
 import pytest
 
-from machinery.checkpoint_files import list_checkpoints, save_checkpoint
+from machinery.checkpoint_files import list_checkpoints
 from machinery.errors import InputError
 from machinery.model_file import write_model
 from machinery.numbered import NewFiles
+from machinery.saver import save_checkpoint
 from machinery.tf1 import tf
 from machinery.weights import save_weights
 

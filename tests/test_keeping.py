@@ -14,8 +14,8 @@ from datagenerator import load_image
 from helpers import (ROOT, all_checkpoints_kept, checkpoint_of, files, finetune,
                      run_program, same, tensors)
 from machinery import class_names, export, model_file
-from machinery.checkpoint_files import (copy_checkpoint, find_weights, list_checkpoints,
-                                        put_aside_if_damaged)
+from machinery.checkpoint_files import (copy_checkpoint, find_weights,
+                                        list_checkpoints, put_aside_if_damaged)
 from machinery.class_names import find_class_names
 from machinery.cluster import expand
 from machinery.errors import InputError
@@ -24,6 +24,7 @@ from machinery.rules import check_value
 from machinery.run import Run
 from machinery.signals import StopSignals
 from machinery.store import Store
+from machinery.saver import Saver
 from machinery.tf1 import tf
 
 IMAGES = os.path.join(ROOT, 'images')
@@ -471,3 +472,18 @@ def test_ctrl_c_that_the_shell_lets_us_ignore_is_ignored():
 def test_a_list_of_millions_of_hosts_is_refused_before_it_fills_the_memory():
     with pytest.raises(InputError, match='more than 10000 hosts'):
         expand('n[0-999999][0-999999]')
+
+
+def test_checkpoints_have_own_values_while_variables_have_others(tmp_path):
+    """As a run that is stopped while it scores moving averages."""
+    first, second = [tf.get_variable(name, initializer=[1., 2.]) for name in 'ab']
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        saver = Saver()
+        with saver.other_values(session, {first: [5., 6.]}):
+            saver.save(session, str(tmp_path / 'own'))
+            saver.save(session, str(tmp_path / 'given'), {second: [7., 8.]})
+            assert session.run([first, second])[0].tolist() == [5, 6]
+        assert session.run(first).tolist() == [1, 2]
+    assert tensors(str(tmp_path / 'own'))['a'][0].tolist() == [1, 2]
+    assert tensors(str(tmp_path / 'given'))['b'][0].tolist() == [7, 8]

@@ -115,9 +115,9 @@ def test_what_training_has_stored_is_not_computed_again(trained, monkeypatch,
     """But for eight pictures at the start, and one."""
     counts, told = [], []
 
-    def counting(forward, images, size):
+    def counting(forward, images, size, *place):
         counts.append(len(images))
-        return compute(forward, images, size)
+        return compute(forward, images, size, *place)
     for module in (features, passes):
         monkeypatch.setattr(module, 'compute', counting)
     for where, expected in [('None', 6 * [8] + [6]),
