@@ -15,6 +15,7 @@ from machinery.labels import Numbers, OneClass, SeveralClasses
 from machinery.lists import labels_in, read_list
 from machinery.metrics import average_precision, r_squared
 from machinery.model_file import read_model
+from machinery.predictions import name_ranked, rank
 from machinery.tf1 import tf
 from predict import Classifier
 
@@ -129,6 +130,12 @@ def test_pairs_may_have_several_labels():
     data = ImageDataGenerator((['a', 'b'], np.array([31.5, 2])), check_files=False,
                               kind=Numbers(['age'], [0], [1]))
     assert data.one_hot([1, 0]).tolist() == [[2], [31.5]] and data.n_classes == 1
+
+
+def test_numbers_below_0_keep_their_names():
+    kind = Numbers(['age'], [0], [1])
+    ranked = rank(np.float32([[-3.5], [2]]), kind)
+    assert name_ranked(*ranked, kind) == [[('age', -3.5)], [('age', 2.)]]
 
 
 def test_average_precision_is_the_area_under_precision_over_recall():
