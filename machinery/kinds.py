@@ -42,9 +42,10 @@ def choose_kind(settings, run, layer):
         mean, deviation = scale_of_earlier(run, model, names, settings['train_file'])
     for name, spread in zip(names, deviation):
         if not spread > 0:
-            raise InputError('%s: the numbers%s are all equal, so there is nothing to '
-                             'learn' % (settings['train_file'], '' if len(names) == 1
-                                        else ' of ' + name))
+            raise InputError('%s: the numbers%s are all equal (to 7 digits), so there '
+                             'is nothing to learn' % (
+                                 settings['train_file'],
+                                 '' if len(names) == 1 else ' of ' + name))
     return Numbers(names, mean, deviation)
 
 

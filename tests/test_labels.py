@@ -117,6 +117,7 @@ def test_several_numbers_are_read(folder, text, names):
     ('a.jpg 1\nb.jpg 1 2\n', 'line 2: expected 1 numbers, found 2'),
     ('path,age\na,1\nb,\n', "line 3: label '' is not a number like 31.5"),
     ('path,age,sex\na,1,m\nb,2,f\n', 'line 1: which columns have the numbers? sex has'),
+    ('path,age,age\na,1,2\n', 'line 1: two columns are called age'),
     ('path,sex,age\na,1,2\n', 'the columns of numbers are sex, age; expected age'),
     ('a.jpg 1\na.jpg 2\n', 'line 2: label 2, but label 1 in an earlier line: ')])
 def test_wrong_numbers_are_named(folder, text, fault):
