@@ -185,7 +185,7 @@ class ImageDataGenerator:
         return image[:, ::-1] if is_mirrored else image
 
     def one_hot(self, samples):
-        """Return the labels of these samples as a float32 array (n, n_classes)."""
+        """Return what y is fed with for these samples, float32 (n, n_classes)."""
         return self.kind.targets(self.labels[samples])
 
     def drop(self, samples):

@@ -92,7 +92,7 @@ variables = sum([tf.trainable_variables(name + '/') for name in train_layers], [
 fed = pictures if model.bottleneck is model.X else model.bottleneck
 
 with tf.name_scope('scores'):  # one value per picture; add yours here
-    predictions = kind.predictions(y, model.logits)
+    predictions = kind.predictions(y, model.logits)  # for drawings and advice
     if kind.name == 'class':
         correct = tf.equal(tf.argmax(model.logits, 1), tf.argmax(y, 1))
         scores = {'cross_entropy': tf.nn.softmax_cross_entropy_with_logits_v2(

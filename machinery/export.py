@@ -60,7 +60,7 @@ def export_model(build, kind, folder, preprocessing, grey, examples):
         preprocessing: the arguments of load_image: size, margin, reducing_gap, resize.
         grey: the colour with which resize = 'pad' pads, blue first.
         examples: [(path, content, image)] of pictures for which the export must give
-            the same probabilities as predict.py.
+            the same as predict.py.
 
     Raises:
         InputError: the folder cannot be written; or the export sees a picture in
@@ -89,16 +89,18 @@ def export_model(build, kind, folder, preprocessing, grey, examples):
             outputs = {'probabilities': probabilities, 'class_ids': class_ids,
                        'names': tf.gather(tf.constant(kind.names), class_ids)}
         model.load_initial_weights(session)
+        # Numbers may have any unit; logits have the same scale for all of them.
+        compared = model.logits if kind.name == 'numbers' else values
         for path, content, image in examples:
             try:
-                found, expected = [session.run(values, feed) for feed in (
+                found, expected = [session.run(compared, feed) for feed in (
                     {pictures: [content]}, {images: image[None]})]
             except tf.errors.InvalidArgumentError:  # it refuses an animation, say
                 continue
             difference = np.abs(found - expected).max()
             if difference > 1e-3:
                 raise InputError(
-                    '%s: the export would give other probabilities than predict.py (by '
+                    '%s: the export would give other predictions than predict.py (by '
                     '%.3f). Was load_image changed, but not preprocess in '
                     'machinery/export.py? Or TensorFlow reads such a file in another '
                     'way than OpenCV' % (path, difference))

@@ -59,7 +59,7 @@ def write_heat_maps(folder, paths, classify, ranked):
         folder: gets a numbered folder with a JPEG for each picture. Its name starts
             with the picture's place in the list, since names may occur twice.
         paths: those of the pictures, all of which can be read.
-        classify: a Classifier; one without maps is told.
+        classify: a Classifier; if its network has no maps, a line says so.
         ranked: [(class name, probability), ...] of each picture, best first.
 
     Raises:

@@ -8,7 +8,7 @@ from machinery.errors import InputError
 from machinery.files import Damaged
 from machinery.label_text import read_numbers
 from machinery.labels import KINDS, Numbers
-from machinery.lists import lookup_of
+from machinery.lists import check_columns, lookup_of
 from machinery.model_file import model_path, read_model
 from machinery.tables import Table
 
@@ -37,20 +37,33 @@ def choose_kind(settings, run, layer):
     if labels != 'numbers':
         return KINDS[labels](choose_class_names(settings, run, layer))
     names, values = read_training_numbers(settings)
-    scale = np.stack([values.mean(0), values.std(0)])
-    if run.is_resumed:  # the chief tells the others
-        known = [model.get('mean', []), model.get('deviation', [])]
-        if run.latest and list(map(len, known)) != 2 * [len(names)]:
+    mean, deviation = values.mean(0), values.std(0)
+    if run.is_resumed:
+        mean, deviation = scale_of_earlier(run, model, names, settings['train_file'])
+    for name, spread in zip(names, deviation):
+        if not spread > 0:
+            raise InputError('%s: the numbers%s are all equal (to 7 digits), so there '
+                             'is nothing to learn' % (
+                                 settings['train_file'],
+                                 '' if len(names) == 1 else ' of ' + name))
+    return Numbers(names, mean, deviation)
+
+
+def scale_of_earlier(run, model, names, train_file):
+    """Return the mean and the deviation of the run being resumed, both (width,).
+
+    model is its model.json. Only the chief has it, and tells the others. Raises an
+    InputError if the run had other numbers.
+    """
+    scale = np.zeros([2, len(names)])
+    if run.latest:
+        scale = [model.get('mean', []), model.get('deviation', [])]
+        if list(map(len, scale)) != 2 * [len(names)]:
             raise InputError('%s: %s does not have the mean and the deviation of %d '
                              'numbers, so the run cannot go on' % (
                                  run.latest, model_path(run.latest), len(names)))
-        scale = run.workers.collect(known if run.latest else scale, np.float64)[0]
-    for name, deviation in zip(names, scale[1]):
-        if not deviation > 0:
-            raise InputError('%s: the numbers%s are all equal, so there is nothing to '
-                             'learn' % (settings['train_file'], '' if len(names) == 1
-                                        else ' of ' + name))
-    return Numbers(names, *scale)
+        check_columns(train_file, names, model['class_names'])
+    return run.workers.collect(scale, np.float64)[0]
 
 
 def read_training_numbers(settings):
@@ -77,7 +90,9 @@ def read_training_numbers(settings):
     if num_classes not in (None, width):
         raise InputError('%s has %d numbers per picture, but num_classes is %d'
                          % (path, width, num_classes))
-    return names, np.array(values, float)
+    # As the network gets them: with more digits, the deviation of equal numbers would
+    # not be 0, but what rounding leaves.
+    return names, np.array(values, np.float32).astype(float)
 
 
 def find_kind(weights_path, layer):
@@ -91,9 +106,4 @@ def find_kind(weights_path, layer):
     labels = model.get('labels', 'class')
     if labels != 'numbers':
         return KINDS[labels](find_class_names(weights_path, layer))
-    names, scale = model.get('class_names', []), [model.get('mean'),
-                                                  model.get('deviation')]
-    if any(len(values or []) != len(names) for values in scale):
-        raise Damaged('%s: damaged (mean and deviation must have a number for each '
-                      'of %s)' % (model_path(weights_path), ', '.join(names)))
-    return Numbers(names, *scale)
+    return Numbers(model['class_names'], model['mean'], model['deviation'])

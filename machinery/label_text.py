@@ -1,6 +1,7 @@
 """Labels as text: what the cells of a list mean, for each kind of labels.
 
-Each function here returns {text: its label; or, as text, why it has none}.
+read_class, read_classes and read_numbers return {text: its label, or, as text, why it
+has none}.
 """
 import difflib
 import re

@@ -77,6 +77,10 @@ class ClassesWords(ClassWords):
 class NumbersWords(ClassWords):
     """One number per picture, or several, in the user's units."""
 
+    def tag(self, score, place):
+        """Return the name of a score of one of the numbers."""
+        return score if self.width == 1 else '%s_%s' % (score, self.names[place])
+
     def show(self, label):
         if self.width == 1:
             return '%.6g' % label[0]

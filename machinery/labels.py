@@ -13,7 +13,7 @@ import numpy as np
 from machinery.label_text import (hint_at_range, read_class, read_classes,
                                   read_numbers, split_classes)
 from machinery.label_words import ClassesWords, ClassWords, NumbersWords
-from machinery.metrics import average_precision, r_squared
+from machinery.metrics import average_precisions, r_squared
 from machinery.tf1 import tf
 
 
@@ -130,12 +130,12 @@ class SeveralClasses(ClassesWords, OneClass):
         return {'true': y, 'predicted': self.outputs(logits)}
 
     def measure(self, values):
-        found = [average_precision(*columns) for columns in zip(
-            values['true'].T, values['predicted'].T) if columns[0].any()]
-        return {'mean_average_precision': float(np.mean(found or [0.]))}
+        found = average_precisions(values['true'], values['predicted'])
+        found = found[~np.isnan(found)]  # of the classes that occur
+        return {'mean_average_precision': float(found.sum() / max(len(found), 1))}
 
     def best(self, means):
-        # The share of right answers is high, and hardly moves, where most are no.
+        # If most answers are no, the accuracy is high from the start.
         return {'mean_average_precision': means['mean_average_precision']}
 
 
@@ -184,10 +184,6 @@ class Numbers(NumbersWords, OneClass):
         return {'squared_error': tf.reduce_mean(tf.square(error), 1),
                 **{self.tag('absolute_error', place): in_units[:, place]
                    for place in range(self.width)}}
-
-    def tag(self, score, place):
-        """Return the name of a score of one of the numbers."""
-        return score if self.width == 1 else '%s_%s' % (score, self.names[place])
 
     def predictions(self, y, logits):
         return {'true': y, 'predicted': self.outputs(logits)}

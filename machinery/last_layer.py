@@ -4,7 +4,7 @@ import os
 import numpy as np
 
 from machinery.errors import InputError
-from machinery.model_file import check_summary, read_model
+from machinery.model_file import OF_EARLIER, check_summary, read_model
 from machinery.text import printable, some_of
 
 
@@ -35,9 +35,9 @@ def warn_of_other_pictures(weights_path, today):
     today: the preprocessing of this run, None if that is unknown.
     """
     then = weights_path and read_trained(weights_path).get('preprocessing')
-    # Another margin or scale of JPEGs is a setting; we look for edits of the code.
-    if then and today and all(then.get(name) == today[name]
-                              for name in ('margin', 'reducing_gap')):
+    # Other values of these are settings; we look for edits of the code.
+    if then and today and all(dict(OF_EARLIER, **then).get(name) == today[name]
+                              for name in ('margin', 'reducing_gap', 'resize')):
         try:
             check_summary(weights_path, then.get('test'), today['test'])
         except InputError as error:  # more training may be meant to get used to it
@@ -101,6 +101,7 @@ def in_units_of(kind, loaded, model):
     """
     if kind.name != 'numbers':
         return loaded
+    # Those that this run does not have are not copied, so any place will do for them.
     places = [kind.names.index(name) if name in kind.names else 0
               for name in model['class_names']]
     mean, deviation = kind.mean[places], kind.deviation[places]

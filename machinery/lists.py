@@ -51,6 +51,8 @@ def read_list(list_path, kind, check_files=True, pictures_path=None):
         table = Table(list_path, lookup.find, labels=kind.name)
         if not table.is_labelled:
             raise InputError('%s: no column has labels' % list_path)
+        if kind.name == 'numbers':
+            check_columns(list_path, table.names, kind.names)
         samples = list(table.samples())
     texts = {text for _, _, text, _ in samples} - {None}
     label_of = kind.read(texts)
@@ -80,6 +82,17 @@ def read_list(list_path, kind, check_files=True, pictures_path=None):
         raise InputError('\n  '.join([name + ':'] + (told or ['no samples in it'])
                                      + kind.hint(texts)))
     return paths, kind.array(labels), np.array(line_numbers, np.int32)
+
+
+def check_columns(list_path, names, expected):
+    """Raise an InputError if columns of numbers are not those that are expected.
+
+    Numbers have no names in a list without a header, and a single column may be called
+    label: if not one name is known, the order alone counts.
+    """
+    if names != expected and set(names) & set(expected):
+        raise InputError('%s: the columns of numbers are %s; expected %s, in this order'
+                         % (list_path, ', '.join(names), ', '.join(expected)))
 
 
 def pair_up(pair):

@@ -17,6 +17,15 @@ def average_precision(true, predicted):
     return (gained * hits[last] / (last + 1)).sum() / hits[-1]
 
 
+def average_precisions(true, predicted):
+    """Return average_precision of each class, (width,) for (n, width).
+
+    It is NaN for a class that no picture has.
+    """
+    return np.array([average_precision(*columns) if columns[0].any() else np.nan
+                     for columns in zip(true.T, predicted.T)])
+
+
 def r_squared(true, predicted):
     """Return the share of the variance that is explained, (width,) for (n, width).
 

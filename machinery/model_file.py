@@ -13,12 +13,14 @@ from machinery import ROOT
 from machinery.batches import check_uint8, has_files, has_list
 from machinery.errors import InputError, input_errors
 from machinery.files import Damaged, read_json, write_whole
-from machinery.rules import integer, is_names, one_of, or_none, setting_of
+from machinery.rules import integer, is_names, or_none, setting_of
 from machinery.settings import is_in_sample
 from machinery.tf1 import tf
 
 # What predict.py takes for granted without a model.json.
 ASSUMED = 'without random_crop, and JPEGs are decoded at a smaller scale'
+# Earlier versions decoded every JPEG in full, and squashed pictures.
+OF_EARLIER = {'reducing_gap': None, 'resize': 'squash'}
 TEST_PICTURE = os.path.join(ROOT, 'images', 'cat.jpg')
 
 
@@ -47,6 +49,10 @@ def read_model(weights_path):
         for name in USED.keys() & model.keys():
             if not USED[name](model[name]):
                 raise Damaged('%s: damaged (%s is %.200r)' % (path, name, model[name]))
+        for name in ('mean', 'deviation') if model.get('labels') == 'numbers' else ():
+            if len(model.get(name, [])) != len(model.get('class_names', [])):
+                raise Damaged('%s: damaged (%s must have a number for each of '
+                              'class_names)' % (path, name))
     except Damaged as error:
         raise Damaged('%s; remove it, or let finetune.py --resume=True write it again'
                       % error) from error
@@ -91,7 +97,7 @@ USED = {
     'settings': lambda value: type(value) is dict and all(
         is_path(value.get(name, '')) for name in ('train_file', 'filewriter_path')),
     'class_names': are_class_names, 'train_layers': is_names,
-    'labels': one_of('class', 'classes', 'numbers')[1],
+    'labels': setting_of('labels').rule[1],
     'mean': are_numbers, 'deviation': are_numbers,
     **dict.fromkeys(['best_by', 'val_list', 'pictures_path'],
                     or_none(('', is_path))[1]),
@@ -168,9 +174,7 @@ def check_summary(weights_path, expected, found):
 def read_preprocessing(weights_path):
     """Return the preprocessing in model.json; {} without it; None: own batches."""
     found = read_model(weights_path).get('preprocessing', {})
-    if found:  # earlier versions decoded every JPEG in full, and squashed pictures
-        found = dict({'reducing_gap': None, 'resize': 'squash'}, **found)
-    return found
+    return dict(OF_EARLIER, **found) if found else found
 
 
 def find_decoding(checkpoint, workers):
@@ -215,7 +219,7 @@ def find_preprocessing(weights_path, mean, **defaults):
 
 def check_preprocessing(checkpoint, then, today):
     """Raise an InputError if a resumed run would prepare its pictures otherwise."""
-    for name, of_earlier in [('reducing_gap', None), ('resize', 'squash')]:
+    for name, of_earlier in OF_EARLIER.items():
         values = [found.get(name, of_earlier) for found in (then, today)]
         if then and today and values[0] != values[1]:
             raise InputError('%s: %s was %s, now it is %s; a run cannot go on with '

@@ -8,7 +8,7 @@ from machinery.class_names import warn_of_other_names
 from machinery.drawings import draw_comparison, try_to_draw
 from machinery.errors import InputError
 from machinery.lists import find_pictures, has_labels, read_list
-from machinery.metrics import average_precision, r_squared
+from machinery.metrics import average_precisions, r_squared
 from machinery.text import cell_of, number_of, print_some
 
 UNKNOWN = 'unknown'  # the name of class -1, which no network has
@@ -48,16 +48,19 @@ def leave_out(faults, paths, labels, read):
 
 
 def rank(outputs, kind, top_k=None, unknown_below=0.):
-    """Return the places of each picture's outputs as kind.rank has them, and these.
+    """Return (places, ranked): the outputs to show of each picture, in order.
 
-    Both are (n, top_k). The first place is -1 if less probable than unknown_below.
+    Both are (n, top_k): which outputs they are (see kind.rank), and their values. The
+    first place is -1 if less probable than unknown_below. Raises an InputError if that
+    is given for numbers, which have no probability.
     """
     if unknown_below and kind.name == 'numbers':
         raise InputError('unknown_below is %g, but this network gives numbers, not '
                          'probabilities' % unknown_below)
     places = kind.rank(outputs, top_k)
     ranked = np.take_along_axis(outputs, places, 1)
-    places[ranked[:, 0] < unknown_below, 0] = -1
+    if unknown_below:  # numbers may be below 0
+        places[ranked[:, 0] < unknown_below, 0] = -1
     return places, ranked
 
 
@@ -87,18 +90,19 @@ def write_table(file, paths, labels, places, ranked, kind):
 
 def class_rows(paths, labels, places, ranked, kind):
     """Yield the rows of a table of classes, best first."""
-    true = [] if labels is None else ['true_name'] if kind.name == 'classes' else [
-        'true_class', 'true_name']
-    header = ['path', *true]
+    header = ['path']
+    if labels is not None:
+        header += ['true_class', 'true_name'] if kind.name == 'class' else ['true_name']
     for number in range(1, places.shape[1] + 1):
         header += [name % number for name in ('class_%d', 'name_%d', 'probability_%d')]
     yield header
     named = name_ranked(places, ranked, kind)
     for sample, path in enumerate(paths):
         cells = [cell_of(path)]
-        if labels is not None:
-            known = [labels[sample], cell_of(kind.show(labels[sample]))]
-            cells += known[-len(true):]
+        if 'true_class' in header:
+            cells.append(labels[sample])
+        if 'true_name' in header:
+            cells.append(cell_of(kind.show(labels[sample])))
         for place, (name, probability) in zip(places[sample], named[sample]):
             cells += [place, cell_of(name), '%.6f' % probability]
         yield cells
@@ -106,8 +110,8 @@ def class_rows(paths, labels, places, ranked, kind):
 
 def number_rows(paths, labels, places, ranked, kind):
     """Yield the rows of a table of numbers, a column for each."""
-    yield ['path', *['true_' + name for name in kind.names if labels is not None],
-           *map(cell_of, kind.names)]
+    true = [] if labels is None else ['true_' + name for name in kind.names]
+    yield ['path', *map(cell_of, true + kind.names)]
     for sample, path in enumerate(paths):
         values = [*([] if labels is None else labels[sample]), *ranked[sample]]
         yield [cell_of(path), *['%.6g' % value for value in values]]
@@ -182,14 +186,13 @@ def print_thresholds(labels, predicted, probabilities):
 def print_several(labels, probabilities, kind):
     """Print the scores of each class, where a picture may have several."""
     true, claimed = labels > 0, probabilities > 0.5
-    precisions = np.array([average_precision(*pair) if pair[0].any() else np.nan
-                           for pair in zip(true.T, probabilities.T)])
+    precisions = average_precisions(labels, probabilities)
+    means = kind.measure({'true': labels, 'predicted': probabilities})
     print_table(kind.names, (true & claimed).sum(0), true.sum(0), claimed.sum(0),
                 ('average', precisions))
     print('Accuracy: %.4f of the answers for %s are right'
           % ((true == claimed).mean(), number_of(labels)))
-    print('Mean average precision: %.4f' % (
-        np.nanmean(precisions) if true.any() else 0.))
+    print('Mean average precision: %.4f' % means['mean_average_precision'])
 
 
 def print_errors(labels, outputs, kind):

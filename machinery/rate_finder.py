@@ -52,7 +52,7 @@ def propose(losses):
     """
     means = smooth(losses)
     means = means[np.isfinite(means)]
-    if not len(means) or means[0] - means.min() < FALLEN * abs(means[0]):
+    if not len(means) or means[0] - means.min() <= FALLEN * abs(means[0]):
         return None
     # Up to the lowest loss: behind it, the loss falls only from where it has jumped to.
     return RATES[1 + np.diff(means[:means.argmin() + 1]).argmin()]
@@ -110,7 +110,8 @@ def write_curve(folder, losses):
             EventFile(folder, 'rates').add(summary=tf.Summary(value=[tf.Summary.Value(
                 tag='learning_rate', image=tf.Summary.Image(
                     encoded_image_string=data))]))
-            return print('Curve:      %s, also in TensorBoard' % path)
+            print('Curve:      %s, also in TensorBoard' % path)
+            return
     except (tf.errors.OpError, OSError) as error:
         fault = reason_of(error)
     print('Warning: there is no picture of the curve: %s' % fault)

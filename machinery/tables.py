@@ -63,6 +63,9 @@ class Table:
             self._label = None
         self.is_labelled = self._label is not None or bool(self._several)
         self.names = [plain_name(self._header[column]) for column in self._several]
+        for name in self.names:
+            if self.names.count(name) > 1:
+                self._fail('two columns are called %s' % name)
 
     def _split(self, line):
         """Return the cells of a line; what follows a picture may have spaces."""

@@ -15,6 +15,8 @@ from machinery.labels import Numbers, OneClass, SeveralClasses
 from machinery.lists import labels_in, read_list
 from machinery.metrics import average_precision, r_squared
 from machinery.model_file import read_model
+from machinery.predictions import name_ranked, rank
+from machinery.summaries import add_summaries
 from machinery.tf1 import tf
 from predict import Classifier
 
@@ -115,6 +117,8 @@ def test_several_numbers_are_read(folder, text, names):
     ('a.jpg 1\nb.jpg 1 2\n', 'line 2: expected 1 numbers, found 2'),
     ('path,age\na,1\nb,\n', "line 3: label '' is not a number like 31.5"),
     ('path,age,sex\na,1,m\nb,2,f\n', 'line 1: which columns have the numbers? sex has'),
+    ('path,age,age\na,1,2\n', 'line 1: two columns are called age'),
+    ('path,sex,age\na,1,2\n', 'the columns of numbers are sex, age; expected age'),
     ('a.jpg 1\na.jpg 2\n', 'line 2: label 2, but label 1 in an earlier line: ')])
 def test_wrong_numbers_are_named(folder, text, fault):
     with pytest.raises(InputError) as error:
@@ -129,6 +133,12 @@ def test_pairs_may_have_several_labels():
     data = ImageDataGenerator((['a', 'b'], np.array([31.5, 2])), check_files=False,
                               kind=Numbers(['age'], [0], [1]))
     assert data.one_hot([1, 0]).tolist() == [[2], [31.5]] and data.n_classes == 1
+
+
+def test_numbers_below_0_keep_their_names():
+    kind = Numbers(['age'], [0], [1])
+    ranked = rank(np.float32([[-3.5], [2]]), kind)
+    assert name_ranked(*ranked, kind) == [[('age', -3.5)], [('age', 2.)]]
 
 
 def test_average_precision_is_the_area_under_precision_over_recall():
@@ -166,6 +176,16 @@ def test_scores_are_those_of_the_formulas():
                                np.square(logits - standard).mean(1), 1e-5)
     np.testing.assert_allclose(
         numbers['absolute_error_b'], np.abs(logits[:, 1] * 20 + 2 - y[:, 1]), 1e-5)
+
+
+def test_a_column_of_numbers_may_have_any_name():
+    name = Numbers(['größe 1', 'b'], [0, 0], [1, 1]).tag('absolute_error', 0)
+    with tf.Graph().as_default(), tf.Session() as session:
+        variable = tf.get_variable('v', [3])
+        summary, _ = add_summaries({name: tf.constant(2.)}, [variable], [variable])
+        session.run(tf.global_variables_initializer())
+        found = tf.Summary.FromString(session.run(summary)).value
+    assert {value.tag for value in found} == {name, 'gradient/v'}
 
 
 def listed(part):
@@ -337,8 +357,12 @@ def test_numbers_go_on_with_their_mean_and_no_other_kind(numbers, tmp_path):
     again = [*job, '--resume=%s' % checkpoint_of(folder, 8), *outputs_in(tmp_path)]
     status, output = finetune(tmp_path, *again, '--labels=class')
     assert status == 2 and "labels was 'numbers', now it is 'class'; a run" in output
-    # A list whose mean is another one does not change what the outputs mean.
     rows = (folder / 'train.csv').read_text().splitlines()
+    write(tmp_path / 'train.csv', '\n'.join(
+        ','.join([path, hard, bright]) for path, bright, hard in csv.reader(rows)))
+    status, output = finetune(tmp_path, *again, '--train_file=%s/train.csv' % tmp_path)
+    assert status == 2 and 'the columns of numbers are hardness, brightness' in output
+    # A list whose mean is another one does not change what the outputs mean.
     write(tmp_path / 'train.csv', '\n'.join(rows[:30]))
     status, output = finetune(tmp_path, *again, '--num_epochs=9',
                               '--train_file=%s/train.csv' % tmp_path)
@@ -350,7 +374,9 @@ def test_numbers_go_on_with_their_mean_and_no_other_kind(numbers, tmp_path):
 
 
 @pytest.mark.parametrize('text, fault', [
-    ('textures/brick/val_01 5\ntextures/brick/val_02 5\n', 'the numbers are all equal'),
+    # 0.1 is rounded, so the mean of three is not quite 0.1.
+    (''.join('textures/brick/val_0%d 0.1\n' % number for number in (1, 2, 3)),
+     'the numbers are all equal'),
     ('textures/brick/val_01 x\n', "label 'x' is not a number like 31.5")])
 def test_runs_without_usable_numbers_are_refused(tmp_path, text, fault):
     path = write(tmp_path / 'train.txt', text)

@@ -9,7 +9,7 @@ import pytest
 import datagenerator
 from helpers import ROOT, checkpoint_of, finetune, run_program, same, tensors
 from machinery.labels import KINDS, Numbers
-from machinery.last_layer import fit_last_layer
+from machinery.last_layer import fit_last_layer, warn_of_other_pictures
 from machinery.model_file import write_model
 from machinery.weights import read_weights
 
@@ -125,6 +125,15 @@ def test_other_preparation_of_pictures_is_told(trained, more, tmp_path, monkeypa
                         lambda images, *mean: normalize(images, *mean)[..., ::-1])
     _, output = start(tmp_path, more, '--weights_path=' + source)
     assert warning in output
+
+
+@pytest.mark.parametrize('resize, is_told', [('squash', True), ('crop', False)])
+def test_another_way_to_resize_is_a_setting(tmp_path, capsys, resize, is_told):
+    write_model(str(tmp_path / 'w.json'), {'class_names': ['a', 'b'], 'preprocessing': {
+        'size': [227, 227], 'margin': 0, 'reducing_gap': 2., 'test': [1., 2.]}})
+    warn_of_other_pictures(str(tmp_path / 'w.npy'), {
+        'margin': 0, 'reducing_gap': 2., 'resize': resize, 'test': [1., 9.]})
+    assert ('prepared in another way' in capsys.readouterr().out) == is_told
 
 
 def fit(tmp_path, then, now, labels='class', facts={}):

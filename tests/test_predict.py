@@ -495,7 +495,7 @@ def test_export_that_sees_pictures_in_another_way_is_refused(trained, monkeypatc
     monkeypatch.setattr(export, 'preprocess', lambda data, **preprocessing: preprocess(
         data, **preprocessing)[:, ::-1])
     status, output = predict('--export_path=served', '--checkpoint=' + trained[0])
-    assert status == 2 and 'val_01.jpg: the export would give other prob' in output
+    assert status == 2 and 'val_01.jpg: the export would give other pred' in output
     assert not [name for name in os.listdir('.') if name.startswith('served')]
 
 
