@@ -87,6 +87,7 @@ def export_model(build, kind, folder, preprocessing, grey, examples):
             probabilities, class_ids = tf.nn.top_k(values, kind.width)
             outputs = {'probabilities': probabilities, 'class_ids': class_ids,
                        'names': tf.gather(tf.constant(kind.names), class_ids)}
+        unit = kind.deviation if kind.name == 'numbers' else 1.
         model.load_initial_weights(session)
         for path, content, image in examples:
             try:
@@ -94,13 +95,14 @@ def export_model(build, kind, folder, preprocessing, grey, examples):
                     {pictures: [content]}, {images: image[None]})]
             except tf.errors.InvalidArgumentError:  # it refuses an animation, say
                 continue
-            difference = np.abs(found - expected).max()
+            difference = (np.abs(found - expected) / unit).max()
             if difference > 1e-3:
                 raise InputError(
-                    '%s: the export would give other probabilities than predict.py (by '
-                    '%.3f). Was load_image changed, but not preprocess in '
+                    '%s: the export would give other results than predict.py (by '
+                    '%.3f%s). Was load_image changed, but not preprocess in '
                     'machinery/export.py? Or TensorFlow reads such a file in another '
-                    'way than OpenCV' % (path, difference))
+                    'way than OpenCV' % (path, difference, ' deviations'
+                                        if kind.name == 'numbers' else ''))
         builder = tf.saved_model.Builder(part)
         builder.add_meta_graph_and_variables(session, ['serve'], {
             'serving_default': tf.saved_model.predict_signature_def(

@@ -44,13 +44,28 @@ def choose_kind(settings, run, layer):
             raise InputError('%s: %s does not have the mean and the deviation of %d '
                              'numbers, so the run cannot go on' % (
                                  run.latest, model_path(run.latest), len(names)))
+        earlier = model.get('class_names', names)
+        if earlier != names and sorted(earlier) == sorted(names):
+            raise InputError('%s: the columns are %s, but the run being resumed has '
+                             'them in the order %s' % (settings['train_file'], *map(
+                                 ', '.join, (names, earlier))))
         scale = run.workers.collect(known if run.latest else scale, np.float64)[0]
-    for name, deviation in zip(names, scale[1]):
-        if not deviation > 0:
-            raise InputError('%s: the numbers%s are all equal, so there is nothing to '
-                             'learn' % (settings['train_file'], '' if len(names) == 1
-                                        else ' of ' + name))
+    check_spread(settings['train_file'], names, values, scale[1])
     return Numbers(names, *scale)
+
+
+def check_spread(list_path, names, values, deviations):
+    """Raise an InputError unless float32 can tell the numbers (n, width) apart."""
+    for name, column, deviation in zip(names, values.T, deviations):
+        low, high = column.min(), column.max()
+        # float32 has 24 bits: the seconds 1700000000 and 1700000060 are the same.
+        limit = 100 * np.spacing(np.float32(max(abs(low), abs(high))))
+        if not deviation > max(limit, 1e-30):
+            raise InputError('%s: the numbers%s %s' % (
+                list_path, '' if len(names) == 1 else ' of ' + name,
+                'are all equal, so there is nothing to learn' if low == high else
+                'from %.17g to %.17g are too close together for float32: subtract a '
+                'constant from all of them' % (low, high)))
 
 
 def read_training_numbers(settings):
@@ -93,7 +108,7 @@ def find_kind(weights_path, layer):
         return KINDS[labels](find_class_names(weights_path, layer))
     names, scale = model.get('class_names', []), [model.get('mean'),
                                                   model.get('deviation')]
-    if any(len(values or []) != len(names) for values in scale):
+    if not names or any(len(values or []) != len(names) for values in scale):
         raise Damaged('%s: damaged (mean and deviation must have a number for each '
                       'of %s)' % (model_path(weights_path), ', '.join(names)))
     return Numbers(names, *scale)

@@ -57,7 +57,8 @@ def rank(outputs, kind, top_k=None, unknown_below=0.):
                          'probabilities' % unknown_below)
     places = kind.rank(outputs, top_k)
     ranked = np.take_along_axis(outputs, places, 1)
-    places[ranked[:, 0] < unknown_below, 0] = -1
+    if unknown_below:  # numbers may be below 0
+        places[ranked[:, 0] < unknown_below, 0] = -1
     return places, ranked
 
 
@@ -110,7 +111,9 @@ def number_rows(paths, labels, places, ranked, kind):
            *map(cell_of, kind.names)]
     for sample, path in enumerate(paths):
         values = [*([] if labels is None else labels[sample]), *ranked[sample]]
-        yield [cell_of(path), *['%.6g' % value for value in values]]
+        # All digits that float32 has, since a year and day have 8.
+        yield [cell_of(path), *[np.format_float_positional(value, trim='-')
+                                for value in values]]
 
 
 def score(labels, outputs, kind):

@@ -63,6 +63,9 @@ class Table:
             self._label = None
         self.is_labelled = self._label is not None or bool(self._several)
         self.names = [plain_name(self._header[column]) for column in self._several]
+        twice = [name for name in self.names if self.names.count(name) > 1]
+        if twice:
+            self._fail('%d columns are called %s' % (len(twice), twice[0]))
 
     def _split(self, line):
         """Return the cells of a line; what follows a picture may have spaces."""
@@ -136,7 +139,10 @@ class Table:
         """
         self._label = None
         if self._labels == 'numbers':
-            self._choose_numbers(rows, labels if is_sure else others, is_labelled)
+            # An id or an index is a number that no picture shows.
+            numbers = [column for column in others
+                       if self._header[column].lower() not in ['index', *PATH_WORDS]]
+            self._choose_numbers(rows, labels if is_sure else numbers, is_labelled)
         elif len(others) > 1 and not is_sure and all(
                 all_are(is_bit, rows, column) for column in others):
             self._several = others
@@ -154,11 +160,11 @@ class Table:
         """Take these columns if all of them have numbers."""
         wrong = [self._header[column] for column in columns if not all_are(
             lambda cell: not cell or is_number(cell), rows, column)]
-        if columns and not wrong:
+        if columns and (not wrong or is_labelled and len(columns) == 1):
             self._several = columns
         elif is_labelled:
-            self._fail('which columns have the numbers? %s has none: call one column '
-                       'label, or leave the others out' % wrong[0]
+            self._fail('which columns have the numbers? %s has other cells: call one '
+                       'column label, or leave the others out' % wrong[0]
                        if wrong else 'no column has numbers')
 
     def _order_columns(self, cells, is_labelled):

@@ -10,11 +10,12 @@ import pytest
 from datagenerator import ImageDataGenerator
 from helpers import ROOT, checkpoint_of, finetune, outputs_in, run_program, summaries
 from machinery.errors import InputError
-from machinery.kinds import find_kind, read_training_numbers
+from machinery.kinds import check_spread, find_kind, read_training_numbers
 from machinery.labels import Numbers, OneClass, SeveralClasses
 from machinery.lists import labels_in, read_list
 from machinery.metrics import average_precision, r_squared
 from machinery.model_file import read_model
+from machinery.predictions import name_ranked, number_rows, rank
 from machinery.tf1 import tf
 from predict import Classifier
 
@@ -99,6 +100,7 @@ def test_one_number_is_read(folder, text, names):
 @pytest.mark.parametrize('text, names', [
     ('a.jpg 1 2.5\nmy photo.jpg 3 4\n', ['number 1', 'number 2']),
     ('a.jpg,1,2.5\nmy photo.jpg,3,4\n', ['number 1', 'number 2']),
+    ('index,file,id,age,height\n0,a,5,1,2.5\n1,my photo,6,3,4\n', ['age', 'height']),
     (',file,age,height\n0,a,1,2.5\n1,my photo,3,4\n', ['age', 'height'])])
 def test_several_numbers_are_read(folder, text, names):
     path = write(folder / 'list.csv', text)
@@ -114,12 +116,69 @@ def test_several_numbers_are_read(folder, text, names):
     ('a.jpg 1\nb.jpg nan\n', "line 2: label 'nan' is not a number like 31.5"),
     ('a.jpg 1\nb.jpg 1 2\n', 'line 2: expected 1 numbers, found 2'),
     ('path,age\na,1\nb,\n', "line 3: label '' is not a number like 31.5"),
-    ('path,age,sex\na,1,m\nb,2,f\n', 'line 1: which columns have the numbers? sex has'),
+    ('path,age,sex\na,1,m\nb,2,f\n', 'line 1: which columns have the numbers? sex'),
+    ('path,age\na,"1,5"\n', "line 2: label '1,5' is not a number like 31.5"),
+    ('path,age,age\na,1,2\n', 'line 1: 2 columns are called age'),
+    ('path,year\na,1\n', 'no column is called age, as in training; there are year'),
     ('a.jpg 1\na.jpg 2\n', 'line 2: label 2, but label 1 in an earlier line: ')])
 def test_wrong_numbers_are_named(folder, text, fault):
     with pytest.raises(InputError) as error:
         read(folder, text, Numbers(['age'], [0], [1]))
     assert fault in str(error.value)
+
+
+def test_numbers_are_found_by_their_names(folder):
+    kind = Numbers(['age', 'height'], [0, 0], [1, 1])
+    text = 'path,height,weight,age\na.jpg,2.5,7,1\nb.jpg,4,8,3\n'
+    assert read(folder, text, kind) == [[1, 2.5], [3, 4]]
+    # A column that is called label, or a list without names, may be any number.
+    for column, name in [('label', 'age'), ('age', 'number')]:
+        found = read(folder, 'path,%s\na,1\n' % column, Numbers([name], [0], [1]))
+        assert found == [[1]]
+
+
+@pytest.mark.parametrize('numbers', [[1.7e9, 1.7e9 + 60], [0.1] * 3, [0, 1e-35]])
+def test_numbers_that_float32_cannot_tell_apart_are_refused(numbers):
+    values = np.array(numbers)[:, None]
+    with pytest.raises(InputError, match='are all equal|are too close together'):
+        check_spread('train.csv', ['age'], values, values.std(0))
+    check_spread('train.csv', ['age'], np.array([[101320.], [101330.]]), [5.])
+
+
+def test_lists_that_python_has_printed_are_refused(folder):
+    path = write(folder / 'list.csv',
+                 'path,tags\na.jpg,"[\'ant\', \'bee\']"\nb.jpg,[]\n')
+    with pytest.raises(InputError, match="is a list of Python's"):
+        labels_in(path, None, 'classes')
+
+
+def test_arrays_have_a_bit_for_each_class():
+    bits = np.array([[1, 0], [0, 1]])
+    for kind, expected in [(SeveralClasses('ab'), bits.tolist()),
+                           (OneClass('ab'), [0, 1])]:
+        for array in (bits, bits.astype(bool), np.float32(bits)):
+            _, labels, _ = read_list((['a', 'b'], array), kind, False)
+            assert labels.tolist() == expected
+        with pytest.raises(InputError, match='must have a 0 or 1 for each of 2'):
+            read_list((['a', 'b'], 2 * bits), kind, False)
+    column = np.array([[1], [0]])
+    assert read_list((['a', 'b'], column), OneClass('ab'), False)[1].tolist() == [1, 0]
+    with pytest.raises(InputError, match='line 1: expected one class, found'):
+        read_list((['a'], [[0, 1]]), OneClass('ab'), False)
+
+
+def test_numbers_below_0_are_not_unknown():
+    kind, outputs = Numbers(['cold'], [0], [1]), np.float32([[-3.5], [20261128]])
+    ranked = rank(outputs, kind)
+    assert name_ranked(*ranked, kind) == [[('cold', -3.5)], [('cold', 20261128)]]
+    rows = list(number_rows(['a', 'b'], None, *ranked, kind))
+    assert rows[1:] == [['a', '-3.5'], ['b', '20261128']]
+
+
+def test_equal_numbers_may_be_predicted_of_equal_ones():
+    kind, same = Numbers(['age'], [0], [1]), np.float32([[2], [2]])
+    assert kind.find_same({'true': same, 'predicted': same}) is None
+    assert kind.find_same({'true': np.float32([[1], [2]]), 'predicted': same}) == '2'
 
 
 def test_pairs_may_have_several_labels():
@@ -271,13 +330,13 @@ def exported(folder, tmp_path):
 
 @pytest.fixture(scope='module')
 def numbers(module_path, narrow_file, narrow_network, features_path):
-    """A run with two numbers, the second of them 1000 times as large."""
+    """A run with two numbers, the second of them in millions."""
     folder = module_path / 'numbers'
     folder.mkdir()
 
     def measure(path, label):
         image = cv2.imread(os.path.join(IMAGES, path + '.jpg'))
-        return ['%.3f' % image.mean(), 1000 * label + 5000]
+        return ['%.3f' % image.mean(), 10 ** 6 * (label + 5)]
 
     job = ['--weights_path=' + narrow_file, '--labels=numbers', '--num_epochs=8',
            '--learning_rate=0.01', '--features_path=' + features_path,
@@ -291,8 +350,8 @@ def numbers(module_path, narrow_file, narrow_network, features_path):
 def test_numbers_are_learnt_and_predicted_in_their_units(numbers):
     folder, _, output = numbers
     model = read_model(checkpoint_of(folder, 8))
-    assert model['labels'] == 'numbers' and model['mean'][1] == pytest.approx(6000)
-    assert model['deviation'][1] == pytest.approx(1000 * (2 / 3) ** 0.5)
+    assert model['labels'] == 'numbers' and model['mean'][1] == pytest.approx(6e6)
+    assert model['deviation'][1] == pytest.approx(1e6 * (2 / 3) ** 0.5)
     assert 'always predicting the mean: absolute_error_brightness' in output
     best = re.search('of epoch ([0-9]+), validation negative_squared_error', output)
     errors = re.search('^Epoch %s/8: validation .*absolute_error_hardness ([0-9.]+), '
@@ -307,7 +366,7 @@ def test_numbers_are_learnt_and_predicted_in_their_units(numbers):
     table = rows_of(folder)
     assert list(table[0]) == ['path', 'true_brightness', 'true_hardness', 'brightness',
                               'hardness']
-    assert table[0]['true_hardness'] == '5000' and table[-1]['true_hardness'] == '7000'
+    assert [table[row]['true_hardness'] for row in (0, -1)] == ['5000000', '7000000']
     wrong = np.mean([abs(float(row['true_hardness']) - float(row['hardness']))
                      for row in table])
     assert wrong == pytest.approx(float(errors[0]), rel=1e-3)
@@ -337,6 +396,11 @@ def test_numbers_go_on_with_their_mean_and_no_other_kind(numbers, tmp_path):
     again = [*job, '--resume=%s' % checkpoint_of(folder, 8), *outputs_in(tmp_path)]
     status, output = finetune(tmp_path, *again, '--labels=class')
     assert status == 2 and "labels was 'numbers', now it is 'class'; a run" in output
+    other = (folder / 'train.csv').read_text().replace(
+        'brightness,hardness', 'hardness,brightness', 1)
+    status, output = finetune(tmp_path, *again, '--train_file=' + write(
+        tmp_path / 'other.csv', other))
+    assert status == 2 and 'has them in the order brightness, hardness' in output
     # A list whose mean is another one does not change what the outputs mean.
     rows = (folder / 'train.csv').read_text().splitlines()
     write(tmp_path / 'train.csv', '\n'.join(rows[:30]))
