@@ -52,7 +52,7 @@ def propose(losses):
     """
     means = smooth(losses)
     means = means[np.isfinite(means)]
-    if not len(means) or means[0] - means.min() < FALLEN * abs(means[0]):
+    if not len(means) or means[0] - means.min() <= FALLEN * abs(means[0]):
         return None
     # Up to the lowest loss: behind it, the loss falls only from where it has jumped to.
     return RATES[1 + np.diff(means[:means.argmin() + 1]).argmin()]

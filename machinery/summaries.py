@@ -43,7 +43,9 @@ def add_summaries(scores, gradients, variables):
     The second one is for after the step. Neither of them changes a variable.
     """
     for name, score in scores.items():
-        tf.summary.scalar(name, score)
+        # tf.summary.scalar would change a name like größe, or refuse it.
+        tf.add_to_collection(tf.GraphKeys.SUMMARIES, tf.raw_ops.ScalarSummary(
+            tags=name, values=score))
     for gradient, variable in zip(gradients, variables):
         add_histogram('gradient/' + variable.op.name, gradient)
     summary = tf.summary.merge_all()  # with those that you have added

@@ -16,6 +16,7 @@ from machinery.lists import labels_in, read_list
 from machinery.metrics import average_precision, r_squared
 from machinery.model_file import read_model
 from machinery.predictions import name_ranked, number_rows, rank
+from machinery.summaries import add_summaries
 from machinery.tf1 import tf
 from predict import Classifier
 
@@ -173,6 +174,16 @@ def test_numbers_below_0_are_not_unknown():
     assert name_ranked(*ranked, kind) == [[('cold', -3.5)], [('cold', 20261128)]]
     rows = list(number_rows(['a', 'b'], None, *ranked, kind))
     assert rows[1:] == [['a', '-3.5'], ['b', '20261128']]
+
+
+def test_numbers_may_have_any_name():
+    name = 'absolute_error_größe (cm) $%'
+    with tf.Graph().as_default(), tf.Session() as session:
+        variable = tf.get_variable('fc8/weights', initializer=tf.ones([2, 2]))
+        summary, _ = add_summaries({name: tf.constant(2.)}, [tf.ones([2, 2])],
+                                   [variable])
+        values = tf.Summary.FromString(session.run(summary)).value
+    assert [(value.tag, value.simple_value) for value in values][0] == (name, 2)
 
 
 def test_equal_numbers_may_be_predicted_of_equal_ones():

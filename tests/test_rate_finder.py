@@ -43,7 +43,7 @@ def test_proposal_is_a_decade_below_where_descent_diverges(curvature, noise):
 def test_loss_that_never_falls_is_told():
     noise = np.random.RandomState(0).randn(len(RATES))
     for losses in [np.ones(40), 1 + 0.001 * noise, np.linspace(1, 2, 40), [1., np.nan],
-                   [np.nan], [1., 1.5, 60.]]:
+                   [np.nan], [1., 1.5, 60.], np.zeros(3)]:
         assert propose(losses) is None
         assert tell(losses).startswith('Rate:       no rate made the loss fall')
     assert 'does not explode up to 1. ' in tell(np.ones(40))
