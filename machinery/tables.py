@@ -46,7 +46,8 @@ class Table:
             del lines[0]
         sure = [line for _, line in lines if line[0] != '#'] or [
             line for _, line in lines]
-        self._delimiter = find_delimiter(sure[:FIRST])
+        self._delimiter = None
+        self._delimiter = find_delimiter(sure[:FIRST], self._split)
         has_hashes = any(line[0] == '#' and not self._is_comment(line)
                          for _, line in lines)
         self._lines = [(line_number, line) for line_number, line in lines
@@ -91,7 +92,12 @@ class Table:
         picture that is missing. Then all columns must have such names, or be one-hot.
         """
         first, following = (rows + [[], []])[:2]
-        if any(is_number(cell) or has_ending(cell) for cell in first):
+        if any(map(has_ending, first)):
+            return False
+        if len(first) > 2 and any(cell.lower() in PATH_WORDS and not self._find(cell)
+                                  for cell in first):
+            return True  # also if columns are called 2019 and 2020
+        if any(map(is_number, first)):
             return False
         if any(cell.lower() in LABEL_WORDS + PATH_WORDS for cell in first):
             return True

@@ -46,6 +46,7 @@ def read(folder, text, kind):
     'a.jpg 0,2\nb.jpg -\nmy photo.jpg 1\n', 'a.jpg 0 2\nb.jpg -\nmy photo.jpg 1\n',
     'a.jpg 2, 0\nb.jpg -\nmy photo.jpg 1.0\n', 'a.jpg,0,2\nb.jpg,-\nmy photo.jpg,1\n',
     'a.jpg ant, polar bear\nb.jpg -\nmy photo.jpg bee\n',
+    'id,0,1,2\na,1,0,1\nb,0,0,0\nmy photo,0,1,0\n',
     'a.jpg,ant,polar bear\nb.jpg,-\nmy photo.jpg,bee\n',
     'path,labels\na.jpg,"ant,polar bear"\nb,-\nmy photo,bee\n',
     'path;labels\na.jpg;polar bear|ant\nb;-\nmy photo;bee\n',
@@ -126,6 +127,25 @@ def test_wrong_numbers_are_named(folder, text, fault):
     with pytest.raises(InputError) as error:
         read(folder, text, Numbers(['age'], [0], [1]))
     assert fault in str(error.value)
+
+
+def test_commas_and_spaces_may_separate_the_classes_of_all_lines(folder):
+    text = 'a.jpg ant, polar bear\nmy photo.jpg bee, ant\n'
+    assert read(folder, text, SeveralClasses(NAMES)) == [[1, 0, 1], [1, 1, 0]]
+    assert labels_in(str(folder / 'list.csv'), None, 'classes').names == NAMES
+
+
+@pytest.mark.parametrize('text, names', [
+    ('a.jpg,0,1\nb.jpg,1,0\n', 'ab'), ('a.jpg 0 1\nb.jpg 1 0\n', 'ab'),
+    ('a.jpg,0,1,0\nb.jpg,1,0,0\n', 'abc')])
+def test_a_bit_for_each_class_needs_a_header(folder, text, names):
+    with pytest.raises(InputError, match='for each class, name the classes in a head'):
+        read(folder, text, SeveralClasses(names))
+
+
+def test_columns_of_numbers_may_be_called_like_numbers(folder):
+    kind = Numbers(['2019', '2020'], [0, 0], [1, 1])
+    assert read(folder, 'path,2020,2019\na.jpg,2,1\n', kind) == [[1, 2]]
 
 
 def test_numbers_are_found_by_their_names(folder):
