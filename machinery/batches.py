@@ -28,11 +28,11 @@ def part_faults(samples, results):
 
     results has an image or an InputError for each of the samples.
     """
-    faults = {sample: result for sample, result in zip(samples, results)
-              if isinstance(result, InputError)}
-    read = [sample for sample in samples if sample not in faults]
+    is_fault = np.array([isinstance(result, InputError) for result in results], bool)
+    faults = {sample: result for sample, result, is_one in zip(
+        samples, results, is_fault) if is_one}
     images = [result for result in results if not isinstance(result, InputError)]
-    return np.array(read, int), np.array(images), faults
+    return np.array(samples, int)[~is_fault], np.array(images), faults
 
 
 def has_files(data):

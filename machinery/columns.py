@@ -22,7 +22,7 @@ def has_ending(cell):
 def is_number(cell):
     """Tell whether a cell is a number that float32 can hold."""
     try:
-        return abs(float(cell)) < 1e30  # not true of NaN
+        return '_' not in cell and abs(float(cell)) < 1e30  # not true of NaN
     except ValueError:
         return False
 
@@ -42,10 +42,14 @@ def split_behind_picture(line):
     return list(found.groups()) if found else split_line(line, None)
 
 
-def find_delimiter(lines):
-    """Return the delimiter with which most lines have a cell that names a picture."""
+def find_delimiter(lines, split_at_space):
+    """Return the delimiter with which most lines have a cell that names a picture.
+
+    split_at_space: function from a line to its cells if there is no delimiter.
+    """
     def count(delimiter):
-        rows = [split_line(line, delimiter) for line in lines]
+        rows = [split_line(line, delimiter) if delimiter else split_at_space(line)
+                for line in lines]
         rows = [cells[:1] if delimiter is None else cells
                 for cells in rows if len(cells) > 1]
         return sum(any(map(has_ending, cells)) for cells in rows), len(rows)

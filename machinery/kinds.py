@@ -8,7 +8,7 @@ from machinery.errors import InputError
 from machinery.files import Damaged
 from machinery.label_text import read_numbers
 from machinery.labels import KINDS, Numbers
-from machinery.lists import check_columns, lookup_of
+from machinery.lists import lookup_of
 from machinery.model_file import model_path, read_model
 from machinery.tables import Table
 
@@ -40,12 +40,9 @@ def choose_kind(settings, run, layer):
     mean, deviation = values.mean(0), values.std(0)
     if run.is_resumed:
         mean, deviation = scale_of_earlier(run, model, names, settings['train_file'])
-    for name, spread in zip(names, deviation):
-        if not spread > 0:
-            raise InputError('%s: the numbers%s are all equal (to 7 digits), so there '
-                             'is nothing to learn' % (
-                                 settings['train_file'],
-                                 '' if len(names) == 1 else ' of ' + name))
+    run.workers.check_equal({'names and scale of the numbers': (
+        names, mean.tolist(), deviation.tolist())})
+    check_spread(settings['train_file'], names, values, deviation)
     return Numbers(names, mean, deviation)
 
 
@@ -62,8 +59,26 @@ def scale_of_earlier(run, model, names, train_file):
             raise InputError('%s: %s does not have the mean and the deviation of %d '
                              'numbers, so the run cannot go on' % (
                                  run.latest, model_path(run.latest), len(names)))
-        check_columns(train_file, names, model['class_names'])
+        earlier = model['class_names']
+        if names != earlier and set(names) & set(earlier):
+            raise InputError('%s: the columns of numbers are %s; the run being resumed '
+                             'has %s, in this order' % (
+                                 train_file, ', '.join(names), ', '.join(earlier)))
     return run.workers.collect(scale, np.float64)[0]
+
+
+def check_spread(list_path, names, values, deviations):
+    """Raise an InputError unless float32 can tell the numbers (n, width) apart."""
+    for name, column, deviation in zip(names, values.T, deviations):
+        low, high = column.min(), column.max()
+        # float32 has 24 bits: the seconds 1700000000 and 1700000060 are the same.
+        limit = 100 * np.spacing(np.float32(max(abs(low), abs(high))))
+        if not deviation > max(limit, 1e-30):
+            raise InputError('%s: the numbers%s %s' % (
+                list_path, '' if len(names) == 1 else ' of ' + name,
+                'are all equal, so there is nothing to learn' if low == high else
+                'from %.17g to %.17g are too close together for float32: subtract a '
+                'constant from all of them' % (low, high)))
 
 
 def read_training_numbers(settings):
@@ -90,9 +105,7 @@ def read_training_numbers(settings):
     if num_classes not in (None, width):
         raise InputError('%s has %d numbers per picture, but num_classes is %d'
                          % (path, width, num_classes))
-    # As the network gets them: with more digits, the deviation of equal numbers would
-    # not be 0, but what rounding leaves.
-    return names, np.array(values, np.float32).astype(float)
+    return names, np.array(values, float)
 
 
 def find_kind(weights_path, layer):

@@ -39,12 +39,18 @@ def read_classes(texts, names):
     words_in = {text: split_classes(text, names) for text in texts}
     label_of = read_class({word for words in words_in.values() for word in words},
                           names)
+    # With two classes, a 0 or 1 for each of them looks like both classes, in any order.
+    are_bits = len(names) == 2 and {('0', '1'), ('1', '0')} == {
+        tuple(words) for words in words_in.values() if len(words) > 1}
     found = {}
     for text, words in words_in.items():
         labels = [label_of[word] for word in words]
         faults = [label for label in labels if isinstance(label, str)]
         if len(set(labels)) < len(labels) and not faults:
-            faults = ['a class is there twice in %.100r' % (text,)]
+            faults = ['a class is there twice in %.100r%s'
+                      % (text, hint_at_bits(words))]
+        if are_bits and len(words) > 1:
+            faults = ['%.100r is not clear%s' % (text, hint_at_bits(words))]
         found[text] = faults[0] if faults else tuple(sorted(labels))
     return found
 
@@ -56,12 +62,18 @@ def read_numbers(texts, names):
         cells = text if isinstance(text, tuple) else (text,)
         wrong = [cell for cell in cells if not is_number(cell)]
         if len(cells) != len(names):
-            found[text] = 'expected %d numbers, found %d' % (len(names), len(cells))
+            found[text] = 'numbers: expected %d, found %d' % (len(names), len(cells))
         elif wrong:
             found[text] = 'label %.100r is not a number like 31.5' % wrong[0]
         else:
             found[text] = tuple(map(float, cells))
     return found
+
+
+def hint_at_bits(words):
+    """Return what helps if the words in a cell are a 0 or 1 for each class."""
+    return ('' if set(words) - {'0', '1', '-1'} else
+            ': to give 0 or 1 for each class, name the classes in a header')
 
 
 def split_classes(text, names):

@@ -102,8 +102,11 @@ class NumbersWords(ClassWords):
         return np.square((true - self.mean) / self.deviation).mean()
 
     def find_same(self, values):
-        spread = np.ptp(values['predicted'], 0) / self.deviation
-        return self.show(values['predicted'][0]) if (spread < 1e-3).all() else None
+        spread, true_spread = [np.ptp(values[name], 0) / self.deviation
+                               for name in ('predicted', 'true')]
+        if (spread < 1e-3).all() and (true_spread >= 1e-3).any():
+            return self.show(values['predicted'][0])
+        return None
 
     def rank(self, outputs, top_k=None):
         return np.tile(np.arange(self.width), (len(outputs), 1))

@@ -7,7 +7,7 @@ from collections import namedtuple
 
 import numpy as np
 
-from machinery.columns import is_integer
+from machinery.columns import LABEL_WORDS, is_integer
 from machinery.errors import InputError, input_errors
 from machinery.files import read_text
 from machinery.find import find_files, is_list
@@ -45,16 +45,16 @@ def read_list(list_path, kind, check_files=True, pictures_path=None):
     """
     if isinstance(list_path, (tuple, list)):
         name, lookup = GIVEN, Lookup(pictures_path or '')
-        samples = pair_up(list_path)
+        samples = pair_up(list_path, kind)
     else:
         name, lookup = list_path, lookup_of(list_path, pictures_path)
         table = Table(list_path, lookup.find, labels=kind.name)
         if not table.is_labelled:
             raise InputError('%s: no column has labels' % list_path)
-        if kind.name == 'numbers':
-            check_columns(list_path, table.names, kind.names)
         samples = list(table.samples())
-    texts = {text for _, _, text, _ in samples} - {None}
+        if kind.name == 'numbers' and table.names:
+            samples = order_numbers(list_path, samples, table.names, kind.names)
+    texts = {text for _, _, text, fault in samples if not fault}
     label_of = kind.read(texts)
     paths, labels, line_numbers = [], [], array('i')
     earlier, faults = {}, []  # a fault has a line number, a message, and a missing path
@@ -84,24 +84,50 @@ def read_list(list_path, kind, check_files=True, pictures_path=None):
     return paths, kind.array(labels), np.array(line_numbers, np.int32)
 
 
-def check_columns(list_path, names, expected):
-    """Raise an InputError if columns of numbers are not those that are expected.
+def order_numbers(list_path, samples, columns, names):
+    """Return a Table's samples with the numbers that have these names, in their order.
 
-    Numbers have no names in a list without a header, and a single column may be called
-    label: if not one name is known, the order alone counts.
+    columns are the names in its header. Raises an InputError if it lacks one of them.
     """
-    if names != expected and set(names) & set(expected):
-        raise InputError('%s: the columns of numbers are %s; expected %s, in this order'
-                         % (list_path, ', '.join(names), ', '.join(expected)))
+    general = ['number', 'number 1', *LABEL_WORDS]  # these tell nothing
+    if columns == names or {columns[0].lower(), names[0].lower()} & set(general):
+        return samples
+    missing = [name for name in names if name not in columns]
+    if missing:
+        raise InputError('%s: no column is called %s, as in training; there are %s'
+                         % (list_path, missing[0], ', '.join(columns)))
+    places = [columns.index(name) for name in names]
+    return [(line_number, path, text and tuple(text[place] for place in places), fault)
+            for line_number, path, text, fault in samples]
 
 
-def pair_up(pair):
+def pair_up(pair, kind):
     """Return samples, like those of a Table, from a pair (paths, labels)."""
     if len(pair) != 2 or any(part is None for part in pair) or (
             len(pair[0]) != len(pair[1])):
         raise InputError('expected a list file, or (paths, labels) of the same length')
-    return [(number, os.fspath(path), as_text(label), None)
-            for number, (path, label) in enumerate(zip(*pair), 1)]
+    paths, labels = pair[0], list(map(as_text, from_array(pair[1], kind)))
+    return [(number, os.fspath(path), label,
+             'expected one class, found %.100r' % (label,)
+             if kind.name == 'class' and isinstance(label, tuple) else None)
+            for number, (path, label) in enumerate(zip(paths, labels), 1)]
+
+
+def from_array(labels, kind):
+    """Return labels; those of an array with a 0 or 1 for each class as lists of them.
+
+    Raises an InputError if an array (n, width) of numbers has others.
+    """
+    shape = labels.shape if isinstance(labels, np.ndarray) else ()
+    if len(shape) < 2 or kind.name == 'numbers' or labels.dtype.kind not in 'biuf':
+        return labels
+    if kind.name == 'class' and shape[1:] == (1,):
+        return labels[:, 0]
+    if shape[1:] != (kind.width,) or not np.isin(labels, [0, 1]).all():
+        raise InputError('labels, an array of shape %s, must have a 0 or 1 for each of '
+                         '%d classes' % (shape, kind.width))
+    chosen = [np.flatnonzero(row).tolist() for row in labels]
+    return [row[0] if kind.name == 'class' and len(row) == 1 else row for row in chosen]
 
 
 def as_text(label):
@@ -131,7 +157,12 @@ def check_several(list_path, texts):
     """Raise an InputError if cells have names with spaces, and nothing separates names.
 
     Only a file of names could tell one class "polar bear" from the two "haze river".
+    Also if they are lists as Python prints them, which pandas writes.
     """
+    printed = sorted(filter(re.compile(r"\[('.*'|\".*\")?\]").fullmatch, texts))
+    if printed:
+        raise InputError("%s: the label %.100r is a list of Python's: write cat, dog, "
+                         'or - for none' % (list_path, printed[0]))
     doubtful = sorted(filter(is_ambiguous, texts))
     if doubtful and not any(re.search('[,;|]', text) for text in texts):
         raise InputError(

@@ -114,7 +114,9 @@ def number_rows(paths, labels, places, ranked, kind):
     yield ['path', *map(cell_of, true + kind.names)]
     for sample, path in enumerate(paths):
         values = [*([] if labels is None else labels[sample]), *ranked[sample]]
-        yield [cell_of(path), *['%.6g' % value for value in values]]
+        # All digits that float32 has, since a year and day have 8.
+        yield [cell_of(path), *[np.format_float_positional(value, trim='-')
+                                for value in values]]
 
 
 def score(labels, outputs, kind):

@@ -46,7 +46,8 @@ class Table:
             del lines[0]
         sure = [line for _, line in lines if line[0] != '#'] or [
             line for _, line in lines]
-        self._delimiter = find_delimiter(sure[:FIRST])
+        self._delimiter = None
+        self._delimiter = find_delimiter(sure[:FIRST], self._split)
         has_hashes = any(line[0] == '#' and not self._is_comment(line)
                          for _, line in lines)
         self._lines = [(line_number, line) for line_number, line in lines
@@ -91,7 +92,12 @@ class Table:
         picture that is missing. Then all columns must have such names, or be one-hot.
         """
         first, following = (rows + [[], []])[:2]
-        if any(is_number(cell) or has_ending(cell) for cell in first):
+        if any(map(has_ending, first)):
+            return False
+        if len(first) > 2 and any(cell.lower() in PATH_WORDS and not self._find(cell)
+                                  for cell in first):
+            return True  # also if columns are called 2019 and 2020
+        if any(map(is_number, first)):
             return False
         if any(cell.lower() in LABEL_WORDS + PATH_WORDS for cell in first):
             return True
@@ -138,9 +144,14 @@ class Table:
         others are all columns but that of the path.
         """
         self._label = None
+        # A table of one class has a single column, which is not called label.
+        is_one_class = self._labels == 'classes' and not labels
         if self._labels == 'numbers':
-            self._choose_numbers(rows, labels if is_sure else others, is_labelled)
-        elif len(others) > 1 and not is_sure and all(
+            # An id or an index is a number that no picture shows.
+            numbers = [column for column in others
+                       if self._header[column].lower() not in ['index', *PATH_WORDS]]
+            self._choose_numbers(rows, labels if is_sure else numbers, is_labelled)
+        elif len(others) > 1 - is_one_class and not is_sure and all(
                 all_are(is_bit, rows, column) for column in others):
             self._several = others
         elif len(labels) == 1:
@@ -157,11 +168,11 @@ class Table:
         """Take these columns if all of them have numbers."""
         wrong = [self._header[column] for column in columns if not all_are(
             lambda cell: not cell or is_number(cell), rows, column)]
-        if columns and not wrong:
+        if columns and (not wrong or is_labelled and len(columns) == 1):
             self._several = columns
         elif is_labelled:
-            self._fail('which columns have the numbers? %s has none: call one column '
-                       'label, or leave the others out' % wrong[0]
+            self._fail('which columns have the numbers? %s has other cells: call one '
+                       'column label, or leave the others out' % wrong[0]
                        if wrong else 'no column has numbers')
 
     def _order_columns(self, cells, is_labelled):

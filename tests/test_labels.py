@@ -10,12 +10,12 @@ import pytest
 from datagenerator import ImageDataGenerator
 from helpers import ROOT, checkpoint_of, finetune, outputs_in, run_program, summaries
 from machinery.errors import InputError
-from machinery.kinds import find_kind, read_training_numbers
+from machinery.kinds import check_spread, find_kind, read_training_numbers
 from machinery.labels import Numbers, OneClass, SeveralClasses
 from machinery.lists import labels_in, read_list
 from machinery.metrics import average_precision, r_squared
 from machinery.model_file import read_model
-from machinery.predictions import name_ranked, rank
+from machinery.predictions import name_ranked, number_rows, rank
 from machinery.summaries import add_summaries
 from machinery.tf1 import tf
 from predict import Classifier
@@ -46,6 +46,7 @@ def read(folder, text, kind):
     'a.jpg 0,2\nb.jpg -\nmy photo.jpg 1\n', 'a.jpg 0 2\nb.jpg -\nmy photo.jpg 1\n',
     'a.jpg 2, 0\nb.jpg -\nmy photo.jpg 1.0\n', 'a.jpg,0,2\nb.jpg,-\nmy photo.jpg,1\n',
     'a.jpg ant, polar bear\nb.jpg -\nmy photo.jpg bee\n',
+    'id,0,1,2\na,1,0,1\nb,0,0,0\nmy photo,0,1,0\n',
     'a.jpg,ant,polar bear\nb.jpg,-\nmy photo.jpg,bee\n',
     'path,labels\na.jpg,"ant,polar bear"\nb,-\nmy photo,bee\n',
     'path;labels\na.jpg;polar bear|ant\nb;-\nmy photo;bee\n',
@@ -77,7 +78,8 @@ def test_names_of_several_classes_come_from_the_list(folder):
     for text, names in [
             ('a.jpg ant,bee\nb.jpg -\n', ['ant', 'bee']),
             ('a.jpg polar bear, bee\nb.jpg polar bear\n', ['bee', 'polar bear']),
-            ('id,ant,bee\na,1,0\nb,0,0\n', ['ant', 'bee']), ('a.jpg 0,4\n', [])]:
+            ('id,ant,bee\na,1,0\nb,0,0\n', ['ant', 'bee']),
+            ('id,defective\na,1\nb,0\n', ['defective']), ('a.jpg 0,4\n', [])]:
         path = write(folder / 'list.csv', text)
         assert labels_in(path, None, 'classes').names == names
     assert labels_in(path, None, 'classes').largest == 4
@@ -101,6 +103,7 @@ def test_one_number_is_read(folder, text, names):
 @pytest.mark.parametrize('text, names', [
     ('a.jpg 1 2.5\nmy photo.jpg 3 4\n', ['number 1', 'number 2']),
     ('a.jpg,1,2.5\nmy photo.jpg,3,4\n', ['number 1', 'number 2']),
+    ('index,file,id,age,height\n0,a,5,1,2.5\n1,my photo,6,3,4\n', ['age', 'height']),
     (',file,age,height\n0,a,1,2.5\n1,my photo,3,4\n', ['age', 'height'])])
 def test_several_numbers_are_read(folder, text, names):
     path = write(folder / 'list.csv', text)
@@ -114,16 +117,100 @@ def test_several_numbers_are_read(folder, text, names):
     ('a.jpg 1\nb.jpg x\n', "line 2: label 'x' is not a number like 31.5"),
     ('a.jpg 1\nb.jpg 3,5\n', "line 2: label '3,5' is not a number like 31.5"),
     ('a.jpg 1\nb.jpg nan\n', "line 2: label 'nan' is not a number like 31.5"),
-    ('a.jpg 1\nb.jpg 1 2\n', 'line 2: expected 1 numbers, found 2'),
+    ('a.jpg 1\nb.jpg 1 2\n', 'line 2: numbers: expected 1, found 2'),
     ('path,age\na,1\nb,\n', "line 3: label '' is not a number like 31.5"),
-    ('path,age,sex\na,1,m\nb,2,f\n', 'line 1: which columns have the numbers? sex has'),
+    ('path,age,sex\na,1,m\nb,2,f\n', 'line 1: which columns have the numbers? sex'),
+    ('path,age\na,"1,5"\n', "line 2: label '1,5' is not a number like 31.5"),
     ('path,age,age\na,1,2\n', 'line 1: two columns are called age'),
-    ('path,sex,age\na,1,2\n', 'the columns of numbers are sex, age; expected age'),
+    ('path,year\na,1\n', 'no column is called age, as in training; there are year'),
     ('a.jpg 1\na.jpg 2\n', 'line 2: label 2, but label 1 in an earlier line: ')])
 def test_wrong_numbers_are_named(folder, text, fault):
     with pytest.raises(InputError) as error:
         read(folder, text, Numbers(['age'], [0], [1]))
     assert fault in str(error.value)
+
+
+def test_commas_and_spaces_may_separate_the_classes_of_all_lines(folder):
+    text = 'a.jpg ant, polar bear\nmy photo.jpg bee, ant\n'
+    assert read(folder, text, SeveralClasses(NAMES)) == [[1, 0, 1], [1, 1, 0]]
+    assert labels_in(str(folder / 'list.csv'), None, 'classes').names == NAMES
+
+
+@pytest.mark.parametrize('text, names', [
+    ('a.jpg,0,1\nb.jpg,1,0\n', 'ab'), ('a.jpg 0 1\nb.jpg 1 0\n', 'ab'),
+    ('a.jpg,0,1,0\nb.jpg,1,0,0\n', 'abc')])
+def test_a_bit_for_each_class_needs_a_header(folder, text, names):
+    with pytest.raises(InputError, match='for each class, name the classes in a head'):
+        read(folder, text, SeveralClasses(names))
+
+
+def test_columns_of_numbers_may_be_called_like_numbers(folder):
+    kind = Numbers(['2019', '2020'], [0, 0], [1, 1])
+    assert read(folder, 'path,2020,2019\na.jpg,2,1\n', kind) == [[1, 2]]
+
+
+def test_numbers_are_found_by_their_names(folder):
+    kind = Numbers(['age', 'height'], [0, 0], [1, 1])
+    text = 'path,height,weight,age\na.jpg,2.5,7,1\nb.jpg,4,8,3\n'
+    assert read(folder, text, kind) == [[1, 2.5], [3, 4]]
+    # A column that is called label, or a list without names, may be any number.
+    for column, name in [('label', 'age'), ('age', 'number')]:
+        found = read(folder, 'path,%s\na,1\n' % column, Numbers([name], [0], [1]))
+        assert found == [[1]]
+
+
+@pytest.mark.parametrize('numbers', [[1.7e9, 1.7e9 + 60], [0.1] * 3, [0, 1e-35]])
+def test_numbers_that_float32_cannot_tell_apart_are_refused(numbers):
+    values = np.array(numbers)[:, None]
+    with pytest.raises(InputError, match='are all equal|are too close together'):
+        check_spread('train.csv', ['age'], values, values.std(0))
+    check_spread('train.csv', ['age'], np.array([[101320.], [101330.]]), [5.])
+
+
+def test_lists_that_python_has_printed_are_refused(folder):
+    path = write(folder / 'list.csv',
+                 'path,tags\na.jpg,"[\'ant\', \'bee\']"\nb.jpg,[]\n')
+    with pytest.raises(InputError, match="is a list of Python's"):
+        labels_in(path, None, 'classes')
+
+
+def test_arrays_have_a_bit_for_each_class():
+    bits = np.array([[1, 0], [0, 1]])
+    for kind, expected in [(SeveralClasses('ab'), bits.tolist()),
+                           (OneClass('ab'), [0, 1])]:
+        for array in (bits, bits.astype(bool), np.float32(bits)):
+            _, labels, _ = read_list((['a', 'b'], array), kind, False)
+            assert labels.tolist() == expected
+        with pytest.raises(InputError, match='must have a 0 or 1 for each of 2'):
+            read_list((['a', 'b'], 2 * bits), kind, False)
+    column = np.array([[1], [0]])
+    assert read_list((['a', 'b'], column), OneClass('ab'), False)[1].tolist() == [1, 0]
+    with pytest.raises(InputError, match='line 1: expected one class, found'):
+        read_list((['a'], [[0, 1]]), OneClass('ab'), False)
+
+
+def test_numbers_below_0_are_not_unknown():
+    kind, outputs = Numbers(['cold'], [0], [1]), np.float32([[-3.5], [20261128]])
+    ranked = rank(outputs, kind)
+    assert name_ranked(*ranked, kind) == [[('cold', -3.5)], [('cold', 20261128)]]
+    rows = list(number_rows(['a', 'b'], None, *ranked, kind))
+    assert rows[1:] == [['a', '-3.5'], ['b', '20261128']]
+
+
+def test_numbers_may_have_any_name():
+    name = 'absolute_error_größe (cm) $%'
+    with tf.Graph().as_default(), tf.Session() as session:
+        variable = tf.get_variable('fc8/weights', initializer=tf.ones([2, 2]))
+        summary, _ = add_summaries({name: tf.constant(2.)}, [tf.ones([2, 2])],
+                                   [variable])
+        values = tf.Summary.FromString(session.run(summary)).value
+    assert [(value.tag, value.simple_value) for value in values][0] == (name, 2)
+
+
+def test_equal_numbers_may_be_predicted_of_equal_ones():
+    kind, same = Numbers(['age'], [0], [1]), np.float32([[2], [2]])
+    assert kind.find_same({'true': same, 'predicted': same}) is None
+    assert kind.find_same({'true': np.float32([[1], [2]]), 'predicted': same}) == '2'
 
 
 def test_pairs_may_have_several_labels():
@@ -291,13 +378,13 @@ def exported(folder, tmp_path):
 
 @pytest.fixture(scope='module')
 def numbers(module_path, narrow_file, narrow_network, features_path):
-    """A run with two numbers, the second of them 1000 times as large."""
+    """A run with two numbers, the second of them in millions."""
     folder = module_path / 'numbers'
     folder.mkdir()
 
     def measure(path, label):
         image = cv2.imread(os.path.join(IMAGES, path + '.jpg'))
-        return ['%.3f' % image.mean(), 1000 * label + 5000]
+        return ['%.3f' % image.mean(), 10 ** 6 * (label + 5)]
 
     job = ['--weights_path=' + narrow_file, '--labels=numbers', '--num_epochs=8',
            '--learning_rate=0.01', '--features_path=' + features_path,
@@ -311,8 +398,8 @@ def numbers(module_path, narrow_file, narrow_network, features_path):
 def test_numbers_are_learnt_and_predicted_in_their_units(numbers):
     folder, _, output = numbers
     model = read_model(checkpoint_of(folder, 8))
-    assert model['labels'] == 'numbers' and model['mean'][1] == pytest.approx(6000)
-    assert model['deviation'][1] == pytest.approx(1000 * (2 / 3) ** 0.5)
+    assert model['labels'] == 'numbers' and model['mean'][1] == pytest.approx(6e6)
+    assert model['deviation'][1] == pytest.approx(1e6 * (2 / 3) ** 0.5)
     assert 'always predicting the mean: absolute_error_brightness' in output
     best = re.search('of epoch ([0-9]+), validation negative_squared_error', output)
     errors = re.search('^Epoch %s/8: validation .*absolute_error_hardness ([0-9.]+), '
@@ -327,7 +414,7 @@ def test_numbers_are_learnt_and_predicted_in_their_units(numbers):
     table = rows_of(folder)
     assert list(table[0]) == ['path', 'true_brightness', 'true_hardness', 'brightness',
                               'hardness']
-    assert table[0]['true_hardness'] == '5000' and table[-1]['true_hardness'] == '7000'
+    assert [table[row]['true_hardness'] for row in (0, -1)] == ['5000000', '7000000']
     wrong = np.mean([abs(float(row['true_hardness']) - float(row['hardness']))
                      for row in table])
     assert wrong == pytest.approx(float(errors[0]), rel=1e-3)
@@ -357,6 +444,12 @@ def test_numbers_go_on_with_their_mean_and_no_other_kind(numbers, tmp_path):
     again = [*job, '--resume=%s' % checkpoint_of(folder, 8), *outputs_in(tmp_path)]
     status, output = finetune(tmp_path, *again, '--labels=class')
     assert status == 2 and "labels was 'numbers', now it is 'class'; a run" in output
+    other = (folder / 'train.csv').read_text().replace(
+        'brightness,hardness', 'hardness,brightness', 1)
+    status, output = finetune(tmp_path, *again, '--train_file=' + write(
+        tmp_path / 'other.csv', other))
+    assert status == 2 and 'being resumed has brightness, hardness, in' in output
+    # A list whose mean is another one does not change what the outputs mean.
     rows = (folder / 'train.csv').read_text().splitlines()
     write(tmp_path / 'train.csv', '\n'.join(
         ','.join([path, hard, bright]) for path, bright, hard in csv.reader(rows)))
