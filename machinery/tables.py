@@ -145,13 +145,13 @@ class Table:
         """
         self._label = None
         # A table of one class has a single column, which is not called label.
-        is_one_class = self._labels == 'classes' and not labels
+        least = 1 if self._labels == 'classes' and not labels else 2
         if self._labels == 'numbers':
             # An id or an index is a number that no picture shows.
             numbers = [column for column in others
                        if self._header[column].lower() not in ['index', *PATH_WORDS]]
             self._choose_numbers(rows, labels if is_sure else numbers, is_labelled)
-        elif len(others) > 1 - is_one_class and not is_sure and all(
+        elif len(others) >= least and not is_sure and all(
                 all_are(is_bit, rows, column) for column in others):
             self._several = others
         elif len(labels) == 1:
