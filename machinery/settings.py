@@ -67,14 +67,15 @@ def find_settings(script):
 
 
 def check_files(settings):
-    """Raise an InputError that names the first setting whose file does not exist."""
+    """Return the settings; InputError if one names a file that does not exist."""
     for name in ('train_file', 'val_file', 'test_file', 'classes_file'):
-        path = settings.get(name)
+        path = settings[name]
         if path and os.path.isdir(path):
             raise InputError('%s = %s is a folder; python datagenerator.py FOLDER '
                              'makes lists of its pictures' % (name, path))
         if path not in (None, 'DEFAULT') and not os.path.exists(path):
             raise InputError('%s = %s: No such file or directory' % (name, path))
+    return settings
 
 
 def check_purpose(settings):
@@ -148,7 +149,6 @@ def read_settings(script, arguments, positional=None):
             os.path.exists(train_file) and not is_in_sample(train_file)):
         raise InputError('val_file is still the sample\'s, %s, but train_file is %s: '
                          'give a val_file of your own' % (val_file, train_file))
-    check_files(settings)
     if settings.get('find_rate') and settings.get('resume'):
         raise InputError('find_rate = True tries rates for a new run: leave out resume')
     script.update(settings)

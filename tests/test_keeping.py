@@ -24,6 +24,7 @@ from machinery.rules import check_value
 from machinery.run import Run
 from machinery.signals import StopSignals
 from machinery.store import Store
+from machinery.labels import OneClass
 from machinery.saver import Saver
 from machinery.tf1 import tf
 
@@ -455,7 +456,7 @@ def test_a_pipe_in_the_validation_list_does_not_stop_the_export(tmp_path):
     (tmp_path / 'val.txt').write_text('a.jpg 0\n%s 1\n' % CAT)
     with open(str(tmp_path / 'w.json'), 'w') as file:
         json.dump({'val_list': str(tmp_path / 'val.txt')}, file)
-    found = export.pictures_to_compare(str(tmp_path / 'w.npy'), ['0', '1'], load_image)
+    found = export.pictures_to_compare(str(tmp_path / 'w.npy'), OneClass('01'), load_image)
     assert {path for path, _, _ in found} == {CAT}
 
 
