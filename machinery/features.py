@@ -8,7 +8,7 @@ from machinery.batches import Batch, has_files, read_batches
 from machinery.errors import InputError
 from machinery.passes import compute, compute_batches, one_ahead
 from machinery.store import Store, names_of
-from machinery.tf1 import find_pass_size, find_rounding
+from machinery.tf1 import ROWS, find_pass_size, find_rounding
 
 SAMPLE_SIZE = 200  # training pictures that are scored without dropout
 
@@ -44,8 +44,10 @@ class Features:
         self.is_stored = bool(store) and has_files(data)
         self._forward, self._has_told = forward, False
         self._pass_size = find_pass_size()
-        if not self.is_stored:  # nothing has to agree with them
-            self._pass_size = min(self._pass_size, self.data_size)
+        if not self.is_stored:
+            # A few pictures need no whole pass, but a resumed epoch rounds as before.
+            rows = 1 if getattr(data, 'is_read_once', False) else ROWS
+            self._pass_size = min(self._pass_size, rows * -(-self.data_size // rows))
             return
         if sum('load' in vars(kind) for kind in [data, *type(data).__mro__]) > 1:
             store = Store(store.shape)  # a load of your own, whose code no key covers
@@ -102,11 +104,11 @@ class Features:
             return
         yield from compute_batches(
             self._forward, read_batches(self.data, batch_size, epoch, start),
-            self._pass_size, start)
+            self._pass_size)
 
     def _stored_batches(self, batch_size, epoch, start):
         order, mirrored, is_random = self.data.plan(epoch)
-        done, order = np.split(order, [start])
+        order = order[start:]
         if is_random[order].any() and not self._has_told:
             self._has_told = True
             tqdm.write('Pictures of %s are changed at random in each epoch, so their '
@@ -115,8 +117,7 @@ class Features:
         places[is_random[order] | ~self._store.has(places)] = -1
         self._check(order[places >= 0], mirrored, epoch)
         # Computed ahead in passes of one size, in the order in which they are needed.
-        missing = self._compute_missing(order[places < 0], mirrored, is_random, epoch,
-                                        done=is_random[done].sum())
+        missing = self._compute_missing(order[places < 0], mirrored, is_random, epoch)
         for first in range(0, len(order), batch_size):
             samples, stored = [array[first:first + batch_size]
                                for array in (order, places)]
@@ -133,19 +134,13 @@ class Features:
                 features, samples = features[is_read], samples[is_read]
             yield Batch(features, self.data.one_hot(samples), samples, end)
 
-    def _compute_missing(self, samples, mirrored, is_random, epoch, done=0):
-        """Yield the features of each sample in turn, None for a skipped picture.
-
-        done: how many the epoch has computed before, and would not find in the store.
-        """
-        wanted, first = iter(samples), done % self._pass_size
-        rest = np.split(samples, [self._pass_size - first])
-        for place, batch in (
-                (place, batch) for place, part in zip((first, 0), rest)
-                for batch in self.data.batches_of(part, self._pass_size, epoch)):
+    def _compute_missing(self, samples, mirrored, is_random, epoch):
+        """Yield the features of each sample in turn, None for a skipped picture."""
+        wanted = iter(samples)
+        for batch in self.data.batches_of(samples, self._pass_size, epoch):
             if not len(batch.samples):
                 continue
-            features = compute(self._forward, batch.images, self._pass_size, place)
+            features = compute(self._forward, batch.images, self._pass_size)
             lasting = ~is_random[batch.samples]
             kept = batch.samples[lasting]
             self._store.add(

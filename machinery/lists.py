@@ -11,7 +11,7 @@ from machinery.columns import LABEL_WORDS, is_integer
 from machinery.errors import InputError, input_errors
 from machinery.files import read_text
 from machinery.find import find_files, is_list
-from machinery.label_text import int_of, is_ambiguous, split_classes
+from machinery.label_text import NONE, int_of, is_ambiguous, split_classes
 from machinery.lookup import Lookup
 from machinery.tables import Table
 from machinery.text import plain_name, some_of
@@ -66,13 +66,12 @@ def read_list(list_path, kind, check_files=True, pictures_path=None):
         paths.append(found or lookup.join(path))
         labels.append(label)
         line_numbers.append(line_number)
-        before = earlier.setdefault(os.path.normpath(paths[-1]), label)
+        before = earlier.setdefault(os.path.normpath(paths[-1]), text)
         if isinstance(label, str):
             faults.append((line_number, label, None))
-        elif before != label and not isinstance(before, str):
-            shown = [kind.show(value) for value in kind.array([label, before])]
+        elif label_of[before] != label and not isinstance(label_of[before], str):
             faults.append((line_number, 'label %s, but label %s in an earlier line: %s'
-                           % (*shown, paths[-1]), None))
+                           % (show_text(text), show_text(before), paths[-1]), None))
         if check_files and not found:
             faults.append((line_number, None, path))
     if faults or not paths:
@@ -135,6 +134,11 @@ def as_text(label):
     if isinstance(label, (tuple, list, np.ndarray)):
         return tuple(plain_name(str(part)) for part in label)
     return plain_name(str(label))
+
+
+def show_text(label):
+    """Return what as_text or a Table gives as one text."""
+    return label if isinstance(label, str) else ', '.join(label) or NONE
 
 
 def labels_in(list_path, pictures_path, labels='class'):

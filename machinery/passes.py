@@ -1,8 +1,7 @@
 """Passes: the frozen layers always get the same number of images.
 
 TensorFlow rounds differently for other batch sizes, so that features could not be used
-again by a run that has another one. On some processors it also rounds differently at
-another place in a batch, so a resumed epoch puts each picture where it would have been.
+again by a run that has another one.
 """
 import contextlib
 import itertools
@@ -19,19 +18,15 @@ from machinery.batches import check_uint8
 BUSY = threading.Lock()
 
 
-def compute(forward, images, size, place=0):
-    """Run forward on uint8 images, and on zeros before (place) and behind them."""
-    whole = np.zeros((size,) + images.shape[1:], np.uint8)
-    whole[place:place + len(images)] = check_uint8(images)
-    return forward(whole)[place:place + len(images)]
+def compute(forward, images, size):
+    """Run forward on at most size uint8 images, and on zeros up to that number."""
+    padding = np.zeros((size - len(images),) + images.shape[1:], np.uint8)
+    return forward(np.concatenate([check_uint8(images), padding]))[:len(images)]
 
 
-def compute_batches(forward, batches, size, start=0):
-    """Yield Batches with features as images; a pass may span several of them.
-
-    start: how many images of the epoch are left out.
-    """
-    waiting, rows, place = deque(), [], start % size
+def compute_batches(forward, batches, size):
+    """Yield Batches with features as images; a pass may span several of them."""
+    waiting, rows = deque(), []
 
     def take_images():
         for batch in batches:
@@ -40,15 +35,14 @@ def compute_batches(forward, batches, size, start=0):
 
     images = take_images()
     while True:
-        part = np.array(list(itertools.islice(images, size - place)))
+        part = np.array(list(itertools.islice(images, size)))
         if not len(part):
             return
-        for row in compute(forward, part, size, place):
+        for row in compute(forward, part, size):
             rows.append(row)
             if len(rows) == len(waiting[0].images):
                 yield waiting.popleft()._replace(images=np.array(rows))
                 rows = []
-        place = 0
 
 
 def one_ahead(batches):

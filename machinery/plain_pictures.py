@@ -32,7 +32,7 @@ class PlainPictures:
     {sample: InputError} of the bad ones so far; else the first one is raised.
     """
 
-    class_list = 'the pictures'
+    class_list, is_read_once = 'the pictures', True
 
     def __init__(self, paths, load, preprocessing, leave_out_bad):
         self.paths, self.data_size = paths, len(paths)

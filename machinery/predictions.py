@@ -132,7 +132,8 @@ def score(labels, outputs, kind):
         print_errors(labels, outputs, kind)
     drawing, fault = try_to_draw(draw_comparison, labels, predicted, kind)
     if fault:
-        print('Warning: the picture %s cannot be drawn: %s' % (kind.drawing, fault))
+        print('Warning: the %s cannot be drawn: %s'
+              % (kind.drawing.replace('_', ' '), fault))
     return drawing
 
 

@@ -334,20 +334,6 @@ def test_wrong_batches_of_ones_own_are_named(data, complaint):
     assert next(checked_batches(Mine(), 2, 0, 2)).end == 4
 
 
-@pytest.mark.parametrize('is_stored', [True, False])
-@pytest.mark.parametrize('start', [10, 50])
-def test_a_resumed_epoch_has_each_picture_at_its_place_in_a_pass(start, is_stored):
-    """As rounding may depend on it; here, the place is added."""
-    def forward(images):
-        return images + np.float32(100) * np.arange(len(images))[:, None, None, None]
-
-    data = pictures(augment=lambda image, rng: image + rng.randint(9))
-    source = stored(data, forward) if is_stored else Features(data, forward)
-    whole, _ = run_epoch(source, 3, 0, 10)
-    rest, _ = run_epoch(source, 3, start, 10)
-    assert np.array_equal(whole[start:], rest)
-
-
 def test_an_abandoned_generator_stops_its_threads():
     before = threading.active_count()
     batches = stored(pictures(), Forward()).batches(50)
@@ -417,9 +403,9 @@ def test_a_second_run_computes_nothing_and_ends_as_one_that_stores_nothing(
         tmp_path, narrow_file, layers, monkeypatch):
     counts, found = [], []
 
-    def counting(forward, images, size, *place):
+    def counting(forward, images, size):
         counts[-1] += len(images)
-        return passes.compute(forward, images, size, *place)
+        return passes.compute(forward, images, size)
     monkeypatch.setattr(features, 'compute', counting)
     make_narrow(monkeypatch.setattr)
     for name, cached, rate in [('first', True, 0.001), ('second', True, 0.003),
@@ -441,9 +427,11 @@ def test_a_second_run_computes_nothing_and_ends_as_one_that_stores_nothing(
     assert set(cached) == set(uncached)
     for name in cached:
         [one], [other] = cached[name], uncached[name]
-        # Rounding may depend on the place in a pass.
-        np.testing.assert_allclose(one, other, err_msg=name, rtol=1e-4,
-                                   atol=1e-5 * np.abs(other).max())
+        if tf.__version__.startswith('1.'):
+            np.testing.assert_allclose(one, other, err_msg=name,
+                                       atol=1e-6 * np.abs(other).max())
+        else:
+            assert (one == other).all(), name
 
 
 def test_if_no_layer_is_frozen_pictures_are_the_features():

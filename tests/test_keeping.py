@@ -456,7 +456,8 @@ def test_a_pipe_in_the_validation_list_does_not_stop_the_export(tmp_path):
     (tmp_path / 'val.txt').write_text('a.jpg 0\n%s 1\n' % CAT)
     with open(str(tmp_path / 'w.json'), 'w') as file:
         json.dump({'val_list': str(tmp_path / 'val.txt')}, file)
-    found = export.pictures_to_compare(str(tmp_path / 'w.npy'), OneClass('01'), load_image)
+    found = export.pictures_to_compare(str(tmp_path / 'w.npy'), OneClass('01'),
+                                       load_image)
     assert {path for path, _, _ in found} == {CAT}
 
 

@@ -66,7 +66,7 @@ def test_several_classes_are_read(folder, text):
     ('a.jpg 1\nb.jpg 1,1\n', ["line 2: a class is there twice in '1,1'"]),
     ('a.jpg 1\nb.jpg\n', ["line 2: no label after 'b.jpg'; write - for none"]),
     ('id,labels\na,1\nb,\n', ["line 3: no label after 'b,'; write - for none"]),
-    ('a.jpg 1\na.jpg 0,2\n', ['line 2: label ant, polar bear, but label bee in an e']),
+    ('a.jpg 1\na.jpg 0,2\n', ['line 2: label 0,2, but label 1 in an earlier line']),
     ('id,ant,bee\na,1,0\nb,2,0\n', ['which column has the labels, ant, bee?'])])
 def test_wrong_classes_are_named(folder, text, faults):
     with pytest.raises(InputError) as error:

@@ -705,7 +705,7 @@ def vanishing(tmp_path):
     ('val', 'Epoch 1/3, step 3', 'model_epoch1_step4.ckpt')])
 def test_picture_that_vanishes_loses_nothing(tmp_path, uninterrupted, vanishing, name,
                                              word, saved, monkeypatch):
-    monkeypatch.setattr(features, 'find_pass_size', lambda: 32)
+    monkeypatch.setattr(features, 'find_pass_size', lambda: 36)
     arguments = JOB + ['--%s_file=%s' % (name, tmp_path / 'list.txt'), '--resume=True',
                        '--cache_features=False']
     status, output = finetune(tmp_path / 'out', *arguments,
