@@ -11,7 +11,7 @@ from machinery.settings import check_files, read_settings
 train_file = 'images/train.txt'  # one line per picture: "path label", labels from 0
 val_file = 'images/val.txt'  # scored after each epoch
 test_file = None  # scored once, at the end, with the best checkpoint
-labels = 'class'  # or 'classes', several per picture; 'numbers', at a tenth of the rate
+labels = 'class'  # or 'classes', several each; or 'numbers', at a tenth of the rate
 classes_file = 'DEFAULT'  # one class name per line; or classes.txt next to train_file
 pictures_path = None  # where paths in the lists start; None: at the list's folder
 on_bad_image = 'stop'  # or 'skip' unreadable pictures

@@ -193,7 +193,7 @@ if __name__ == '__main__':
             ranked = rank(values, kind, top_k, unknown_below)
             print_best(paths, *ranked, kind)
             with files.new(predictions_file, 'predictions.csv') as file:
-                write_table(file, paths, labels, *ranked, kind)
+                write_table(file, paths, labels, values, *ranked, kind)
             if labels is not None:  # scores tell how far to trust the predictions
                 write_drawing(files, confusion_file, kind, score(labels, values, kind))
             if heat_maps:

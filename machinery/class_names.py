@@ -1,11 +1,12 @@
 """Names of the classes: of a run, of a network, and of classes.txt next to a list."""
 import contextlib
 import os
+import re
 
 import numpy as np
 
 from machinery import ROOT
-from machinery.columns import is_integer
+from machinery.columns import is_integer, is_number
 from machinery.errors import InputError
 from machinery.files import Damaged
 from machinery.lists import Labels, labels_in, read_class_names
@@ -34,7 +35,7 @@ def choose_class_names(settings, run, layer):
     labels = Labels([], -1)
     if train_file and (not names or are_ambiguous(names)):
         labels = labels_in(train_file, settings['pictures_path'], settings['labels'])
-        if labels.names or labels.largest >= 0:  # else read_list names the faults
+        if bool(labels.names) != (labels.largest >= 0):  # else read_list names faults
             check_other_lists(labels, settings)
     are_listed = not names and labels.names and labels.largest < 0
     if are_listed:
@@ -83,15 +84,27 @@ def check_other_lists(labels, settings):
     for path in filter(None, [settings['val_file'], settings['test_file']]):
         other = labels_in(path, settings['pictures_path'], settings['labels'])
         other_kind = 'names' if other.names else 'numbers'
-        if other_kind != kind and (other.names or other.largest >= 0):
+        if other_kind != kind and bool(other.names) != (other.largest >= 0):
             raise InputError(
-                '%s has %s for classes, unlike %s: write %s, or numbers in both and '
-                'the names in a classes_file, in the order of the numbers' % (
-                    settings['train_file'], kind, path, kind))
+                '%s has %s for classes, %s has %s: write names in both, or numbers in '
+                'both and the names in a classes_file, in the order of the numbers' % (
+                    settings['train_file'], kind, path, other_kind))
 
 
 def check_listed(names, num_classes, train_file, least=2):
-    """Raise an InputError unless a run may have these classes of its training list."""
+    """Raise an InputError unless a run may have these classes of its training list.
+
+    Warns if one of them seems to be several.
+    """
+    if all(map(is_number, names)):
+        raise InputError("%s: labels like %s are no classes: set labels = 'numbers', "
+                         'or give a classes_file' % (train_file, names[0]))
+    for name in names:
+        parts = [part.strip() for part in re.split('[,;|]', name)]
+        if set(parts) & set(names) - {name}:
+            print("Warning: %r is a class of its own. For several classes per picture, "
+                  "set labels = 'classes'" % name)
+            break
     if len(names) < least:
         raise InputError('%s: all pictures are of one class, %s; at least 2 classes '
                          'are needed' % (train_file, *names))
@@ -134,6 +147,9 @@ def warn_of_other_names(list_path, kind, pictures_path):
     if class_names == read_class_names(None, len(class_names)):
         return  # the network was trained without names
     path, found = names_beside(list_path)
+    if not found and not labels_in(list_path, pictures_path, kind.name).names:
+        print('The numbers in %s mean: %.500s' % (list_path, ', '.join(
+            '%d %s' % pair for pair in enumerate(class_names))))
     if found and found != class_names:
         print('Warning: %s names the classes %.200s; the network was trained for '
               '%.200s. Is it the right network?'

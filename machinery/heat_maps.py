@@ -10,6 +10,7 @@ from machinery.numbered import NewFiles
 from machinery.text import printable
 from machinery.tf1 import tf
 
+LEGEND = 'red: these places spoke for it most'
 NO_MAP = 'No heat maps: no layer has an output (n, height, width, channels)'
 
 
@@ -73,8 +74,8 @@ def write_heat_maps(folder, paths, classify, ranked):
     for place, (path, heat, [best, *_]) in enumerate(zip(paths, maps, ranked), 1):
         image, name = classify.load(path), os.path.basename(path)
         text = '%s\n%s, %.2f' % (cut(printable(name), 50), cut(best[0], 50), best[1])
-        data, fault = try_to_draw(draw_tiles, [image, overlay(image, heat)], [text, ''],
-                                  2)
+        data, fault = try_to_draw(
+            draw_tiles, [image, overlay(image, heat)], [text, LEGEND], 2)
         if fault:
             raise InputError('The heat map of %s cannot be drawn: %s' % (path, fault))
         stem = os.path.splitext(name)[0][:50]  # systems allow 255 bytes

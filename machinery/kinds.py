@@ -33,7 +33,8 @@ def choose_kind(settings, run, layer):
         before = model.get('labels', 'class')
         if model and before != labels:
             raise InputError('%s: labels was %r, now it is %r; a run cannot go on like '
-                             'that' % (run.latest, before, labels))
+                             'that: give --labels %s, or start a new run from it with '
+                             '--weights_path' % (run.latest, before, labels, before))
     if labels != 'numbers':
         return KINDS[labels](choose_class_names(settings, run, layer))
     names, values = read_training_numbers(settings)
@@ -54,13 +55,12 @@ def scale_of_earlier(run, model, names, train_file):
     """
     scale = np.zeros([2, len(names)])
     if run.latest:
-        scale = [model.get('mean', []), model.get('deviation', [])]
-        if list(map(len, scale)) != 2 * [len(names)]:
-            raise InputError('%s: %s does not have the mean and the deviation of %d '
-                             'numbers, so the run cannot go on' % (
-                                 run.latest, model_path(run.latest), len(names)))
-        earlier = model['class_names']
-        if names != earlier and set(names) & set(earlier):
+        if 'mean' not in model:
+            raise InputError('%s: without %s, the mean and the deviation of its '
+                             'numbers are not known'
+                             % (run.latest, model_path(run.latest)))
+        scale, earlier = [model['mean'], model['deviation']], model['class_names']
+        if len(names) != len(earlier) or names != earlier and set(names) & set(earlier):
             raise InputError('%s: the columns of numbers are %s; the run being resumed '
                              'has %s, in this order' % (
                                  train_file, ', '.join(names), ', '.join(earlier)))
@@ -93,15 +93,17 @@ def read_training_numbers(settings):
                          'mean, deviation), from machinery.labels')
     find = lookup_of(path, settings['pictures_path']).find
     table = Table(path, find, labels='numbers')
-    labels = [text for _, _, text, fault in table.samples() if not fault]
+    samples = [(line_number, text) for line_number, _, text, fault in table.samples()
+               if not fault]
+    labels = [text for _, text in samples]
     width = len(labels[0]) if labels else 0
     names = table.names or (['number'] if width == 1 else
                             ['number %d' % place for place in range(1, width + 1)])
     found = read_numbers(set(labels), names)
     values = [found[label] for label in labels if not isinstance(found[label], str)]
     if not values:
-        fault = found[labels[0]] if labels else 'no numbers in it'
-        raise InputError('%s: %s' % (path, fault))
+        raise InputError('%s: no numbers in it%s' % (path, '\n  line %d: %s' % (
+            samples[0][0], found[labels[0]]) if labels else ''))
     if num_classes not in (None, width):
         raise InputError('%s has %d numbers per picture, but num_classes is %d'
                          % (path, width, num_classes))

@@ -111,6 +111,15 @@ def hint_at_name(text, names):
         'classes are %.200s' % ', '.join(names))
 
 
+def hint_at_kind(texts):
+    """Return a line if the labels of one class look like another kind, else none."""
+    if all(map(is_number, texts)) and not all(map(is_integer, texts)):
+        return ["if these are no classes but numbers, set labels = 'numbers'"]
+    if any(re.search('[,;|]', text) for text in texts):
+        return ["for several classes per picture, set labels = 'classes'"]
+    return []
+
+
 def hint_at_range(texts, names):
     """Return a line about the range of integers if some are too large, else none."""
     labels = [int_of(text) for text in texts if is_integer(text)]

@@ -10,7 +10,7 @@ each picture: the number of its class; a 0 or 1 for each class; or its numbers.
 """
 import numpy as np
 
-from machinery.label_text import (hint_at_range, read_class, read_classes,
+from machinery.label_text import (hint_at_kind, hint_at_range, read_class, read_classes,
                                   read_numbers, split_classes)
 from machinery.label_words import ClassesWords, ClassWords, NumbersWords
 from machinery.metrics import average_precisions, r_squared
@@ -48,7 +48,7 @@ class OneClass(ClassWords):
 
     def hint(self, texts):
         """Return lines that help if labels are wrong."""
-        return hint_at_range(texts, self.names)
+        return hint_at_range(texts, self.names) + hint_at_kind(texts)
 
     def array(self, labels):
         """Return labels, as read gives them, as an array."""

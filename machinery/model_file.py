@@ -223,8 +223,10 @@ def check_preprocessing(checkpoint, then, today):
         values = [found.get(name, of_earlier) for found in (then, today)]
         if then and today and values[0] != values[1]:
             raise InputError('%s: %s was %s, now it is %s; a run cannot go on with '
-                             'pictures that are prepared in another way'
-                             % (checkpoint, name, *values))
+                             'pictures that are prepared in another way%s' % (
+                                 checkpoint, name, *values,
+                                 '; give --resize ' + values[0] if name == 'resize'
+                                 else ''))
     if then.get('test') and then['margin'] == today.get('margin'):
         check_summary(checkpoint, then['test'], today['test'])
     elif then.get('test'):

@@ -54,9 +54,9 @@ def rank(outputs, kind, top_k=None, unknown_below=0.):
     first place is -1 if less probable than unknown_below. Raises an InputError if that
     is given for numbers, which have no probability.
     """
-    if unknown_below and kind.name == 'numbers':
-        raise InputError('unknown_below is %g, but this network gives numbers, not '
-                         'probabilities' % unknown_below)
+    if unknown_below and kind.name != 'class':
+        raise InputError('unknown_below is %g, but this network was trained with '
+                         'labels = %r' % (unknown_below, kind.name))
     places = kind.rank(outputs, top_k)
     ranked = np.take_along_axis(outputs, places, 1)
     if unknown_below:  # numbers may be below 0
@@ -79,20 +79,27 @@ def print_best(paths, places, ranked, kind):
                ' in the table')
 
 
-def write_table(file, paths, labels, places, ranked, kind):
+def write_table(file, paths, labels, outputs, places, ranked, kind):
     """Write what is predicted of each picture as CSV, and its label if known."""
-    make_rows = {'class': class_rows, 'classes': class_rows,
-                 'numbers': number_rows}[kind.name]
+    if kind.name == 'numbers':
+        rows = number_rows(paths, labels, outputs, kind)
+    else:
+        rows = class_rows(paths, labels, outputs, places, ranked, kind)
     # The byte order mark (sig) tells Excel that this is UTF-8.
     with io.TextIOWrapper(file, 'utf-8-sig', 'surrogateescape', newline='') as text:
-        csv.writer(text).writerows(make_rows(paths, labels, places, ranked, kind))
+        csv.writer(text).writerows(rows)
 
 
-def class_rows(paths, labels, places, ranked, kind):
-    """Yield the rows of a table of classes, best first."""
+def class_rows(paths, labels, outputs, places, ranked, kind):
+    """Yield the rows of a table of classes, best first.
+
+    With several classes per picture, a column has those that are predicted.
+    """
     header = ['path']
     if labels is not None:
         header += ['true_class', 'true_name'] if kind.name == 'class' else ['true_name']
+    if kind.name == 'classes':
+        header.append('predicted_name')
     for number in range(1, places.shape[1] + 1):
         header += [name % number for name in ('class_%d', 'name_%d', 'probability_%d')]
     yield header
@@ -103,17 +110,19 @@ def class_rows(paths, labels, places, ranked, kind):
             cells.append(labels[sample])
         if 'true_name' in header:
             cells.append(cell_of(kind.show(labels[sample])))
+        if 'predicted_name' in header:
+            cells.append(cell_of(kind.show(outputs[sample] > 0.5)))
         for place, (name, probability) in zip(places[sample], named[sample]):
             cells += [place, cell_of(name), '%.6f' % probability]
         yield cells
 
 
-def number_rows(paths, labels, places, ranked, kind):
+def number_rows(paths, labels, outputs, kind):
     """Yield the rows of a table of numbers, a column for each."""
     true = [] if labels is None else ['true_' + name for name in kind.names]
     yield ['path', *map(cell_of, true + kind.names)]
     for sample, path in enumerate(paths):
-        values = [*([] if labels is None else labels[sample]), *ranked[sample]]
+        values = [*([] if labels is None else labels[sample]), *outputs[sample]]
         # All digits that float32 has, since a year and day have 8.
         yield [cell_of(path), *[np.format_float_positional(value, trim='-')
                                 for value in values]]

@@ -176,7 +176,7 @@ def test_several_networks_live_in_one_graph(narrow_file, is_narrow):
 
 
 def test_input_of_another_type_is_refused():
-    with pytest.raises(InputError, match=r'x is uint8, .* as from normalize'):
+    with pytest.raises(InputError, match=r'x is uint8 .*, as from normalize'):
         AlexNet(tf.placeholder(tf.uint8, [None, 227, 227, 3]), 1., 3, [])
 
 

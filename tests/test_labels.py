@@ -193,18 +193,8 @@ def test_numbers_below_0_are_not_unknown():
     kind, outputs = Numbers(['cold'], [0], [1]), np.float32([[-3.5], [20261128]])
     ranked = rank(outputs, kind)
     assert name_ranked(*ranked, kind) == [[('cold', -3.5)], [('cold', 20261128)]]
-    rows = list(number_rows(['a', 'b'], None, *ranked, kind))
+    rows = list(number_rows(['a', 'b'], None, outputs, kind))
     assert rows[1:] == [['a', '-3.5'], ['b', '20261128']]
-
-
-def test_numbers_may_have_any_name():
-    name = 'absolute_error_größe (cm) $%'
-    with tf.Graph().as_default(), tf.Session() as session:
-        variable = tf.get_variable('fc8/weights', initializer=tf.ones([2, 2]))
-        summary, _ = add_summaries({name: tf.constant(2.)}, [tf.ones([2, 2])],
-                                   [variable])
-        values = tf.Summary.FromString(session.run(summary)).value
-    assert [(value.tag, value.simple_value) for value in values][0] == (name, 2)
 
 
 def test_equal_numbers_may_be_predicted_of_equal_ones():
@@ -340,6 +330,11 @@ def test_several_classes_are_learnt_and_predicted(several):
     assert re.search('^hard +[0-9.]+ +[0-9.]+ +[0-9.]+ +[0-9.]+ +36$', printed, re.M)
     table = rows_of(folder)
     assert [row['true_name'] for row in table[::18]] == ['hard, red', '-', 'hard']
+    predicted = [[name for name in ('hard', 'red') if float(dict(zip(
+        (row['name_1'], row['name_2']), (row['probability_1'], row['probability_2'])
+    ))[name]) > 0.5] for row in table]
+    assert [row['predicted_name'] for row in table] == [
+        ', '.join(names) or '-' for names in predicted]
     # Two sigmoids, so the probabilities do not add up to 1.
     sums = [float(row['probability_1']) + float(row['probability_2']) for row in table]
     assert min(sums) < 0.8 and max(sums) > 1.2
@@ -354,6 +349,9 @@ def test_several_classes_in_another_program_and_in_the_export(several, tmp_path)
         [ranked] = classify([CAT])
         [numbers] = classify.run([CAT])[0]
     assert sorted(name for name, _ in ranked) == ['hard', 'red']
+    with Classifier(str(folder / 'new' / 'checkpoints' / '1'), 0.6) as classify:
+        with pytest.raises(InputError, match="unknown_below is 0.6, .*'classes'"):
+            classify([CAT])
     assert dict(ranked) == pytest.approx(dict(zip(['hard', 'red'], numbers)), abs=1e-6)
     served = exported(folder, tmp_path)
     order = served['probabilities'][0].argsort()[::-1]
@@ -470,13 +468,34 @@ def test_numbers_go_on_with_their_mean_and_no_other_kind(numbers, tmp_path):
     # 0.1 is rounded, so the mean of three is not quite 0.1.
     (''.join('textures/brick/val_0%d 0.1\n' % number for number in (1, 2, 3)),
      'the numbers are all equal'),
-    ('textures/brick/val_01 x\n', "label 'x' is not a number like 31.5")])
+    ('textures/brick/val_01 x\n',
+     "no numbers in it\n  line 1: label 'x' is not a number like 31.5")])
 def test_runs_without_usable_numbers_are_refused(tmp_path, text, fault):
     path = write(tmp_path / 'train.txt', text)
     status, output = finetune(
         tmp_path, '--labels=numbers', '--train_file=' + path, '--val_file=' + path,
         '--pictures_path=' + IMAGES, '--weights_path=None')
     assert status == 2 and path + ': ' + fault in output and 'Traceback' not in output
+
+
+@pytest.mark.parametrize('text, message', [
+    ('textures/brick/val_01 0\ntextures/brick/val_02 0,1\n',
+     "for several classes per picture, set labels = 'classes'"),
+    ('textures/brick/val_01 1.5\ntextures/brick/val_02 2.5\n',
+     "labels like 1.5 are no classes: set labels = 'numbers'"),
+    ('textures/brick/val_01 red\ntextures/brick/val_02 red|hard\n',
+     "Warning: 'red|hard' is a class of its own. For several classes")])
+def test_a_forgotten_kind_is_told(tmp_path, text, message):
+    train = write(tmp_path / 'train.txt', text)
+    status, output = finetune(
+        tmp_path, '--train_file=' + train, '--val_file=%s/gone.txt' % tmp_path,
+        '--pictures_path=' + IMAGES, '--weights_path=None')
+    assert status == 2 and 'gone.txt: No such file' in output
+    val = write(tmp_path / 'val.txt', text.replace('hard', 'x'))
+    status, output = finetune(
+        tmp_path, '--train_file=' + train, '--val_file=' + val,
+        '--pictures_path=' + IMAGES, '--weights_path=None')
+    assert status == 2 and message in output and 'Traceback' not in output
 
 
 def test_one_class_is_the_tutorials():
