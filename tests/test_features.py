@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import datagenerator
-from datagenerator import ImageDataGenerator, load_image
+from alexnet import AlexNet
+from datagenerator import ImageDataGenerator, load_image, normalize
 from helpers import KEY, ROOT, checkpoint_of, finetune, make_narrow, same, tensors
 from machinery import features, passes
 from machinery.batches import checked_batches
@@ -16,7 +17,7 @@ from machinery.errors import InputError
 from machinery.features import Features, open_features
 from machinery.frozen import FrozenLayers
 from machinery.store import Store
-from machinery.tf1 import tf
+from machinery.tf1 import ROWS, tf
 
 TRAIN = os.path.join(ROOT, 'images', 'train.txt')
 SHAPE = (8, 8, 3)  # of a row of features below
@@ -332,6 +333,19 @@ def test_wrong_batches_of_ones_own_are_named(data, complaint):
     with pytest.raises(InputError, match=complaint):
         list(Features(data, lambda images: images).batches(2))
     assert next(checked_batches(Mine(), 2, 0, 2)).end == 4
+
+
+def test_features_do_not_depend_on_the_place_in_a_pass():
+    """Or else a resumed run, which has other passes, would end with other weights."""
+    images = np.random.RandomState(0).randint(0, 256, (ROWS, 227, 227, 3), np.uint8)
+    x = tf.placeholder(tf.uint8, [None, 227, 227, 3])
+    fc7 = AlexNet(normalize(x), 1., 3, [], None).fc7
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        found = session.run(fc7, {x: images})
+        for shift in (1, 5):
+            moved = session.run(fc7, {x: np.roll(images, shift, 0)})
+            assert np.array_equal(np.roll(moved, -shift, 0), found)
 
 
 def test_an_abandoned_generator_stops_its_threads():
