@@ -9,7 +9,7 @@ import pytest
 from alexnet import LAYERS, AlexNet
 from datagenerator import load_image, normalize
 from helpers import ROOT, finetune, run_program
-from machinery import heat_maps
+from machinery import heat_maps, summaries
 from machinery.heat_maps import grad_cam, overlay
 from machinery.labels import OneClass
 from machinery.tf1 import tf
@@ -78,12 +78,14 @@ def corner(module_path, narrow_network, narrow_file):
     weights = read_weights(narrow_file)
     weights['fc6'] = [weights['fc6'][0] / 100, weights['fc6'][1]]
     save_weights(weights, '%s/weights.npy' % module_path)
-    status, output = finetune(
-        module_path, '--train_file=%s/train.txt' % module_path, '--classes_file=None',
-        '--val_file=%s/val.txt' % module_path, "--skip_layers=['fc8']",
-        '--weights_path=%s/weights.npy' % module_path, '--train_layers=fc6,fc7,fc8',
-        '--num_epochs=5', '--batch_size=8', '--dropout_rate=0',
-        '--horizontal_flip=False')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(summaries, 'grad_cam', grad_cam)
+        status, output = finetune(
+            module_path, '--train_file=%s/train.txt' % module_path,
+            '--val_file=%s/val.txt' % module_path, '--classes_file=None',
+            '--weights_path=%s/weights.npy' % module_path, "--skip_layers=['fc8']",
+            '--train_layers=fc6,fc7,fc8', '--num_epochs=5', '--batch_size=8',
+            '--dropout_rate=0', '--horizontal_flip=False')
     assert status == 0 and heat_maps.NO_MAP not in output, output
     return str(module_path)
 
