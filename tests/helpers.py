@@ -30,6 +30,8 @@ os.fsync = lambda number: None  # no test cuts the power, and it takes a minute 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
 KEY = '0' * 64  # of a feature store
+IS_OLD = tf.__version__.startswith('1.')
+unless_old = pytest.mark.skipif(IS_OLD, reason='long, and the same on each TensorFlow')
 CAFFE_SHAPES = {
     'conv1': (96, 3, 11, 11), 'conv2': (256, 48, 5, 5), 'conv3': (384, 256, 3, 3),
     'conv4': (384, 192, 3, 3), 'conv5': (256, 192, 3, 3), 'fc6': (4096, 9216),

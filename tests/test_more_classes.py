@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import datagenerator
-from helpers import ROOT, checkpoint_of, finetune, run_program, same, tensors
+from helpers import (ROOT, checkpoint_of, finetune, run_program, same,
+                     tensors, unless_old)
 from machinery.labels import KINDS, Numbers
 from machinery.last_layer import fit_last_layer, warn_of_other_pictures
 from machinery.model_file import write_model
@@ -84,6 +85,7 @@ def test_classes_are_known_by_their_names(trained, more, tmp_path):
                 {'fc8': [weights]})
 
 
+@unless_old
 def test_a_file_made_of_a_checkpoint_is_the_same(trained, more, tmp_path):
     checkpoint = checkpoint_of(trained, 'best')
     path = str(tmp_path / 'my.npy')
@@ -99,6 +101,7 @@ def test_a_file_made_of_a_checkpoint_is_the_same(trained, more, tmp_path):
     assert not np.array_equal(found['fc7/weights'], expected['fc7/weights'])
 
 
+@unless_old
 def test_layers_to_skip_are_obeyed(trained, more, tmp_path):
     source = '--weights_path=' + checkpoint_of(trained, 'best')
     found, output = start(tmp_path, more, source, '--skip_layers=fc8')
@@ -116,6 +119,7 @@ def test_damage_is_named_before_the_graph_is_built(trained, more, tmp_path):
     assert '%s/model.json: damaged (class_names is 3)' % source in output
 
 
+@unless_old
 def test_other_preparation_of_pictures_is_told(trained, more, tmp_path, monkeypatch):
     source, normalize = checkpoint_of(trained, 'best'), datagenerator.normalize
     warning = 'Warning: %s was trained on pictures that were prepared in' % source

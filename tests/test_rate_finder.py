@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from datagenerator import ImageDataGenerator
-from helpers import ROOT, files, finetune
+from helpers import ROOT, files, finetune, unless_old
 from machinery import rate_finder
 from machinery.features import Features
 from machinery.rate_finder import RATES, draw_rates, has_exploded, propose, tell
@@ -120,6 +120,7 @@ def test_rates_are_tried_and_leave_nothing_but_the_curve(tmp_path, narrow_networ
     assert sorted(os.listdir(str(tmp_path / 'log'))) == ['1', '2']
 
 
+@unless_old
 def test_signal_ends_it_and_leaves_nothing(tmp_path, narrow_network, narrow_file,
                                            monkeypatch):
     monkeypatch.setattr(rate_finder, 'has_exploded', lambda losses: os.kill(
@@ -129,6 +130,7 @@ def test_signal_ends_it_and_leaves_nothing(tmp_path, narrow_network, narrow_file
     assert not files(tmp_path / 'new') and not files(tmp_path / 'log')
 
 
+@unless_old
 def test_picture_that_cannot_be_written_is_a_warning(tmp_path, narrow_network,
                                                      narrow_file, monkeypatch):
     def fail(losses):

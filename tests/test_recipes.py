@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from helpers import (ROOT, all_checkpoints_kept, checkpoint_of, outputs_in,
-                     run_program, same, summaries, tensors)
+from helpers import (IS_OLD, ROOT, all_checkpoints_kept, checkpoint_of, outputs_in,
+                     run_program, same, summaries, tensors, unless_old)
 from machinery.checkpoint_files import list_checkpoints
 from machinery.labels import OneClass
 from machinery.lists import read_list
@@ -227,7 +227,9 @@ SHORT = {
 FROM_CONV1 = ['--train_layers=conv1,fc8', '--dropout_rate=0.5', '--num_epochs=1']
 
 
-@pytest.mark.parametrize('title', sorted(SHORT))
+@pytest.mark.parametrize('title', [
+    'A moving average of the weights', 'Batch normalisation', 'Mixup',
+    'Rotation'] if IS_OLD else sorted(SHORT))
 def test_short(title, edited, plain):
     arguments = {
         'Batch normalisation': FROM_CONV1, 'Grey pictures': FROM_CONV1,
@@ -240,6 +242,7 @@ def test_short(title, edited, plain):
     shutil.rmtree(str(scripts.folder))
 
 
+@unless_old
 def test_fc7_frozen_after_an_epoch(edited):
     scripts = edited('fc7 frozen after epoch 3')
     scripts.replace('finetune.py', 'epoch <= 3', 'epoch <= 1')
@@ -249,6 +252,7 @@ def test_fc7_frozen_after_an_epoch(edited):
     assert moved == {'fc8/weights', 'fc8/biases', 'global_step', 'progress'}
 
 
+@unless_old
 def test_validation_every_two_steps(edited):
     scripts = edited('Validation every 100 steps')
     scripts.replace('finetune.py', 'step % 100', 'step % 2')
@@ -257,6 +261,7 @@ def test_validation_every_two_steps(edited):
             if tag == 'accuracy'] == [2, 3, 4, 6, 6]
 
 
+@unless_old
 @pytest.mark.parametrize('title, script, last', [
     ('Five folds', 'folds.py', 'Mean: [01]'),
     ('Five learning rates', 'sweep.py', 'learning_rate 0.03: best score [01]')])
