@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from datagenerator import ImageDataGenerator
-from helpers import ROOT, checkpoint_of, finetune, outputs_in, run_program, summaries
+from helpers import (ROOT, checkpoint_of, finetune, outputs_in, run_program,
+                     summaries, unless_old)
 from machinery.errors import InputError
 from machinery.kinds import check_spread, find_kind, read_training_numbers
 from machinery.labels import Numbers, OneClass, SeveralClasses
@@ -343,6 +344,7 @@ def test_several_classes_are_learnt_and_predicted(several):
     assert 'confusion_matrix' not in tags
 
 
+@unless_old
 def test_several_classes_in_another_program_and_in_the_export(several, tmp_path):
     folder, _, _ = several
     with Classifier(str(folder / 'new' / 'checkpoints' / '1')) as classify:
@@ -421,6 +423,7 @@ def test_numbers_are_learnt_and_predicted_in_their_units(numbers):
     assert {'worst_mistakes', 'true_and_predicted', 'r_squared_brightness'} <= tags
 
 
+@unless_old
 def test_numbers_in_another_program_and_in_the_export(numbers, tmp_path):
     folder, _, _ = numbers
     checkpoint = str(folder / 'new' / 'checkpoints' / '1')
