@@ -20,7 +20,6 @@ import pytest
 import alexnet
 import datagenerator
 from machinery import feature_key, features, run
-from machinery import summaries as summaries_module
 from machinery.errors import InputError
 from machinery.numbered import list_runs, run_path
 from machinery.tf1 import tf
@@ -239,12 +238,8 @@ def narrow(weights):
 
 
 def make_narrow(set_attribute=setattr):
-    """Let this process have a narrow network, passes of 12 images, and no heat maps.
-
-    These run the layers that are frozen once more in each epoch.
-    """
+    """Let this process have a narrow network, and passes of 12 images, not 48."""
     set_attribute(alexnet, 'fc', narrow_fc)
-    set_attribute(summaries_module, 'grad_cam', lambda *args: None)
     for module in (features, feature_key):
         set_attribute(module, 'find_pass_size', lambda: 12)
 
