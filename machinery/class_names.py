@@ -35,7 +35,7 @@ def choose_class_names(settings, run, layer):
     labels = Labels([], -1)
     if train_file and (not names or are_ambiguous(names)):
         labels = labels_in(train_file, settings['pictures_path'], settings['labels'])
-        if bool(labels.names) != (labels.largest >= 0):  # else read_list names faults
+        if labels.names or labels.largest >= 0:  # else read_list names the faults
             check_other_lists(labels, settings)
     are_listed = not names and labels.names and labels.largest < 0
     if are_listed:
@@ -84,11 +84,11 @@ def check_other_lists(labels, settings):
     for path in filter(None, [settings['val_file'], settings['test_file']]):
         other = labels_in(path, settings['pictures_path'], settings['labels'])
         other_kind = 'names' if other.names else 'numbers'
-        if other_kind != kind and bool(other.names) != (other.largest >= 0):
+        if other_kind != kind and (other.names or other.largest >= 0):
             raise InputError(
-                '%s has %s for classes, %s has %s: write names in both, or numbers in '
-                'both and the names in a classes_file, in the order of the numbers' % (
-                    settings['train_file'], kind, path, other_kind))
+                '%s has %s for classes, unlike %s: write names, or numbers in both and '
+                'the names in a classes_file, in the order of the numbers' % (
+                    settings['train_file'], kind, path))
 
 
 def check_listed(names, num_classes, train_file, least=2):
