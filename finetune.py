@@ -5,7 +5,7 @@ Edit the variables below, or give them on the command line:
 """
 import sys
 
-from machinery.settings import check_files, read_settings
+from machinery.settings import read_settings
 
 # Pictures
 train_file = 'images/train.txt'  # one line per picture: "path label", labels from 0
@@ -44,7 +44,7 @@ keep = 2  # newest checkpoints to keep, besides the best; one when a run is fini
 resume = False  # True: go on with the newest run; or a run's number; or a path
 peer_timeout = 120  # seconds of silence before another machine counts as lost
 
-settings = check_files(read_settings(globals(), sys.argv[1:]))  # before TensorFlow
+settings = read_settings(globals(), sys.argv[1:], has_lists=True)  # before TensorFlow
 from alexnet import AlexNet, LAYERS
 from datagenerator import (CROP_MARGIN, IMAGE_SIZE, ImageDataGenerator, load_image,
                            normalize)

@@ -140,16 +140,18 @@ def names_beside(list_path):
 def warn_of_other_names(list_path, kind, pictures_path):
     """Warn if a list may mean other classes than the network's of the same numbers."""
     class_names = kind.names
-    if are_ambiguous(class_names) and not labels_in(
-            list_path, pictures_path, kind.name).names:
-        print('Warning: the labels in %s are taken for numbers, but some classes have '
-              'numbers for names' % list_path)
     if class_names == read_class_names(None, len(class_names)):
         return  # the network was trained without names
     path, found = names_beside(list_path)
-    if not found and not labels_in(list_path, pictures_path, kind.name).names:
-        print('The numbers in %s mean: %.500s' % (list_path, ', '.join(
-            '%d %s' % pair for pair in enumerate(class_names))))
+    is_ambiguous = are_ambiguous(class_names)
+    if (is_ambiguous or not found) and not labels_in(
+            list_path, pictures_path, kind.name).names:
+        if is_ambiguous:
+            print('Warning: the labels in %s are taken for numbers, but some classes '
+                  'have numbers for names' % list_path)
+        if not found:
+            print('The numbers in %s mean: %.500s' % (list_path, ', '.join(
+                '%d %s' % pair for pair in enumerate(class_names))))
     if found and found != class_names:
         print('Warning: %s names the classes %.200s; the network was trained for '
               '%.200s. Is it the right network?'

@@ -44,7 +44,11 @@ class ClassWords:
 
 
 class ClassesWords(ClassWords):
-    """Several classes per picture; a class is predicted from a probability of 0.5."""
+    """Several classes per picture, or none."""
+
+    def choose(self, outputs):
+        """Return which classes are predicted with these probabilities (..., width)."""
+        return outputs > 0.5
 
     def show(self, label):
         return ', '.join(self.names[place] for place in np.flatnonzero(label)) or NONE
@@ -52,10 +56,10 @@ class ClassesWords(ClassWords):
     def show_predicted(self, values, sample):
         found = values['predicted'][sample]
         return ', '.join('%s %.2f' % (self.names[place], found[place])
-                         for place in np.flatnonzero(found > 0.5)) or NONE
+                         for place in np.flatnonzero(self.choose(found))) or NONE
 
     def is_wrong(self, values):
-        return ((values['predicted'] > 0.5) != values['true']).any(1)
+        return (self.choose(values['predicted']) != values['true']).any(1)
 
     def always(self, true):
         share = true.mean(0)
@@ -67,7 +71,7 @@ class ClassesWords(ClassWords):
         return -(share * np.log(share) + (1 - share) * np.log(1 - share)).sum()
 
     def find_same(self, values):
-        predicted = values['predicted'] > 0.5
+        predicted = self.choose(values['predicted'])
         if (predicted == predicted[0]).all() and (
                 values['true'] != values['true'][0]).any():
             return self.show(predicted[0])

@@ -13,7 +13,7 @@ import numpy as np
 from machinery.label_text import (hint_at_kind, hint_at_range, read_class, read_classes,
                                   read_numbers, split_classes)
 from machinery.label_words import ClassesWords, ClassWords, NumbersWords
-from machinery.metrics import average_precisions, r_squared
+from machinery.metrics import average_precisions, mean_of_known, r_squared
 from machinery.tf1 import tf
 
 
@@ -131,8 +131,7 @@ class SeveralClasses(ClassesWords, OneClass):
 
     def measure(self, values):
         found = average_precisions(values['true'], values['predicted'])
-        found = found[~np.isnan(found)]  # of the classes that occur
-        return {'mean_average_precision': float(found.sum() / max(len(found), 1))}
+        return {'mean_average_precision': mean_of_known(found)}
 
     def best(self, means):
         # If most answers are no, the accuracy is high from the start.

@@ -26,6 +26,12 @@ def average_precisions(true, predicted):
                      for columns in zip(true.T, predicted.T)])
 
 
+def mean_of_known(scores):
+    """Return the mean of the scores that are not NaN, 0 if there is none."""
+    known = scores[~np.isnan(scores)]
+    return float(known.sum() / max(len(known), 1))
+
+
 def r_squared(true, predicted):
     """Return the share of the variance that is explained, (width,) for (n, width).
 

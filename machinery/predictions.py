@@ -8,7 +8,7 @@ from machinery.class_names import warn_of_other_names
 from machinery.drawings import draw_comparison, try_to_draw
 from machinery.errors import InputError
 from machinery.lists import find_pictures, has_labels, read_list
-from machinery.metrics import average_precisions, r_squared
+from machinery.metrics import average_precisions, mean_of_known, r_squared
 from machinery.text import cell_of, number_of, print_some
 
 UNKNOWN = 'unknown'  # the name of class -1, which no network has
@@ -111,7 +111,7 @@ def class_rows(paths, labels, outputs, places, ranked, kind):
         if 'true_name' in header:
             cells.append(cell_of(kind.show(labels[sample])))
         if 'predicted_name' in header:
-            cells.append(cell_of(kind.show(outputs[sample] > 0.5)))
+            cells.append(cell_of(kind.show(kind.choose(outputs[sample]))))
         for place, (name, probability) in zip(places[sample], named[sample]):
             cells += [place, cell_of(name), '%.6f' % probability]
         yield cells
@@ -197,14 +197,13 @@ def print_thresholds(labels, predicted, probabilities):
 
 def print_several(labels, probabilities, kind):
     """Print the scores of each class, where a picture may have several."""
-    true, claimed = labels > 0, probabilities > 0.5
+    true, claimed = labels > 0, kind.choose(probabilities)
     precisions = average_precisions(labels, probabilities)
-    means = kind.measure({'true': labels, 'predicted': probabilities})
     print_table(kind.names, (true & claimed).sum(0), true.sum(0), claimed.sum(0),
                 ('average', precisions))
     print('Accuracy: %.4f of the answers for %s are right'
           % ((true == claimed).mean(), number_of(labels)))
-    print('Mean average precision: %.4f' % means['mean_average_precision'])
+    print('Mean average precision: %.4f' % mean_of_known(precisions))
 
 
 def print_errors(labels, outputs, kind):

@@ -67,7 +67,7 @@ def find_settings(script):
 
 
 def check_files(settings):
-    """Return the settings; InputError if one names a file that does not exist."""
+    """Raise an InputError that names the first setting whose file does not exist."""
     for name in ('train_file', 'val_file', 'test_file', 'classes_file'):
         path = settings[name]
         if path and os.path.isdir(path):
@@ -75,7 +75,6 @@ def check_files(settings):
                              'makes lists of its pictures' % (name, path))
         if path not in (None, 'DEFAULT') and not os.path.exists(path):
             raise InputError('%s = %s: No such file or directory' % (name, path))
-    return settings
 
 
 def check_purpose(settings):
@@ -92,7 +91,7 @@ def is_in_sample(list_path):
     return folder == os.path.realpath(os.path.join(ROOT, 'images'))
 
 
-def read_settings(script, arguments, positional=None):
+def read_settings(script, arguments, positional=None, has_lists=False):
     """Change a script's variables as its command line says, check and return them.
 
     An option has the name of a variable. Its value is a Python literal, or text without
@@ -103,9 +102,11 @@ def read_settings(script, arguments, positional=None):
         arguments: list of str, without the name of the script. In a notebook, they are
             the kernel's, so they are ignored.
         positional: the variable that takes the arguments without an option, as a list.
+        has_lists: the script reads train_file and so on, which must exist.
 
     Raises:
-        InputError: an option is unknown, or a value is not allowed; names it.
+        InputError: an option is unknown, a value is not allowed, or a list is missing;
+            names it.
         SystemExit: after --help.
     """
     act_as_script()
@@ -151,5 +152,7 @@ def read_settings(script, arguments, positional=None):
                          'give a val_file of your own' % (val_file, train_file))
     if settings.get('find_rate') and settings.get('resume'):
         raise InputError('find_rate = True tries rates for a new run: leave out resume')
+    if has_lists:
+        check_files(settings)
     script.update(settings)
     return settings

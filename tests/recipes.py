@@ -6,7 +6,8 @@ import shutil
 import subprocess
 import tempfile
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+from helpers import ROOT
+
 RECIPES_FILE = os.path.join(ROOT, 'docs', 'recipes.md')
 SCRIPTS = ['alexnet.py', 'datagenerator.py', 'finetune.py', 'predict.py']
 DIFF = re.compile('```diff\n(.*?)```', re.S)

@@ -10,7 +10,8 @@ import pytest
 import datagenerator
 from alexnet import AlexNet
 from datagenerator import ImageDataGenerator, load_image, normalize
-from helpers import KEY, ROOT, checkpoint_of, finetune, make_narrow, same, tensors
+from helpers import (IS_OLD, KEY, ROOT, checkpoint_of, finetune, make_narrow, same,
+                     tensors)
 from machinery import features, passes
 from machinery.batches import checked_batches
 from machinery.errors import InputError
@@ -441,7 +442,7 @@ def test_a_second_run_computes_nothing_and_ends_as_one_that_stores_nothing(
     assert set(cached) == set(uncached)
     for name in cached:
         [one], [other] = cached[name], uncached[name]
-        if tf.__version__.startswith('1.'):
+        if IS_OLD:
             np.testing.assert_allclose(one, other, err_msg=name,
                                        atol=1e-6 * np.abs(other).max())
         else:

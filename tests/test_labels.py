@@ -303,18 +303,26 @@ def predict(folder, *arguments):
 
 
 @pytest.fixture(scope='module')
-def several(module_path, narrow_file, narrow_network, features_path):
+def train(module_path, narrow_file, narrow_network, features_path):
+    """Return a function that trains, and gives (folder, arguments, output)."""
+    def run(labels, num_epochs, header, cells_of):
+        folder = module_path / labels
+        folder.mkdir()
+        job = ['--weights_path=' + narrow_file, '--labels=' + labels,
+               '--num_epochs=%d' % num_epochs, '--learning_rate=0.01',
+               '--features_path=' + features_path, '--train_layers=fc8',
+               *write_lists(folder, header, cells_of)]
+        status, output = finetune(folder, *job)
+        assert status == 0, output
+        return folder, job, output
+    return run
+
+
+@pytest.fixture(scope='module')
+def several(train):
     """A run with several classes: hard is true of bricks and gravel, none of grass."""
-    folder = module_path / 'several'
-    folder.mkdir()
     texts = [['hard, red'], ['-'], ['hard']]
-    job = ['--weights_path=' + narrow_file, '--labels=classes', '--num_epochs=6',
-           '--learning_rate=0.01', '--features_path=' + features_path,
-           '--train_layers=fc8',
-           *write_lists(folder, ['id', 'labels'], lambda _, label: texts[label])]
-    status, output = finetune(folder, *job)
-    assert status == 0, output
-    return folder, job, output
+    return train('classes', 6, ['id', 'labels'], lambda _, label: texts[label])
 
 
 def test_several_classes_are_learnt_and_predicted(several):
@@ -377,22 +385,13 @@ def exported(folder, tmp_path):
 
 
 @pytest.fixture(scope='module')
-def numbers(module_path, narrow_file, narrow_network, features_path):
+def numbers(train):
     """A run with two numbers, the second of them in millions."""
-    folder = module_path / 'numbers'
-    folder.mkdir()
-
     def measure(path, label):
         image = cv2.imread(os.path.join(IMAGES, path + '.jpg'))
         return ['%.3f' % image.mean(), 10 ** 6 * (label + 5)]
 
-    job = ['--weights_path=' + narrow_file, '--labels=numbers', '--num_epochs=8',
-           '--learning_rate=0.01', '--features_path=' + features_path,
-           '--train_layers=fc8',
-           *write_lists(folder, ['id', 'brightness', 'hardness'], measure)]
-    status, output = finetune(folder, *job)
-    assert status == 0, output
-    return folder, job, output
+    return train('numbers', 8, ['id', 'brightness', 'hardness'], measure)
 
 
 def test_numbers_are_learnt_and_predicted_in_their_units(numbers):
