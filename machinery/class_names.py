@@ -1,7 +1,6 @@
 """Names of the classes: of a run, of a network, and of classes.txt next to a list."""
 import contextlib
 import os
-import re
 
 import numpy as np
 
@@ -9,6 +8,7 @@ from machinery import ROOT
 from machinery.columns import is_integer, is_number
 from machinery.errors import InputError
 from machinery.files import Damaged
+from machinery.label_text import SEPARATOR, are_plain
 from machinery.lists import Labels, labels_in, read_class_names
 from machinery.model_file import ASSUMED, model_path, read_model
 from machinery.weights import num_classes_of
@@ -100,7 +100,7 @@ def check_listed(names, num_classes, train_file, least=2):
         raise InputError("%s: labels like %s are no classes: set labels = 'numbers', "
                          'or give a classes_file' % (train_file, names[0]))
     for name in names:
-        parts = [part.strip() for part in re.split('[,;|]', name)]
+        parts = [part.strip() for part in SEPARATOR.split(name)]
         if set(parts) & set(names) - {name}:
             print("Warning: %r is a class of its own. For several classes per picture, "
                   "set labels = 'classes'" % name)
@@ -140,7 +140,7 @@ def names_beside(list_path):
 def warn_of_other_names(list_path, kind, pictures_path):
     """Warn if a list may mean other classes than the network's of the same numbers."""
     class_names = kind.names
-    if class_names == read_class_names(None, len(class_names)):
+    if are_plain(class_names):
         return  # the network was trained without names
     path, found = names_beside(list_path)
     is_ambiguous = are_ambiguous(class_names)

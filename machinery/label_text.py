@@ -9,6 +9,7 @@ import re
 from machinery.columns import is_integer, is_number
 
 NONE = '-'  # in place of the classes of a picture that has none
+SEPARATOR = re.compile('[,;|]')  # between classes, if not a space
 
 
 def are_names(texts, names):
@@ -84,7 +85,7 @@ def split_classes(text, names):
         return [text]
     if text == NONE:
         return []
-    words = [word.strip() for word in re.split('[,;|]', text) if word.strip()]
+    words = [word.strip() for word in SEPARATOR.split(text) if word.strip()]
     between_spaces = text.split()
     if len(words) == 1 and all(word in names or is_integer(word)
                                for word in between_spaces):
@@ -94,8 +95,13 @@ def split_classes(text, names):
 
 def is_ambiguous(text):
     """Tell whether an unknown text may be one class or several."""
-    return isinstance(text, str) and ' ' in text and not re.search('[,;|]', text) and (
+    return isinstance(text, str) and ' ' in text and not SEPARATOR.search(text) and (
         not all(map(is_integer, text.split())))
+
+
+def are_plain(names):
+    """Tell whether classes are called 0, 1 and so on, because they have no names."""
+    return names == list(map(str, range(len(names))))
 
 
 def int_of(text):
@@ -115,7 +121,7 @@ def hint_at_kind(texts):
     """Return a line if the labels of one class look like another kind, else none."""
     if all(map(is_number, texts)) and not all(map(is_integer, texts)):
         return ["if these are no classes but numbers, set labels = 'numbers'"]
-    if any(re.search('[,;|]', text) for text in texts):
+    if any(SEPARATOR.search(text) for text in texts):
         return ["for several classes per picture, set labels = 'classes'"]
     return []
 

@@ -4,6 +4,7 @@ import os
 import numpy as np
 
 from machinery.errors import InputError
+from machinery.label_text import are_plain
 from machinery.model_file import OF_EARLIER, check_summary, read_model
 from machinery.text import printable, some_of
 
@@ -72,10 +73,10 @@ def fit_last_layer(path, layer, loaded, fresh, kind):
         kept, why = [], 'it was trained with labels = %r' % labels
     elif names == earlier:
         return in_units_of(kind, loaded, model), 'loaded'
-    elif are_numbers(names) or are_numbers(earlier):  # so they tell nothing
+    elif are_plain(names) or are_plain(earlier):  # so they tell nothing
         if len(names) == len(earlier):
             print('%s is loaded from %s as it is, since the classes of %s have no '
-                  'names' % (layer, path, 'this run' if are_numbers(names) else 'that'))
+                  'names' % (layer, path, 'this run' if are_plain(names) else 'that'))
             return loaded, 'loaded'
         kept, why = [], ('it has %d classes, this run has %d, and not all have names'
                          % (len(earlier), len(names)))
@@ -109,11 +110,6 @@ def in_units_of(kind, loaded, model):
     weights, biases = loaded
     return [weights * scale,
             biases * scale + (np.float32(model['mean']) - mean) / deviation]
-
-
-def are_numbers(names):
-    """Tell whether classes are called 0, 1 and so on, because they have no names."""
-    return names == list(map(str, range(len(names))))
 
 
 def enumerate_some(names):

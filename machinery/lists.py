@@ -11,7 +11,8 @@ from machinery.columns import LABEL_WORDS, is_integer
 from machinery.errors import InputError, input_errors
 from machinery.files import read_text
 from machinery.find import find_files, is_list
-from machinery.label_text import NONE, int_of, is_ambiguous, split_classes
+from machinery.label_text import (NONE, SEPARATOR, int_of, is_ambiguous,
+                                  split_classes)
 from machinery.lookup import Lookup
 from machinery.tables import Table
 from machinery.text import plain_name, some_of
@@ -168,7 +169,7 @@ def check_several(list_path, texts):
         raise InputError("%s: the label %.100r is a list of Python's: write cat, dog, "
                          'or - for none' % (list_path, printed[0]))
     doubtful = sorted(filter(is_ambiguous, texts))
-    if doubtful and not any(re.search('[,;|]', text) for text in texts):
+    if doubtful and not any(SEPARATOR.search(text) for text in texts):
         raise InputError(
             '%s: the label %r may be one class or several: put commas between classes, '
             'or give a classes_file' % (list_path, doubtful[0]))
