@@ -177,7 +177,7 @@ def interrupt_soon():
     signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
     read_settings = settings.read_settings
 
-    def read_and_interrupt(*arguments):
+    def read_and_interrupt(*arguments, **options):
         signal.setitimer(signal.ITIMER_REAL, 0.01)
-        return read_settings(*arguments)
+        return read_settings(*arguments, **options)
     settings.read_settings = read_and_interrupt
