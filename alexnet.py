@@ -25,7 +25,7 @@ class AlexNet:
 
     Args:
         x: float32 tensor (n, 227, 227, 3) or larger, as normalize makes it.
-        keep_prob: scalar tensor or float, the probability that dropout keeps a value.
+        keep_prob: probability that dropout keeps a value, a scalar; 1.: no dropout.
         num_classes: width of fc8.
         skip_layer: layers, with weights or not, that load_initial_weights leaves alone.
         weights_path: for read_weights; 'DEFAULT': bvlc_alexnet.npy here; None: no file.
@@ -50,9 +50,8 @@ class AlexNet:
         self.train_layers = self.SKIP_LAYER if train_layers is None else train_layers
         self.WEIGHTS_PATH = (download.DEFAULT_WEIGHTS if weights_path == 'DEFAULT'
                              else weights_path)
-        self.X = tf.convert_to_tensor(x)
-        if self.X.dtype == tf.float64:  # as numpy has it
-            self.X = tf.cast(self.X, tf.float32)
+        x = tf.convert_to_tensor(x)  # float64, if it comes from numpy
+        self.X = tf.cast(x, tf.float32) if x.dtype == tf.float64 else x
         sides = self.X.shape.as_list()[1:3] if self.X.shape.ndims == 4 else []
         if self.X.dtype != tf.float32 or None in sides or min(sides, default=0) < 227:
             raise InputError('x is %s %s, must be float32 (n, 227, 227, 3), as from '
@@ -62,9 +61,8 @@ class AlexNet:
         self.start = {}  # of a layer: 'by name' or 'fresh', if the weights decide that
         earlier = set(tf.global_variables())
         self.create(*dropout_seeds(dropout_seed))
-        # Those that you may have added, like the statistics of batch normalisation.
-        own = sum(self.variables.values(), [])
-        self.added = list(set(tf.global_variables()) - earlier.union(own))
+        known = earlier.union(*self.variables.values())
+        self.added = list(set(tf.global_variables()) - known)  # batch norm's, say
 
     def create(self, seed6=None, seed7=None):
         """Build the layers; the seeds are those of dropout."""
@@ -80,7 +78,7 @@ class AlexNet:
         # 3 x 3 with stride 2, and more for larger pictures: fc6 takes 6 x 6 places.
         sides = self.conv5.shape.as_list()[1:3]
         strides = [side // 6 for side in sides]
-        windows = [side - 5 * stride for side, stride in zip(sides, strides)]
+        windows = [side // 6 + side % 6 for side in sides]
         self.pool5 = max_pool(self.conv5, *windows, *strides, 'pool5', padding='VALID')
         self.flat5 = tf.reshape(self.pool5, [-1, 6 * 6 * 256], 'flat5')
         self.fc6 = fc(self.flat5, 6 * 6 * 256, 4096, 'fc6')
@@ -88,7 +86,6 @@ class AlexNet:
         self.fc7 = fc(self.dropout6, 4096, 4096, 'fc7')
         self.dropout7 = dropout(self.fc7, self.KEEP_PROB, 'dropout7', seed7)
         self.fc8 = fc(self.dropout7, 4096, self.NUM_CLASSES, 'fc8', relu=False)
-
         self.same_as = {self.dropout6: self.fc6, self.dropout7: self.fc7}  # undropped
         self.logits = getattr(self, LAYERS[-1])
         self.probabilities = tf.nn.softmax(self.logits, name='probabilities')
@@ -115,7 +112,8 @@ class AlexNet:
         Initializations of Convolutional Neural Networks", ICLR 2016, 3.1. feed is
         {placeholder: some dozens of images}; InputError if a channel is constant.
         """
-        feed = {self.KEEP_PROB: 1., **feed}
+        is_fed = tf.get_static_value(self.KEEP_PROB) != 1  # else there is no dropout
+        feed = {self.KEEP_PROB: 1., **feed} if is_fed else dict(feed)
         for name in LAYERS:
             output = getattr(self, name)
             output = output.op.inputs[0] if output.op.type == 'Relu' else output
@@ -181,6 +179,8 @@ def dropout(x, keep_prob, name='dropout', seed=None):
 
     The mask depends on seed (integer tensor of shape (2,)) alone; None: always new.
     """
+    if tf.get_static_value(keep_prob) == 1:  # then no random numbers are drawn
+        return x
     with tf.name_scope(name):
         uniform = (tf.random.uniform(tf.shape(x)) if seed is None else
                    tf.random.stateless_uniform(tf.shape(x), seed))

@@ -9,8 +9,7 @@ import numpy as np
 from machinery.errors import InputError, input_errors, open_plain
 from machinery.lists import read_list
 from machinery.model_file import read_model
-from machinery.pictures import MAX_PIXELS, sides_to_reduce
-from machinery.proportions import corner_of, cut, fit
+from machinery.picture_ops import preprocess
 from machinery.tf1 import session_config, tf
 
 FORMATS = b'\xff\xd8', b'\x89PNG', b'BM', b'GIF8'  # first bytes of those that it takes
@@ -48,10 +47,13 @@ def pictures_to_compare(weights_path, kind, load):
 def export_model(build, kind, folder, preprocessing, grey, examples):
     """Write a SavedModel that classifies the bytes of picture files.
 
-    Its signature serving_default takes pictures, a string tensor (n,); the signature
-    images takes the network's input, float32 (n, 227, 227, 3). Both return
+    Its signature serving_default takes pictures, a string tensor (n,), and returns
     probabilities, class_ids and names, each (n, number of classes), the most probable
-    class first. With numbers, both return numbers (n, width) and their names (width,).
+    class first; with numbers, numbers (n, width) and their names (width,).
+
+    The signature images takes the network's input, float32 (n, 227, 227, 3), and
+    returns probabilities (or numbers) alone, in the order of the names in labels.txt,
+    a file that it writes into the folder: other libraries know no strings.
 
     Args:
         build: function from uint8 images, as load_image returns them, to an AlexNet.
@@ -83,11 +85,13 @@ def export_model(build, kind, folder, preprocessing, grey, examples):
         model = build(images)
         values = kind.outputs(model.logits)
         if kind.name == 'numbers':
-            outputs = {'numbers': values, 'names': tf.constant(kind.names)}
+            plain = {'numbers': values}
+            named = {'numbers': values, 'names': tf.constant(kind.names)}
         else:
+            plain = {'probabilities': values}
             probabilities, class_ids = tf.nn.top_k(values, kind.width)
-            outputs = {'probabilities': probabilities, 'class_ids': class_ids,
-                       'names': tf.gather(tf.constant(kind.names), class_ids)}
+            named = {'probabilities': probabilities, 'class_ids': class_ids,
+                     'names': tf.gather(tf.constant(kind.names), class_ids)}
         model.load_initial_weights(session)
         # Numbers may have any unit; logits have the same scale for all of them.
         compared = model.logits if kind.name == 'numbers' else values
@@ -102,148 +106,19 @@ def export_model(build, kind, folder, preprocessing, grey, examples):
                 raise InputError(
                     '%s: the export would give other predictions than predict.py (by '
                     '%.3f). Was load_image changed, but not preprocess in '
-                    'machinery/export.py? Or TensorFlow reads such a file in another '
-                    'way than OpenCV' % (path, difference))
+                    'machinery/picture_ops.py? Or TensorFlow reads such a file in '
+                    'another way than OpenCV' % (path, difference))
         builder = tf.saved_model.Builder(part)
         builder.add_meta_graph_and_variables(session, ['serve'], {
             'serving_default': tf.saved_model.predict_signature_def(
-                {'pictures': pictures}, outputs),
+                {'pictures': pictures}, named),
             'images': tf.saved_model.predict_signature_def(
-                {'images': model.X}, outputs)})
+                {'images': model.X}, plain)})
         builder.save()
+        with open(os.path.join(part, 'labels.txt'), 'w', encoding='utf-8') as file:
+            file.write(''.join(name + '\n' for name in kind.names))
         os.makedirs(parent, exist_ok=True)
         if os.path.lexists(folder):
             raise InputError('%s has been made by another program meanwhile; nothing '
                              'in it was changed' % folder)
         os.rename(part, folder)
-
-
-def preprocess(data, size, margin, reducing_gap, resize='squash', grey=None):
-    """load_image as part of the graph: a scalar string to a uint8 BGR image.
-
-    Takes JPEG, PNG, BMP, and GIF of one frame. CMYK differs by up to 2 of 255 levels.
-    """
-    def has(mark, start):
-        return tf.equal(tf.strings.substr(data, start, len(mark)), mark)
-
-    def sides_at(start, kind, is_little=True):
-        content = tf.strings.substr(data, start, 2 * kind.size)
-        return tf.cast(tf.decode_raw(content, kind, is_little), tf.int64)
-
-    # From the header, since decoding takes the memory even if the rest is damaged.
-    sides = tf.case([(has('PNG', 1), lambda: sides_at(16, tf.int32, False)),
-                     (has('BM', 0), lambda: sides_at(18, tf.int32)),
-                     (has('GIF', 0), lambda: sides_at(6, tf.uint16))],
-                    lambda: tf.cast(tf.image.extract_jpeg_shape(data)[:2], tf.int64))
-    is_small = tf.reduce_prod(tf.abs(sides)) <= MAX_PIXELS
-    with tf.control_dependencies([tf.debugging.Assert(is_small, [
-            'the picture has more than %d pixels:' % MAX_PIXELS, sides])]):
-        data = tf.identity(data)
-
-    width, height = size
-    whole = width + margin, height + margin
-    sides = sides_to_reduce(whole, reducing_gap)
-    compared = tf.reduce_max if resize == 'pad' else tf.reduce_min
-    image = tf.case([(has('PNG', 1), lambda: decode_png(data)),
-                     (has('BM', 0), lambda: decode_bmp(data)),
-                     (has(b'\xff\xd8', 0), lambda: decode_jpeg(data, sides, compared))],
-                    lambda: tf.image.decode_jpeg(data, 3))  # GIF works here as well
-    image = resize_image(image, whole, resize, grey)
-    return tf.cast(cut(image, whole, size)[:, :, ::-1], tf.uint8)
-
-
-def decode_jpeg(data, sides, compared):
-    """Decode and turn a JPEG, at the scale that sides_to_reduce gives.
-
-    compared is reduce_min if its shorter side counts, or reduce_max.
-    """
-    def decode(scale):
-        # OpenCV decodes with the same method.
-        return tf.image.decode_jpeg(data, 3, scale, dct_method='INTEGER_ACCURATE')
-
-    if not sides:
-        return turn(decode(1), data)
-    side = compared(tf.image.extract_jpeg_shape(data)[:2])
-    return turn(tf.case([(side >= least, lambda scale=scale: decode(scale))
-                         for scale, least in sides.items()], lambda: decode(1)), data)
-
-
-def decode_png(data):
-    """Decode a PNG; transparency becomes white."""
-    image = tf.cast(tf.image.decode_png(data, 4), tf.float32)
-    alpha = image[:, :, 3:] / 255
-    return tf.cast(image[:, :, :3] * alpha + 255 * (1 - alpha) + 0.5, tf.uint8)
-
-
-def decode_bmp(data):
-    """Decode a BMP; ignore a fourth channel, which is not alpha, and expand grey."""
-    image = tf.image.decode_bmp(data)[:, :, :3]
-    return tf.tile(image, [1, 1, 3 // tf.shape(image)[2]])
-
-
-def turn(image, data):
-    """Turn a JPEG as the EXIF orientation in its first bytes says.
-
-    The orientation is an entry of 12 bytes, in either byte order: the tag 0x112, the
-    type 3, the count 1, and the value from 1 to 8. EXIF 2.3, section 4.6.
-    """
-    head = tf.cast(tf.decode_raw(tf.strings.substr(data, 0, 4096), tf.uint8), tf.int32)
-    # Each row holds 10 bytes in a row, of which all but the value are known.
-    windows = tf.stack([head[i:tf.size(head) - 9 + i] for i in range(10)], 1)
-    orientation = tf.constant([1])
-    for entry, place in [([0x12, 1, 3, 0, 1, 0, 0, 0, 0, 0], 8),
-                         ([1, 0x12, 0, 3, 0, 0, 0, 1, 0, 0], 9)]:
-        others = windows * (1 - tf.one_hot(place, 10, dtype=tf.int32))
-        is_here = tf.reduce_all(tf.equal(others, entry), 1)
-        orientation = tf.concat([tf.boolean_mask(windows[:, place], is_here),
-                                 orientation], 0)
-    orientation = orientation[0]
-    for values, change in [((5, 6, 7, 8), lambda: tf.transpose(image, [1, 0, 2])),
-                           ((2, 3, 6, 7), lambda: image[:, ::-1]),
-                           ((3, 4, 7, 8), lambda: image[::-1])]:
-        image = tf.cond(tf.reduce_any(tf.equal(orientation, values)), change,
-                        lambda: image)
-    return image
-
-
-def resize_image(image, size, resize, grey):
-    """resize_image of machinery/proportions.py as part of the graph, RGB, as int32."""
-    sides = tf.unstack(tf.shape(image, out_type=tf.int64)[1::-1], 2)
-    if resize == 'crop':
-        image = cut(image, sides, fit(size, sides, tf.clip_by_value))
-    if resize != 'pad':
-        return stretch(image, size)
-    part = fit(sides, size, tf.clip_by_value)
-    left, top = corner_of(size, part)
-    grey = tf.constant(np.round(grey[::-1]), tf.int32)
-    padded = grey + tf.pad(stretch(image, part) - grey, [
-        [top, size[1] - part[1] - top], [left, size[0] - part[0] - left], [0, 0]])
-    padded.set_shape([size[1], size[0], 3])
-    return padded
-
-
-def stretch(image, size):
-    """Resize (h, w, 3) to size (width, height), with cv2.resize's uint8 arithmetic.
-
-    It rounds weights to multiples of 1 / 2048 and cuts off lower bits (resize.cpp,
-    VResizeLinear); the exact mean would be a level higher at every eighth value.
-    """
-    image = tf.cast(image, tf.int32)
-    before, after, weight = interpolation(tf.shape(image)[1], size[0])
-    columns = (tf.gather(image, before, axis=1) * (2048 - weight)[:, None] +
-               tf.gather(image, after, axis=1) * weight[:, None]) // 16
-    before, after, weight = interpolation(tf.shape(image)[0], size[1])
-    rows = (tf.gather(columns, before) * (2048 - weight)[:, None, None] // 65536 +
-            tf.gather(columns, after) * weight[:, None, None] // 65536)
-    return (rows + 2) // 4
-
-
-def interpolation(length, size):
-    """Return the two neighbours of each of size points, and the second's weight."""
-    size = tf.cast(size, tf.float64)
-    scale = tf.cast(length, tf.float64) / size
-    point = tf.cast((tf.range(size) + 0.5) * scale - 0.5, tf.float32)
-    before = tf.floor(point)
-    weight = tf.cast(tf.round((point - before) * 2048), tf.int32)
-    before = tf.cast(before, tf.int32)
-    return tf.maximum(before, 0), tf.minimum(before + 1, length - 1), weight
