@@ -39,9 +39,9 @@ def golden_file(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def narrow_file(tmp_path_factory):
-    """Weights of a narrow network, made from the sample's pictures: it takes a run 2 s.
+    """Weights of a narrow network, made from the sample's pictures: runs are short.
 
-    See helpers.narrow_fc.
+    See helpers.make_narrow.
     """
     path = str(tmp_path_factory.mktemp('weights') / 'narrow.npy')
     with pytest.MonkeyPatch.context() as patch:

@@ -67,7 +67,7 @@ def cell_of(name, **variables):
     return nbformat.v4.new_code_cell(text)
 
 
-MAKE_NARROW = 'import alexnet, helpers\nalexnet.fc = helpers.narrow_fc'
+MAKE_NARROW = 'import helpers\nhelpers.make_narrow()'
 
 
 def cells_of_scripts(folder, weights_path):
