@@ -1,4 +1,4 @@
-"""What to do after a run: commands, and what to try, as far as its numbers tell."""
+"""Advice after a run: useful commands, and changes that its numbers suggest."""
 import math
 import os
 from collections import Counter
@@ -12,20 +12,20 @@ from machinery.text import quote
 def list_results(folder, latest, progress, facts):
     """Return lines about a run's checkpoints, and commands that use them.
 
-    folder is its RunFolder, latest the newest checkpoint, and facts its model.json.
+    folder: its RunFolder; latest: the newest checkpoint; facts: its model.json.
     """
     lines = []
     if progress.best_epoch:
         lines.append('Best:       %s, of epoch %d, validation %s %.4f' % (
             folder.best, progress.best_epoch, facts.get('best_by') or 'score',
             progress.best_score))
-    lines.append('Checkpoint: %s, the newest, from which --resume=%s goes on'
+    lines.append('Checkpoint: %s, the newest; --resume=%s continues from it'
                  % (latest, folder.number))
     return lines + list_commands(facts['settings'], folder.path)
 
 
 def list_commands(settings, folder):
-    """Return lines with the commands for what a run has left in its folder."""
+    """Return lines with commands that use the files in a run's folder."""
     tested = quote(settings['test_file'] or settings['val_file'])
     if settings.get('pictures_path'):
         tested += ' --pictures_path ' + quote(settings['pictures_path'])
@@ -38,11 +38,11 @@ def list_commands(settings, folder):
 
 
 def advise(history, values, kind):
-    """Return at most five lines, each with the numbers that it follows from.
+    """Return at most five lines of advice, each with the numbers behind it.
 
-    history is {epoch: (training means, validation means)}, both {score: mean}, where
-    those in training are without dropout, and {} if they are not known; values has what
-    is true and predicted of the validation list at the end; kind is that of its labels.
+    history: {epoch: (training means, validation means)}, both {score: mean}; training
+    means are without dropout, {} if unknown. values: the arrays true and predicted
+    of the validation list at the end. kind: the kind of its labels.
     """
     true, predicted = values['true'], values['predicted']
     losses = [losses_of(history, place, kind.loss) for place in (0, 1)]
@@ -56,9 +56,9 @@ def advise(history, values, kind):
 
 
 def find_overfitting(history, losses, count):
-    """Compare the accuracies on training pictures and on count validation pictures.
+    """Compare training accuracy with the accuracy on count validation pictures.
 
-    losses is {epoch: loss} in validation.
+    losses: {epoch: validation loss}.
     """
     last = max(history)
     trained, validated = [means.get('accuracy') for means in history[last]]
@@ -78,26 +78,26 @@ def find_overfitting(history, losses, count):
 
 
 def standard_error(share, count):
-    """Return the standard error of a share of count pictures.
+    """Return the standard error of a share measured on count pictures.
 
-    Two hits and two misses are added (Agresti and Coull, 1998): otherwise it would be 0
-    if all were hits.
+    Adds two hits and two misses (Agresti and Coull, 1998). Otherwise the error would be
+    0 if all pictures were hits.
     """
     share = (share * count + 2) / (count + 4)
     return math.sqrt(share * (1 - share) / (count + 4))
 
 
 def losses_of(history, place, name):
-    """Return {epoch: loss} of the training (0) or the validation (1) means."""
+    """Return {epoch: loss} from the means of training (place 0) or validation (1)."""
     return {epoch: means[place][name] for epoch, means in history.items()
             if name in means[place]}
 
 
 def follow_loss(losses, validated, last, guessing):
-    """Tell whether the loss has hardly fallen, has risen, or was still falling.
+    """Report a loss that hardly fell, has risen, or was still falling at the end.
 
-    Both are {epoch: loss}, in training and in validation, until the last epoch;
-    guessing is the loss of a network that ignores the pictures.
+    losses, validated: {epoch: loss} of training and of validation. last: the last
+    epoch. guessing: the loss of a network that ignores the pictures.
     """
     *_, before, now = [0., 0., *losses.values()]  # in the last two epochs
     is_stuck = min(losses.values(), default=0.) > 0.95 * guessing > 0
@@ -119,11 +119,11 @@ def follow_loss(losses, validated, last, guessing):
 
 
 def compare_with_common(true, predicted, class_names):
-    """Compare the accuracy with that of always predicting the most common class."""
+    """Compare the accuracy with always predicting the most common class."""
     common = np.bincount(true).argmax()
     is_hit, is_common = predicted == true, true == common
     won, lost = (is_hit & ~is_common).sum(), (~is_hit & is_common).sum()
-    # Both are judged by the same pictures, so only those count where they differ.
+    # The pictures are the same, so only differing verdicts count (McNemar's test).
     if is_common.all() or won - lost > 2 * math.sqrt(won + lost):
         return None
     return ('Accuracy %.2f in validation is not clearly above %.2f, which always '
@@ -133,7 +133,7 @@ def compare_with_common(true, predicted, class_names):
 
 
 def find_missed(true, predicted, class_names):
-    """Name classes without a hit, unless they are so small that it may be chance."""
+    """Name classes with no hit at all, if they are too large for bad luck."""
     is_hit = predicted == true
     counts = Counter(true[~np.isin(true, true[is_hit])].tolist())
     missed = ['%s (of %d)' % (class_names[label], count)
@@ -148,7 +148,7 @@ def find_missed(true, predicted, class_names):
 
 
 def find_confused(true, predicted, class_names):
-    """Name the five most frequent confusions, if they are more than single ones."""
+    """Name the five most frequent confusions, if any occurred more than once."""
     is_wrong = predicted != true
     pairs = Counter(zip(true[is_wrong].tolist(), predicted[is_wrong].tolist()))
     if max(pairs.values(), default=0) < 2:

@@ -1,12 +1,12 @@
-"""Batches of images and labels: what they look like, and how to bring your own.
+"""Batches of images and labels, and how to bring your own.
 
-Any object can take the place of an ImageDataGenerator in finetune.py if it has
+Any object can replace an ImageDataGenerator in finetune.py if it has
     data_size: the number of samples in an epoch;
-    batches(batch_size, epoch=0, start=0): yield (images, labels) of that epoch from
-        sample number start on; images uint8 BGR (n, 227, 227, 3), as load_image gives
-        them, labels one-hot (n, number of classes);
-    image_size: (width, height), if that is another one.
-A resumed run asks for the rest of an epoch, so start should count as it did before.
+    batches(batch_size, epoch=0, start=0): yields (images, labels) of that epoch,
+        beginning with sample number start. images: uint8 BGR (n, 227, 227, 3), as from
+        load_image; labels: one-hot (n, number of classes);
+    image_size: (width, height), if not (227, 227).
+A resumed run asks for the rest of an epoch, so each epoch must keep its order.
 """
 import contextlib
 from collections import namedtuple
@@ -18,15 +18,15 @@ from machinery.lists import GIVEN
 from machinery.tf1 import session_config, tf
 
 # images: uint8 (n, height, width, 3), or features; labels: float32 (n, n_classes);
-# samples: their numbers in the list; end: the place in the epoch after the batch,
-# which counts skipped pictures, too.
+# samples: their numbers in the list; end: the position in the epoch after the batch,
+# counting skipped pictures.
 Batch = namedtuple('Batch', 'images labels samples end')
 
 
 def part_faults(samples, results):
-    """Return (samples, images) of those that could be read, and {sample: InputError}.
+    """Return the readable samples, their images, and {sample: InputError} of the rest.
 
-    results has an image or an InputError for each of the samples.
+    results: an image or an InputError for each sample.
     """
     is_fault = np.array([isinstance(result, InputError) for result in results], bool)
     faults = {sample: result for sample, result, is_one in zip(
@@ -36,7 +36,7 @@ def part_faults(samples, results):
 
 
 def has_files(data):
-    """Tell whether a generator reads picture files, or yields batches of your own."""
+    """Tell whether data reads picture files; your own batches do not."""
     return hasattr(data, 'plan')
 
 
@@ -46,7 +46,7 @@ def has_list(data):
 
 
 def read_batches(data, batch_size, epoch=0, start=0):
-    """Return a generator of the Batches of an epoch, also of batches of your own."""
+    """Return a generator of an epoch's Batches; data may be your own object."""
     if has_files(data):
         return data.batches(batch_size, epoch, start)
     return checked_batches(data, batch_size, epoch, start)
@@ -55,7 +55,7 @@ def read_batches(data, batch_size, epoch=0, start=0):
 def check_uint8(images):
     """Return images if they are uint8, or raise an InputError.
 
-    TensorFlow does not complain about other numbers: a fed -104 becomes 152.
+    TensorFlow silently converts other numbers: a fed -104 becomes 152.
     """
     if np.asarray(images).dtype != np.uint8:
         raise InputError(
@@ -66,7 +66,7 @@ def check_uint8(images):
 
 
 def refuse_to_ignore(data, base, *names):
-    """Raise an InputError if data overrides methods of its class base."""
+    """Raise an InputError if data overrides any of these methods of its class base."""
     for name in names:
         if getattr(type(data), name) is not getattr(base, name):
             raise InputError(
@@ -75,7 +75,7 @@ def refuse_to_ignore(data, base, *names):
 
 
 def checked_batches(data, batch_size, epoch, start):
-    """Yield Batches from batches of your own, if these are as described above."""
+    """Yield your own batches as Batches, or raise an InputError if they are wrong."""
     end, name = start, type(data).__name__
     width, height = getattr(data, 'image_size', (227, 227))
     for images, labels in data.batches(batch_size, epoch, start):
@@ -99,11 +99,11 @@ def checked_batches(data, batch_size, epoch, start):
 
 
 class DatasetBatches:
-    """Batches of your own from a tf.data.Dataset.
+    """Batches from a tf.data.Dataset.
 
     Args:
-        dataset: gives (uint8 images, one-hot labels) in batches, one epoch long. Its
-            own batch size counts.
+        dataset: yields one epoch of batches (uint8 images, one-hot labels). Its own
+            batch size counts.
         data_size: the number of samples in it.
     """
 
@@ -113,11 +113,11 @@ class DatasetBatches:
         self._batch = self._iterator.get_next()
 
     def batches(self, batch_size, epoch=0, start=0):
-        """Yield the batches of the dataset after its first start samples."""
-        # Not the default session, which is the loop's between two batches.
+        """Yield the dataset's batches, without its first start samples."""
+        # Not the default session: between two batches, that belongs to the loop.
         session = tf.Session(graph=self._batch[0].graph, config=session_config())
         with contextlib.closing(session), contextlib.suppress(
-                tf.errors.OutOfRangeError):  # the dataset is at its end
+                tf.errors.OutOfRangeError):  # end of the dataset
             session.run(self._iterator.initializer)
             while True:
                 images, labels = session.run(self._batch)

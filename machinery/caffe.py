@@ -1,4 +1,4 @@
-"""Read the weights in a .caffemodel file of Caffe."""
+"""Read the weights from a .caffemodel file of Caffe."""
 import mmap
 import re
 
@@ -8,15 +8,15 @@ from google.protobuf import descriptor_pb2, message_factory
 from machinery.damage import damage_told
 from machinery.errors import InputError
 
-# The layers of BVLC's AlexNet in TensorFlow's layout, even if somebody changes ours.
+# Weight shapes of BVLC's AlexNet in TensorFlow's layout, whatever alexnet.py has now.
 PRETRAINED = {
     'conv1': [11, 11, 3, 96], 'conv2': [5, 5, 48, 256], 'conv3': [3, 3, 256, 384],
     'conv4': [3, 3, 192, 384], 'conv5': [3, 3, 192, 256], 'fc6': [9216, 4096],
     'fc7': [4096, 4096], 'fc8': [4096, 1000]}
-# The fields of caffe.proto that hold weights, in the layers of today's format ("layer")
-# and of the two older ones ("layers", and "layers" with another "layer" in each). The
-# floats are packed in the file; declared as bytes, they need no Python loop over 61
-# million numbers. NVIDIA's Caffe has them in raw_data.
+# The fields of caffe.proto that hold weights, in today's format ("layer") and in two
+# older formats ("layers", and "layers" with a nested "layer"). The floats are packed in
+# the file. Declaring them as bytes saves a Python loop over 61 million numbers.
+# NVIDIA's Caffe stores them in raw_data.
 PROTO = '''
 message Shape { repeated int64 dim = 1; }
 message Blob { optional int32 num = 1; optional int32 channels = 2;
@@ -33,12 +33,12 @@ message Layer { optional string name = 1; optional string type = 2;
 message Net { repeated OldLayer layers = 2; repeated Layer layer = 100; }
 '''
 RAW_TYPES = {0: '<f8', 1: '<f4', 2: '<f2'}
-# A layer's type, as the three formats write it.
+# A layer's type in each of the three formats.
 NORM, POOL = ('LRN', 15, 'lrn'), ('Pooling', 17, 'pool')
 
 
 def compile_proto(text):
-    """Return {'weights.' + name: class} of the messages in text like PROTO."""
+    """Compile messages written like PROTO; return {'weights.' + name: class}."""
     file = descriptor_pb2.FileDescriptorProto(name='weights.proto', package='weights')
     for message_name, fields in re.findall(r'message (\w+) {(.*?)}', text, re.S):
         message = file.message_type.add(name=message_name)
@@ -56,7 +56,7 @@ CaffeNet = compile_proto(PROTO)['weights.Net']
 def read_caffemodel(path):
     """Read {layer name: [weights, biases]} of a .caffemodel in TensorFlow's layout.
 
-    Raises an InputError if the file is damaged, or if it is of another network.
+    Raises an InputError if the file is damaged or holds a different network.
     """
     with open(path, 'rb') as file, damage_told(path, 'a caffemodel'):
         net = CaffeNet()
@@ -70,7 +70,7 @@ def read_caffemodel(path):
 
 
 def check_layers(layers):
-    """Raise an InputError if a file has layers or an order unlike AlexNet's."""
+    """Raise an InputError if the layers or their order are not AlexNet's."""
     order = [kind for kind in map(norm_or_pool, layers) if kind]
     filled = [layer for layer in layers if layer.blobs]
     names = [layer.name for layer in filled]
@@ -82,7 +82,7 @@ def check_layers(layers):
         fault = 'it is another network: not all layers hold weights and biases'
     elif order[:1] == ['pool'] and 'norm' in order:
         fault = 'it pools before it normalises, like CaffeNet'
-    # A file that lists such layers lists all; with fc6, it is more than a part of them.
+    # A file of the whole network (with fc6) that lists its pools would list its norms.
     elif 'pool' in order and 'norm' not in order and 'fc6' in names:
         fault = 'it has no local response normalisation'
     else:
@@ -92,19 +92,19 @@ def check_layers(layers):
 
 
 def norm_or_pool(layer):
-    """Return 'norm' or 'pool' for these layers, by their type or name, else None."""
+    """Return 'norm', 'pool' or None for a layer, by its type or name."""
     for kind, types, names in [('norm', NORM, ('norm', 'lrn')), ('pool', POOL, 'pool')]:
         if layer.type in types or not layer.blobs and layer.name.startswith(names):
             return kind
 
 
 def shape_of(blob):
-    """Return the shape of a blob, which older files write in another way."""
+    """Return the shape of a blob; older files have it in four separate fields."""
     return list(blob.shape.dim) or [blob.num, blob.channels, blob.height, blob.width]
 
 
 def numbers_of(name, blob):
-    """Return the numbers of a layer's blob as float32, in whichever field they are."""
+    """Return the numbers of a layer's blob as float32, from the field that has them."""
     content, kind = blob.data or blob.double_data, '<f4' if blob.data else '<f8'
     if blob.HasField('raw_data'):
         content, kind = blob.raw_data, RAW_TYPES.get(blob.raw_data_type)
@@ -119,9 +119,9 @@ def numbers_of(name, blob):
 def convert_blobs(layer):
     """Return [weights, biases] of a Caffe layer in TensorFlow's layout.
 
-    Convolutions go from (out, in, height, width) to (height, width, in, out), fully
-    connected layers from (out, in) to (in, out). fc6 flattens pool5, so its rows go
-    from the order (channel, row, column) to (row, column, channel).
+    Convolutions change from (out, in, height, width) to (height, width, in, out), fully
+    connected layers from (out, in) to (in, out). fc6 flattens pool5, so the order of
+    its rows changes from (channel, row, column) to (row, column, channel).
     """
     array, biases = [numbers_of(layer.name, blob) for blob in layer.blobs]
     shape = shape_of(layer.blobs[0])

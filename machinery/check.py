@@ -1,4 +1,4 @@
-"""Check pictures before a run: unreadable, nearly black, or equal to another one."""
+"""Check pictures before a run: find unreadable, nearly black and duplicate pictures."""
 import contextlib
 import itertools
 import os
@@ -20,7 +20,7 @@ DARK, BAD = 1, 2
 
 
 def memory_path(data):
-    """Return the path of what remembers the good pictures of a list file, or None."""
+    """Return the path of the file that remembers good pictures; None without a list."""
     if not has_list(data):
         return None
     folder, name = os.path.split(data.class_list)
@@ -28,7 +28,7 @@ def memory_path(data):
 
 
 def read_memory(path):
-    """Return {state: content} of the good pictures, empty if there is no memory."""
+    """Read {state: content} of the good pictures; {} without a valid file."""
     with contextlib.suppress(OSError, ValueError, EOFError), open_plain(path) as file:
         rows = np.load(file, allow_pickle=False)
         if rows.dtype == np.int64 and rows.ndim == 2 and rows.shape[1] == 2:
@@ -37,13 +37,13 @@ def read_memory(path):
 
 
 def write_memory(path, known):
-    """Remember {state: content}; without it, the next run checks all again."""
+    """Write {state: content}. If that fails, the next run checks all pictures again."""
     with contextlib.suppress(OSError), write_whole(path) as file:
         np.save(file, np.array(list(known.items()), np.int64))
 
 
 def state_of(path):
-    """Return a number that another file, or another decoder, would change."""
+    """Return a number that changes with the file or its decoder; 0 without a file."""
     with contextlib.suppress(OSError):
         file = os.stat(path)
         return number_from(repr([path, file.st_size, file.st_mtime_ns,
@@ -54,13 +54,13 @@ def state_of(path):
 def find_bad_pictures(data, workers):
     """Decode the pictures of a generator; each worker decodes its share.
 
-    A hidden file beside the list remembers the good ones, which are not decoded again
-    until a path, size, modification time or decoder changes.
+    A hidden file beside the list remembers the good pictures. They are decoded again
+    only after their path, size, modification time or a decoder has changed.
 
     Returns:
-        int arrays of all samples: BAD: cannot be decoded; DARK: has 16 bits, but
-        nothing in the brightest 3/4; or 0. And numbers that are equal if the files are.
-        And {sample: message} of the bad ones of this share.
+        Verdicts, an int array: BAD (cannot be decoded), DARK (16 bits, but nothing in
+        the brightest 3/4) or 0 for each sample. Contents, an int array: equal for equal
+        files. And {sample: message} for the bad pictures of this share.
     """
     memory = memory_path(data)
     known, faults = read_memory(memory) if memory else {}, {}
@@ -74,7 +74,7 @@ def find_bad_pictures(data, workers):
             total=len(samples), unit=' pictures',
             desc='Checking ' + os.path.basename(data.class_list),
             disable=None if workers.is_chief and samples else True) as bar:
-        for start in range(0, len(samples), 1000):  # a million would fill the memory
+        for start in range(0, len(samples), 1000):  # limits the memory in use
             chunk = samples[start:start + 1000]
             results = examine_all([data.paths[sample] for sample in chunk], pool)
             for sample, (fault, dark, content) in zip(chunk, results):
@@ -84,46 +84,46 @@ def find_bad_pictures(data, workers):
                     faults[sample] = fault
             bar.update(len(chunk))
     verdicts, contents, states = workers.collect(found, np.int64).max(0)
-    # Look at bad ones again: their permissions, say, may have been mended.
+    # Bad pictures are checked again: somebody may have repaired them.
     fresh = {state: content for verdict, content, state in zip(
         verdicts.tolist(), contents.tolist(), states.tolist()) if state and not verdict}
     if memory and not fresh.keys() <= known.keys():
-        # Folds share a list, so what is known of its other pictures stays, too.
+        # Folds share a list, so keep the entries of its other pictures.
         old = known if len(known) < 20 * len(verdicts) else {}
         write_memory(memory, {**old, **fresh})
     return verdicts, contents, faults
 
 
 def check_augment(data):
-    """Raise an InputError if augment draws from elsewhere than its rng."""
+    """Raise an InputError if augment uses random numbers from outside its rng."""
     for sample in data.samples[:3] if data.augment else []:
         try:
             first, second = data.load(sample), data.load(sample)
-        except InputError:  # a bad picture, which will be reported
+        except InputError:  # a bad picture, reported later
             continue
         if (first != second).any():
             raise InputError(
-                'augment gives another result each time for %s: draw all random '
+                'augment gives a different result each time for %s: draw all random '
                 'numbers from its rng, or a resumed run will not repeat them'
                 % data.paths[sample])
 
 
 def check_pictures(generators, on_bad_image, workers):
-    """Decode every picture of these generators; refuse or drop ('skip') the bad ones.
+    """Decode every picture of these generators; refuse or drop ('skip') bad pictures.
 
-    Prints which it dropped, and warnings about the lists. Ignores None among the
-    generators, and does not check batches of your own.
+    Prints which pictures it dropped, and warnings about the lists. Skips generators
+    that are None, and does not check your own batches.
 
     Raises:
-        InputError: names all bad pictures, unless they are dropped; or several workers
-            have different lists or batches of your own.
+        InputError: names all bad pictures, unless they are dropped; or the workers'
+            lists differ, or several workers use your own batches.
     """
     generators = [data for data in generators if data]
     if not all(map(has_files, generators)):
         print('With your own batches there is no picture check, no stored features, '
               'no worst mistakes and no projector.')
         if workers.size > 1:
-            raise InputError('Batches of your own are for one machine')
+            raise InputError('Your own batches work on one machine only')
         generators = [data for data in generators if has_files(data)]
     workers.check_equal({
         'the list of labels': [data.labels.tolist() for data in generators],
@@ -158,9 +158,9 @@ def check_pictures(generators, on_bad_image, workers):
 
 
 def list_warnings(generators, contents_of):
-    """Return warnings about equal pictures and missing classes, as a list of text.
+    """Return a list of warnings about equal pictures and missing classes.
 
-    contents_of has an array for each generator, as find_bad_pictures returns it.
+    contents_of: for each generator, the contents that find_bad_pictures returned.
     """
     warnings, files = [], list(zip(generators, contents_of))
     for (other, there), (data, here) in itertools.combinations(files, 2):
@@ -181,7 +181,7 @@ def list_warnings(generators, contents_of):
         if pairs:
             sample, first = pairs[0]
             warnings.append(
-                '%s of %s %s there with another label, too (equal content); the first '
+                '%s of %s %s also listed with another label (equal content); the first '
                 'is %s' % (
                     number_of(pairs), data.class_list, is_or_are(pairs),
                     name_both(data, sample, data, first)))
@@ -196,12 +196,12 @@ def list_warnings(generators, contents_of):
 
 
 def is_or_are(pictures):
-    """Return the verb for a number of pictures."""
+    """Return 'is' or 'are', to agree with the number of pictures."""
     return 'are' if len(pictures) > 1 else 'is'
 
 
 def name_both(data, sample, other, twin):
-    """Return the path and line of a picture, and those of its twin."""
+    """Return text with the path and line of a picture and of its twin."""
     return '%s (line %d), equal to %s (%s, line %d)' % (
         data.paths[sample], data.line_numbers[sample], other.paths[twin],
         other.class_list, other.line_numbers[twin])

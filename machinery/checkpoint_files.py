@@ -16,14 +16,14 @@ from machinery.rules import MARKS, PATTERN
 from machinery.text import quote
 from machinery.tf1 import tf
 
-KINDS = ['weights', 'biases']  # of a layer, in this order
-# The names of our checkpoints, what TensorFlow appends to them, and to its new files
-# until they are complete. Only such files are ever removed or renamed.
+KINDS = ['weights', 'biases']  # a layer's variables, in this order
+# Names of our checkpoints, TensorFlow's endings, and the endings of files that it has
+# not finished. No other files are ever removed or renamed.
 NAME = r'model_(?:best|epoch\d+(?:_step\d+)?)\.ckpt'
 PART = r'\.(?:index|meta|data-\d{5}-of-\d{5})'
 UNFINISHED = PART + r'\.(?:tempstate\d+|tmp[0-9a-f]{32})'
-# How far a run is, kept in each checkpoint as a vector of five numbers. epoch and done:
-# where to go on; done counts the samples of all workers. score: of this checkpoint.
+# How far a run is: a vector of five numbers in each checkpoint. The run continues in
+# epoch, after done samples (of all workers together). score: of this checkpoint.
 Progress = namedtuple('Progress', 'best_score best_epoch epoch done score')
 NEW = Progress(-np.inf, 0., 1., 0., -np.inf)
 
@@ -32,7 +32,7 @@ def find_weights(path, newest=False):
     """Return the checkpoint or weight file that a path means.
 
     A folder means the best (or newest) checkpoint of the newest run in it; any file of
-    a checkpoint means that checkpoint. If there is none, raise an InputError.
+    a checkpoint means the whole checkpoint. Raises an InputError if there is none.
     """
     start = re.sub(PART + '$', '', path)
     if os.path.exists(start + '.index'):
@@ -53,12 +53,12 @@ def find_weights(path, newest=False):
 
 
 def best_in(folder):
-    """Return the path of a run's best checkpoint, whether it exists or not."""
+    """Return the path of a run's best checkpoint, which need not exist."""
     return os.path.join(folder, 'model_best.ckpt')
 
 
 def find_in(folder, newest=False):
-    """Return the best (or newest) checkpoint of the run in a folder, None without."""
+    """Return the best (or newest) checkpoint in a run's folder, or None."""
     best, found = best_in(folder), list_checkpoints(folder)
     has_best = os.path.exists(best + '.index')
     if not found:
@@ -66,17 +66,17 @@ def find_in(folder, newest=False):
     if has_best and not newest:
         try:
             return find_best(found[-1])[0] or found[-1]
-        except InputError:  # the newest one cannot tell
+        except InputError:  # the newest checkpoint is unreadable
             return best
     return found[-1]
 
 
 def find_best(checkpoint):
-    """Return the path of the best checkpoint, None without, and the Progress with it.
+    """Return the path of a run's best checkpoint (or None), and a Progress.
 
-    It is one of the run that wrote this checkpoint, up to this one; the Progress is
-    this one's. The run may have been killed before it had copied its best. Each
-    checkpoint knows its own score, so file names are never trusted.
+    Only this checkpoint and earlier ones count; the Progress is this checkpoint's. All
+    files are searched, because the run may have been killed before it copied its best.
+    Each checkpoint knows its own score, so file names are never trusted.
     """
     progress, folder, found = read_progress(checkpoint), os.path.dirname(checkpoint), []
     if progress[:2] == NEW[:2]:
@@ -85,7 +85,7 @@ def find_best(checkpoint):
     for path in [best_in(folder)] + earlier:
         try:
             own = read_progress(path)
-        except Damaged:  # or there is none
+        except Damaged:  # or it does not exist
             continue
         epoch = own.epoch if own.done else own.epoch - 1
         if (own.score, epoch) == progress[:2]:
@@ -95,12 +95,12 @@ def find_best(checkpoint):
             found.append((own.score, -epoch, path))
     score, epoch, path = max(found, default=NEW[:2] + (None,))
     print('Warning: the best checkpoint is gone; %s' % (
-        path + ' is the best that is left' if path else 'no other one has a score'))
+        path + ' is the best that is left' if path else 'no other has a score'))
     return path, progress._replace(best_score=score, best_epoch=-epoch)
 
 
 def read_progress(path):
-    """Return the Progress in a checkpoint."""
+    """Read the Progress in a checkpoint."""
     reader = open_checkpoint(path)
     with damage_told(path):
         return Progress(*reader.get_tensor('progress').tolist())
@@ -126,19 +126,19 @@ def list_parts(folder, name, part='(?:%s|%s)' % (PART, UNFINISHED)):
 
 
 def parts_of(path, *part):
-    """Return the files of one checkpoint: .data, .index, .meta."""
+    """Return the files of a checkpoint: .data, .index, .meta."""
     folder, name = os.path.split(path)
     return list_parts(folder, re.escape(name), *part)
 
 
 def remove_checkpoint(path):
-    """Remove the files of a checkpoint, if there is one."""
+    """Remove the files of a checkpoint, if it exists."""
     for part in parts_of(path):
         os.remove(part)
 
 
 def remove_older(folder, keep):
-    """Keep only so many of the newest checkpoints in a folder, and the best."""
+    """Remove all checkpoints in a folder but the newest (keep of them) and the best."""
     for path in list_checkpoints(folder)[:-keep]:
         with contextlib.suppress(OSError):  # in use, or gone; the next call tries again
             remove_checkpoint(path)
@@ -158,9 +158,9 @@ def copy_checkpoint(source, target):
 
 
 def open_checkpoint(path):
-    """Return TensorFlow's reader of a checkpoint, or raise an InputError."""
+    """Open a checkpoint with TensorFlow's reader, or raise an InputError."""
     if re.search(PATTERN, path):
-        raise InputError('%s: TensorFlow takes %s in the path of a checkpoint for a '
+        raise InputError('%s: TensorFlow reads %s in the path of a checkpoint as a '
                          'pattern; rename its folder' % (path, MARKS))
     for part in parts_of(path, PART):
         open_plain(part).close()
@@ -169,7 +169,7 @@ def open_checkpoint(path):
 
 
 def read_all(path):
-    """Check TensorFlow's checksums of a whole checkpoint, or raise an InputError."""
+    """Read a whole checkpoint; raise an InputError if a checksum is wrong."""
     reader = open_checkpoint(path)
     with damage_told(path):
         for name in reader.get_variable_to_shape_map():
@@ -177,7 +177,7 @@ def read_all(path):
 
 
 def check_shapes(found, expected, message):
-    """Raise an InputError, the message and all misfits of {variable name: shape}."""
+    """Raise an InputError with all misfits, unless both {variable: shape} agree."""
     faults = ['\n  %s: expected shape %s, found %s'
               % (name, shape, found.get(name, 'nothing'))
               for name, shape in expected.items() if found.get(name) != shape]
@@ -194,8 +194,8 @@ def restore_checkpoint(session, path):
     known = {variable.op.name for variable in tf.trainable_variables()}
     if missing and not missing & known.union(['global_step', 'progress']):
         raise InputError(
-            '%s has no %s. If you have changed the optimizer, the run cannot go on; '
-            'start a new one from its weights:\n  python %s --resume False '
+            '%s has no %s. If you have changed the optimizer, the run cannot be '
+            'resumed; start a new run from its weights:\n  python %s --resume False '
             '--weights_path %s --skip_layers "[]"' % (
                 path, ', '.join(sorted(missing)), ' '.join(map(quote, sys.argv)),
                 quote(path)))
@@ -209,12 +209,12 @@ def restore_checkpoint(session, path):
 
 @input_errors()
 def put_aside_if_damaged(path):
-    """Rename a checkpoint that is proved to be damaged; return whether it is whole."""
+    """Rename a checkpoint if it is provably damaged; return whether it is intact."""
     try:
         read_all(path)
         return True
     except Damaged as error:
-        for part in parts_of(path):  # a disk that fails is not damage: raise that
+        for part in parts_of(path):  # a failing disk raises its own error here
             with open_plain(part) as file:
                 while file.read(1 << 20):
                     pass
@@ -224,7 +224,7 @@ def put_aside_if_damaged(path):
 
 
 def put_aside(path, word):
-    """Rename a checkpoint, if there is one, to word_NAME, or word2_NAME and so on."""
+    """Rename a checkpoint, if there is any, to word_NAME (if taken, word2_NAME ...)."""
     folder, name = os.path.split(path)
     start, number = word + '_', 1
     while list_parts(folder, re.escape(start + name)):
@@ -238,7 +238,7 @@ def put_aside(path, word):
 
 
 def read_checkpoint(path):
-    """Read {layer: [weights, biases]}, without the variables of an optimizer."""
+    """Read {layer: [weights, biases]}, without the optimizer's variables."""
     reader = open_checkpoint(path)
     found = reader.get_variable_to_shape_map()
     layers = [name[:-len('/weights')] for name in sorted(found)

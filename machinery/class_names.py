@@ -1,4 +1,4 @@
-"""Names of the classes: of a run, of a network, and of classes.txt next to a list."""
+"""Find class names: for a run, for a network, and in classes.txt next to a list."""
 import contextlib
 import os
 
@@ -15,15 +15,15 @@ from machinery.weights import num_classes_of
 
 
 def choose_class_names(settings, run, layer):
-    """Return the names of the classes for a run, numbers if they have no names.
+    """Return a run's class names, or their numbers as text if there are no names.
 
-    These settings count:
+    Uses these settings:
         classes_file: 'DEFAULT' means the names of the run being resumed, or those in
-            classes.txt next to the training list. Without a file, names that the
-            training list has in place of numbers are sorted.
-        train_file, val_file, test_file: None for batches of your own.
-        num_classes: as many names are needed; None: see find_num_classes.
-        labels: 'class', or 'classes', of which one may be enough.
+            classes.txt next to the training list. Without a file, class names in the
+            training list are sorted and used.
+        train_file, val_file, test_file: None for your own batches.
+        num_classes: the number of names needed; None: see find_num_classes.
+        labels: 'class' (at least 2 classes) or 'classes' (1 class is enough).
         pictures_path: see read_list.
 
     Args:
@@ -35,7 +35,7 @@ def choose_class_names(settings, run, layer):
     labels = Labels([], -1)
     if train_file and (not names or are_ambiguous(names)):
         labels = labels_in(train_file, settings['pictures_path'], settings['labels'])
-        if labels.names or labels.largest >= 0:  # else read_list names the faults
+        if labels.names or labels.largest >= 0:  # or else read_list reports faults
             check_other_lists(labels, settings)
     are_listed = not names and labels.names and labels.largest < 0
     if are_listed:
@@ -47,7 +47,7 @@ def choose_class_names(settings, run, layer):
         check_listed(names, num_classes, train_file, least)
     elif names and len(names) != num_classes:
         if settings['classes_file'] != 'DEFAULT':
-            read_class_names(path, num_classes)  # which refuses them
+            read_class_names(path, num_classes)  # raises an InputError
         print('Warning: %s names %d classes, but num_classes is %d, so classes are '
               'shown by number' % (path, len(names), num_classes))
         names = None
@@ -55,12 +55,12 @@ def choose_class_names(settings, run, layer):
 
 
 def find_names(settings, run):
-    """Return a file of class names and the names, for choose_class_names; or None."""
+    """Return the path of the class file, and the names to use; each may be None."""
     train_file, path = settings['train_file'], settings['classes_file']
     if path != 'DEFAULT':
         return path, path and read_class_names(path)
     names = None
-    with contextlib.suppress(Damaged):  # told when the file is written again
+    with contextlib.suppress(Damaged):  # reported when the file is written again
         names = run.latest and read_model(run.latest).get('class_names')
     path, beside = names_beside(train_file) if train_file else (None, None)
     if names and beside and beside != names:
@@ -71,14 +71,14 @@ def find_names(settings, run):
 
 
 def are_ambiguous(names):
-    """Tell if some classes, but not all of them, are called like numbers."""
+    """Tell whether some class names, but not all, look like numbers."""
     return len({bool(is_integer(name)) for name in names}) > 1
 
 
 def check_other_lists(labels, settings):
-    """Raise an InputError if a list has numbers where the training list has names.
+    """Raise an InputError if some lists have class names and others have numbers.
 
-    Only a file of names could tell which name a number means. Also the other way round.
+    Only a classes_file could tell which name belongs to a number.
     """
     kind = 'names' if labels.names else 'numbers'
     for path in filter(None, [settings['val_file'], settings['test_file']]):
@@ -86,18 +86,18 @@ def check_other_lists(labels, settings):
         other_kind = 'names' if other.names else 'numbers'
         if other_kind != kind and (other.names or other.largest >= 0):
             raise InputError(
-                '%s has %s for classes, unlike %s: write names, or numbers in both and '
-                'the names in a classes_file, in the order of the numbers' % (
+                '%s has %s for classes, unlike %s: write names in both, or numbers in '
+                'both and the names in a classes_file, in the order of the numbers' % (
                     settings['train_file'], kind, path))
 
 
 def check_listed(names, num_classes, train_file, least=2):
-    """Raise an InputError unless a run may have these classes of its training list.
+    """Raise an InputError if a run cannot use the class names of its training list.
 
-    Warns if one of them seems to be several.
+    Warns if a name looks like several classes.
     """
     if all(map(is_number, names)):
-        raise InputError("%s: labels like %s are no classes: set labels = 'numbers', "
+        raise InputError("%s: labels like %s are not classes: set labels = 'numbers', "
                          'or give a classes_file' % (train_file, names[0]))
     for name in names:
         parts = [part.strip() for part in SEPARATOR.split(name)]
@@ -117,7 +117,7 @@ def check_listed(names, num_classes, train_file, least=2):
 
 
 def find_num_classes(names, largest, run, layer, least=2):
-    """Return how many the checkpoint has, or the names, or the largest label + 1."""
+    """Count a checkpoint's classes or the names, or return the largest label + 1."""
     if run.is_resumed:  # only the chief knows the checkpoint
         found = num_classes_of(run.latest, layer) if run.workers.is_chief else 0
         return int(run.workers.collect(found, np.int64)[0])
@@ -125,7 +125,7 @@ def find_num_classes(names, largest, run, layer, least=2):
         raise InputError('num_classes is None, must be an integer if there is neither '
                          'a list of pictures nor a classes_file')
     found = len(names) if names else largest + 1
-    # The generators report what is beyond these limits, and name the lines.
+    # Generators report labels beyond these limits, with their lines.
     found = min(max(found, least), 10 ** 6)
     run.workers.check_equal({'num_classes': found})
     return found
@@ -138,7 +138,7 @@ def names_beside(list_path):
 
 
 def warn_of_other_names(list_path, kind, pictures_path):
-    """Warn if a list may mean other classes than the network's of the same numbers."""
+    """Warn if class numbers in a list may not mean the classes of the network."""
     class_names = kind.names
     if are_plain(class_names):
         return  # the network was trained without names
@@ -147,8 +147,8 @@ def warn_of_other_names(list_path, kind, pictures_path):
     if (is_ambiguous or not found) and not labels_in(
             list_path, pictures_path, kind.name).names:
         if is_ambiguous:
-            print('Warning: the labels in %s are taken for numbers, but some classes '
-                  'have numbers for names' % list_path)
+            print('Warning: the labels in %s are read as numbers, but some classes '
+                  'have numbers as names' % list_path)
         if not found:
             print('The numbers in %s mean: %.500s' % (list_path, ', '.join(
                 '%d %s' % pair for pair in enumerate(class_names))))
@@ -159,13 +159,13 @@ def warn_of_other_names(list_path, kind, pictures_path):
 
 
 def find_class_names(weights_path, layer):
-    """Return the names from model.json next to the weights, ImageNet's, or numbers."""
+    """Return the names in model.json next to weights, else ImageNet's, else numbers."""
     num_classes, model = num_classes_of(weights_path, layer), read_model(weights_path)
     class_names = model.get('class_names', [])
     if len(class_names) == num_classes:
         return class_names
     path, is_trained = model_path(weights_path), os.path.exists(weights_path + '.index')
-    if num_classes == 1000 and not is_trained:  # an own network may have as many
+    if num_classes == 1000 and not is_trained:  # your own network may have 1000
         if os.path.basename(weights_path) != 'bvlc_alexnet.npy':
             print('%s has 1000 classes, and no names in %s: they get the names of '
                   'ImageNet' % (weights_path, path))

@@ -1,7 +1,7 @@
-"""Find the workers of a run, as TF_CONFIG or Slurm names them.
+"""Find the workers of a run in TF_CONFIG or in Slurm's variables.
 
-Start the same command everywhere: with srun, or with TF_CONFIG in its environment. Its
-"cluster" is the same everywhere, and its "task" names this process; see EXAMPLE.
+Start the same command everywhere, with srun or with TF_CONFIG in the environment. In
+TF_CONFIG, "cluster" is the same everywhere, "task" names this process; see EXAMPLE.
 """
 import os
 import re
@@ -11,7 +11,7 @@ from machinery.tf1 import tf
 
 EXAMPLE = ('{"cluster": {"chief": ["host0:2222"], "worker": ["host1:2222"]}, '
            '"task": {"type": "worker", "index": 0}}')
-# Slurm writes hosts as rack1,n[01-03,7]-x and their numbers of tasks as 3,2(x4).
+# Slurm writes hosts like rack1,n[01-03,7]-x, and tasks per host like 3,2(x4).
 NUMBER = '[0-9]{1,9}'
 RANGE = '[0-9]{1,6}(?:-[0-9]{1,6})?'
 HOST = r'(?:[\w.-]|\[%s(?:,%s)*\])+' % (RANGE, RANGE)
@@ -20,14 +20,14 @@ COUNT = r'([0-9]{1,6})(?:\(x([0-9]{1,6})\))?'
 
 
 def list_of(item):
-    """Return the pattern of items between commas."""
+    """Return the pattern of a comma-separated list."""
     return '%s(?:,%s)*' % (item, item)
 
 
 def find_tasks():
-    """Return the workers that TF_CONFIG, or else Slurm, names, and our place in them.
+    """Return the workers in TF_CONFIG (or else Slurm), and the place of this process.
 
-    They are (job, index, address), the chief first; [None] without a cluster.
+    Each worker is (job, index, address), the chief first. Without a cluster: [None], 0.
     """
     config = os.environ.get('TF_CONFIG')
     size = 1 if config else int(read_slurm('SLURM_STEP_NUM_TASKS', NUMBER, '1'))
@@ -60,12 +60,12 @@ def find_tasks():
     if not tasks:
         return [None], 0
     names = [(job, index) for job, index, _ in tasks]
-    check(task in names, '"task" is none of the cluster\'s')
+    check(task in names, '"task" is not in "cluster"')
     return tasks, names.index(task)
 
 
 def read_slurm(name, pattern, default=''):
-    """Return the value of a variable of Slurm, or raise an InputError that names it."""
+    """Return the value of a Slurm variable, or raise an InputError that names it."""
     value = os.environ.get(name, default)
     if not re.fullmatch(pattern, value):
         raise InputError('%s is %.200r, which srun would not set: start the script '
@@ -74,9 +74,9 @@ def read_slurm(name, pattern, default=''):
 
 
 def expand(host):
-    """Return the hosts that a part of Slurm's list names, like n[01-03,7]-x.
+    """Return the hosts in an item of Slurm's list, like n[01-03,7]-x.
 
-    More than MAX_HOSTS raise an InputError, before they fill the memory.
+    Raises an InputError for more than MAX_HOSTS, before they fill the memory.
     """
     match = re.search(r'\[(.*?)\]', host)
     if not match:
@@ -93,7 +93,7 @@ def expand(host):
 
 
 def find_slurm_tasks(size):
-    """Return tasks and rank, as find_tasks does, from the variables of a Slurm step."""
+    """Return workers and place, as find_tasks does, from a Slurm step's variables."""
     nodes = read_slurm('SLURM_STEP_NODELIST', list_of(HOST))
     on_each = read_slurm('SLURM_STEP_TASKS_PER_NODE', list_of(COUNT))
     hosts = [host for part in re.findall(HOST, nodes) for host in expand(part)]
@@ -104,15 +104,15 @@ def find_slurm_tasks(size):
             'SLURM_STEP_NODELIST = %.200s, SLURM_STEP_TASKS_PER_NODE = %.200s and '
             'SLURM_STEP_NUM_TASKS = %d contradict each other: start the script with '
             'srun, or name the workers in TF_CONFIG' % (nodes, on_each, size))
-    # Jobs may share a host.
+    # Jobs may share a host, so each job has its own port.
     port = 12000 + int(read_slurm('SLURM_JOB_ID', NUMBER)) % 20000
     addresses = ['%s:%d' % (host, port + task) for host, count in zip(hosts, counts)
                  for task in range(count)]
-    # Slurm may count the tasks in another order, so its rank may differ from ours.
+    # Slurm may number the tasks in another order, so we look up our address instead.
     host, task = os.environ.get('SLURMD_NODENAME'), read_slurm('SLURM_LOCALID', NUMBER)
     own = '%s:%d' % (host, port + int(task))
     if own not in addresses:
-        raise InputError('SLURMD_NODENAME = %.200s with SLURM_LOCALID = %s is none of '
-                         'the tasks on SLURM_STEP_NODELIST = %.200s: name the workers '
+        raise InputError('SLURMD_NODENAME = %.200s with SLURM_LOCALID = %s is not '
+                         'a task on SLURM_STEP_NODELIST = %.200s: name the workers '
                          'in TF_CONFIG' % (host, task, nodes))
     return [('worker', *task) for task in enumerate(addresses)], addresses.index(own)

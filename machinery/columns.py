@@ -1,16 +1,16 @@
-"""Columns and cells of a table: how they are split, and what their names tell."""
+"""Split the lines of a table into cells, and find columns by their names."""
 import csv
 import re
 
 from machinery.find import PICTURE_ENDINGS
 
-DELIMITERS = ['\t', ';', ',', None]  # None: the last white space of a line
-# Words in the names of columns, the surest first. ClassId has the words class and id.
+DELIMITERS = ['\t', ';', ',', None]  # None: a line's last white space
+# Words in column names, the most telling first. ClassId has the words class and id.
 LABEL_WORDS = ['label', 'labels', 'class', 'breed', 'category']
 PATH_WORDS = ['path', 'filepath', 'filename', 'file', 'image', 'img', 'picture', 'id',
               'paths', 'filepaths', 'filenames', 'files', 'images']
 is_integer = re.compile(r'[+-]?[0-9]{1,18}(\.0*)?').fullmatch
-# CelebA says -1 for no.
+# CelebA writes -1 for no.
 is_bit = re.compile(r'-?[01](\.0*)?|true|false', re.I).fullmatch
 
 
@@ -22,13 +22,13 @@ def has_ending(cell):
 def is_number(cell):
     """Tell whether a cell is a number that float32 can hold."""
     try:
-        return '_' not in cell and abs(float(cell)) < 1e30  # not true of NaN
+        return '_' not in cell and abs(float(cell)) < 1e30  # False for NaN
     except ValueError:
         return False
 
 
 def split_line(line, delimiter):
-    """Return the cells of a line."""
+    """Split a line into its cells."""
     if delimiter is None:
         return line.rsplit(None, 1)
     [cells] = csv.reader([line], delimiter=delimiter, skipinitialspace=True)
@@ -36,16 +36,16 @@ def split_line(line, delimiter):
 
 
 def split_behind_picture(line):
-    """Return the path of a picture, and what follows it in a line."""
+    """Split a line after its first picture path; return the path and the rest."""
     endings = '|'.join(map(re.escape, PICTURE_ENDINGS))
     found = re.match(r'(.*?(?:%s))\s+(.+)' % endings, line, re.I)
     return list(found.groups()) if found else split_line(line, None)
 
 
 def find_delimiter(lines, split_at_space):
-    """Return the delimiter with which most lines have a cell that names a picture.
+    """Return the delimiter that gives the most lines a cell with a picture's name.
 
-    split_at_space: function from a line to its cells if there is no delimiter.
+    split_at_space: function that splits a line into cells at white space.
     """
     def count(delimiter):
         rows = [split_line(line, delimiter) if delimiter else split_at_space(line)
@@ -57,14 +57,14 @@ def find_delimiter(lines, split_at_space):
 
 
 def words_in(name):
-    """Return the words in the name of a column."""
+    """Return the words in a column name, in lower case."""
     return re.findall('[a-z]+', re.sub('([a-z])([A-Z])', r'\1 \2', name).lower())
 
 
 def find_columns(header, columns, words):
-    """Return which of these columns have the surest name; none if none has a word.
+    """Return the columns whose names match these words best; [] without a match.
 
-    A name that is a word is surer than one that has a word in it.
+    A name equal to a word is a better match than a name with a word in it.
     """
     found = {}
     for column in columns:
@@ -77,6 +77,6 @@ def find_columns(header, columns, words):
 
 
 def all_are(test, rows, column):
-    """Tell whether all cells of a column pass a test, and there are some."""
+    """Tell whether a column has cells and all of them pass a test."""
     cells = [row[column] for row in rows if column < len(row)]
     return bool(cells) and all(map(test, cells))

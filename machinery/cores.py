@@ -1,9 +1,9 @@
-"""How many processor cores this process may use."""
+"""Count the processor cores that this process may use."""
 import contextlib
 import math
 import os
 
-CGROUP = '/sys/fs/cgroup'  # where Linux has the limits of a container
+CGROUP = '/sys/fs/cgroup'  # Linux keeps a container's limits here
 
 
 def count_cores():
@@ -11,9 +11,9 @@ def count_cores():
     cores = os.cpu_count()
     if hasattr(os, 'sched_getaffinity'):  # on Linux: taskset and Slurm set it
         cores = len(os.sched_getaffinity(0))
-    # A quota is so many microseconds of all cores together in each period.
+    # A quota is in microseconds per period, summed over all cores.
     for names in (['cpu.max'], ['cpu/cpu.cfs_quota_us', 'cpu/cpu.cfs_period_us']):
-        # There is no such file, or it says that there is no quota: max, or -1.
+        # The file may be missing, or have no quota: max, or -1.
         with contextlib.suppress(OSError, ValueError):
             words = []
             for name in names:

@@ -1,4 +1,4 @@
-"""Tell damage of a file from a system that is short of something."""
+"""Tell a damaged file from a system that has run out of resources."""
 import contextlib
 import errno
 import os
@@ -7,7 +7,7 @@ from machinery.errors import InputError
 from machinery.files import Damaged
 from machinery.tf1 import tf
 
-# Errors that say nothing about the file: the system's words, and types.
+# Errors that say nothing about the file, by the system's words and by type.
 WORDS = [os.strerror(getattr(errno, name)) for name in (
     'EMFILE', 'ENFILE', 'ENOMEM', 'EIO', 'EACCES', 'EPERM', 'EINTR', 'EAGAIN',
     'ESTALE', 'ETIMEDOUT', 'ENOTCONN', 'ENOSPC', 'EDQUOT') if hasattr(errno, name)]
@@ -18,9 +18,9 @@ SHORT = (MemoryError, tf.errors.ResourceExhaustedError, tf.errors.UnavailableErr
 
 @contextlib.contextmanager
 def damage_told(path, expected='made by finetune.py'):
-    """Turn any exception into an InputError; a damaged file raises nearly any.
+    """Turn any exception into an InputError, since a damaged file may raise any type.
 
-    It is Damaged, unless the system was short of something, or refused to read.
+    It is Damaged, unless the system ran out of resources or refused to read.
     """
     try:
         yield
@@ -37,10 +37,10 @@ def damage_told(path, expected='made by finetune.py'):
 
 
 def find_shortage(error):
-    """Return what else than a file's content an error may come from, None if nothing.
+    """Return the cause of an error if it is the system and not the file, else None.
 
     TensorFlow's types depend on its version. Most of its messages have the system's
-    words, but not all, so we try to open some files.
+    words, but not all, so we also try to open some files.
     """
     if isinstance(error, SHORT):
         return type(error).__name__

@@ -17,7 +17,7 @@ from machinery.weights import check_weights, read_weights, save_weights
 
 DEFAULT_WEIGHTS = os.path.join(ROOT, 'bvlc_alexnet.npy')
 SAMPLE = os.path.realpath(os.path.join(ROOT, 'images', 'train.txt'))
-# (URL, SHA-1 or SHA-256 if its publisher gives one), tried in this order.
+# (URL, SHA-1 or SHA-256 if the publisher gives it), tried in this order.
 SOURCES = [
     ('https://www.cs.toronto.edu/~guerzhoy/tf_alexnet/bvlc_alexnet.npy', None),
     ('http://www.cs.toronto.edu/~guerzhoy/tf_alexnet/bvlc_alexnet.npy', None),
@@ -26,9 +26,9 @@ SOURCES = [
 
 
 def choose_weights(settings, run):
-    """Return the file that a Run starts from, and the layers that do not.
+    """Return the file to start a Run from, and the layers to start fresh.
 
-    A resumed run takes all layers from its checkpoint; a new one as its settings say.
+    A resumed run takes all layers from its checkpoint; for a new run, settings decide.
     """
     if run.is_resumed or not run.workers.is_chief:  # only the chief loads weights
         return run.latest, []
@@ -40,7 +40,7 @@ def choose_weights(settings, run):
 def fetch_if_missing(weights_path, train_file):
     """Fetch the pretrained weights if weights_path means them and they are missing.
 
-    Returns its path. If the download fails: None for the sample, else InputError.
+    Returns their path. If the download fails: None for the sample, else InputError.
     """
     is_default = weights_path in ('DEFAULT', DEFAULT_WEIGHTS)
     try:
@@ -62,7 +62,7 @@ def fetch_weights(path=DEFAULT_WEIGHTS, sources=SOURCES):
 
     Resumes an interrupted download. The file appears under its name only if it holds
     all layers, in the right shapes and with finite numbers. A URL may end in #sha256=
-    and a checksum. If another run fetches the file at this moment, waits and uses it.
+    and a checksum. If another run is fetching the file, waits and uses it.
     """
     with alone(path):
         if not os.path.exists(path):
@@ -70,7 +70,7 @@ def fetch_weights(path=DEFAULT_WEIGHTS, sources=SOURCES):
 
 
 def fetch_first(path, sources):
-    """Download and check the pretrained weights, like fetch_weights, but at once."""
+    """Download and check the pretrained weights, without waiting for another run."""
     failures, parts = [], []
     for url, checksum in sources:
         url, _, sha256 = url.partition('#sha256=')
@@ -111,7 +111,7 @@ def fetch_first(path, sources):
 
 
 def hash_file(path, kind):
-    """Return a checksum of a file in hexadecimal; kind is a name of hashlib."""
+    """Return a file's checksum in hexadecimal; kind: the name of a hash in hashlib."""
     found = hashlib.new(kind)
     with open(path, 'rb') as file:
         for chunk in iter(lambda: file.read(1 << 20), b''):
@@ -120,10 +120,10 @@ def hash_file(path, kind):
 
 
 def table_of(weights, source):
-    """Return lines that say which layers AlexNet will load.
+    """Return a table of the layers that AlexNet will load, as text.
 
-    Raises an InputError if it could never load the file. A checkpoint may be of a
-    network of your own, so it is not judged.
+    Raises an InputError if AlexNet can never load the file. Accepts any checkpoint,
+    because it may come from your own network.
     """
     shapes = {name: tuple(shape) for name, shape in PRETRAINED.items()}
     last = list(shapes)[-1]
@@ -148,7 +148,7 @@ def table_of(weights, source):
 
 
 def by_times(shape):
-    """Return a shape like 11x11x3x96."""
+    """Format a shape like 11x11x3x96."""
     return 'x'.join(map(str, shape))
 
 
@@ -169,7 +169,7 @@ def main():
         out = args.out or os.path.splitext(source)[0] + '.npy'
         if out == source:  # there is nothing to convert
             return print(table_of(read_weights(source), source))
-        if not out.endswith('.npy'):  # the ending also tells model.json's name
+        if not out.endswith('.npy'):  # the name of its model.json depends on it
             raise InputError('%s: the name of the file to write must end in .npy' % out)
         for path in (out, model_path(out)):
             if os.path.lexists(path):

@@ -1,4 +1,4 @@
-"""Mistakes of the user: one message, no traceback."""
+"""Report mistakes of the user: one message, no traceback."""
 import contextlib
 import logging
 import os
@@ -14,12 +14,12 @@ from machinery.text import printable
 
 
 class InputError(ValueError):
-    """A mistake of the user: scripts show only its message and end with status 2."""
+    """A mistake of the user: scripts print only its message and exit with status 2."""
 
 
 @contextlib.contextmanager
 def input_errors():
-    """Turn the system's errors about files into InputErrors; also a decorator."""
+    """Turn every OSError into an InputError; also works as a decorator."""
     try:
         yield
     except OSError as error:
@@ -29,7 +29,7 @@ def input_errors():
 
 @input_errors()
 def open_plain(path):
-    """Open a file to read its bytes; a pipe or a device may block or never end."""
+    """Open a regular file to read its bytes; a pipe or device might block forever."""
     if '\0' in path or os.path.exists(path) and not os.path.isfile(path):
         raise InputError('%r: is not a regular file' % path)
     return open(path, 'rb')
@@ -37,7 +37,7 @@ def open_plain(path):
 
 @contextlib.contextmanager
 def stderr_to(number):
-    """Send what C libraries write to standard error to another file descriptor."""
+    """Redirect standard error, including C libraries, to a file descriptor."""
     sys.stderr.flush()
     stderr = os.dup(2)
     os.dup2(number, 2)
@@ -49,13 +49,13 @@ def stderr_to(number):
 
 
 def tell(kind, error, traceback):
-    """End a script after an InputError or Ctrl-C with one message, no traceback."""
+    """After an InputError or Ctrl-C, print only the message and end the script."""
     if issubclass(kind, InputError):
         message, status = '\n'.join(map(printable, str(error).split('\n'))), 2
     elif issubclass(kind, KeyboardInterrupt):
         message, status = 'Interrupted', 130
     else:
-        sys.stderr = sys.__stderr__  # ours would escape the colours of Python 3.13
+        sys.stderr = sys.__stderr__  # ours would escape Python 3.13's colours
         return sys.__excepthook__(kind, error, traceback)
     sys.stdout.flush()
     print(message, file=sys.stderr)
@@ -63,7 +63,7 @@ def tell(kind, error, traceback):
 
 
 def tell_in_notebook(shell, kind, error, traceback, tb_offset=None):
-    """Show one message for a notebook's cell; the kernel goes on."""
+    """Print only the message below a notebook's cell, and keep the kernel running."""
     with contextlib.suppress(SystemExit):
         tell(kind, error, traceback)
 
@@ -74,7 +74,7 @@ def find_shell():
 
 
 def act_as_script():
-    """Let mistakes end this script with one message, and keep libraries quiet."""
+    """Make mistakes end this script with one message, and keep libraries quiet."""
     sys.excepthook = tell
     protect_streams()
     # Bars must not show a negative speed when the system's clock is set back.

@@ -1,4 +1,4 @@
-"""The key of stored features: a hash of everything that they depend on."""
+"""The key of stored features: a hash of everything they depend on."""
 import hashlib
 import inspect
 import os
@@ -12,11 +12,11 @@ from machinery import pictures, proportions, tiff
 from machinery.model_file import TEST_PICTURE
 from machinery.tf1 import find_pass_size, list_gpus, session_config, tf
 
-HIDDEN = {'PyFunc', 'PyFuncStateless', 'EagerPyFunc', 'ReadFile'}  # code, or a file
-FORMAT = 1  # of the store; another number makes earlier ones invisible
-# Attributes that are names.
+HIDDEN = {'PyFunc', 'PyFuncStateless', 'EagerPyFunc', 'ReadFile'}  # Python, or a file
+FORMAT = 1  # of the store; a new number hides all earlier stores
+# Attributes that only name things.
 NAMES = {'_class', 'container', 'debug_name', 'shared_name'}
-# Environment variables that may change arithmetic: all of these, but for HARMLESS ones.
+# Environment variables that may change arithmetic, except HARMLESS names.
 ARITHMETIC = 'NVIDIA_TF32|(TF|XLA|ONEDNN|DNNL|MKL|CUDNN|CUBLAS|OPENCV)_'
 HARMLESS = 'TF_(CONFIG|CPP|FORCE_GPU_ALLOW|GPU_ALLOC|NUM)|.*(VERBOSE|LOG|THREAD)'
 
@@ -25,17 +25,17 @@ def feature_key(session, layer, same_as, load_image):
     """Return the key of a layer's features, None if they depend on hidden code.
 
     Args:
-        session: has the variables' values, which count.
+        session: has the values of the variables, which are hashed as well.
         layer: tensor, computed from uint8 images (n, height, width, 3).
-        same_as: {tensor: tensor of the same value}, for example {dropout6: fc6}, if
-            dropout is off. So what only dropout depends on does not count.
-        load_image: makes an image of a picture file.
+        same_as: {tensor: tensor of the same value}, for example {dropout6: fc6} while
+            dropout is off, so that operations of dropout are not hashed.
+        load_image: function from the path of a picture to an image.
     """
     try:
         sources = [inspect.getsource(module)
                    for module in (inspect.getmodule(load_image), pictures, proportions,
                                   tiff)]
-    except (OSError, TypeError):  # it was typed into a notebook
+    except (OSError, TypeError):  # load_image was typed into a notebook
         return None
     key = hashlib.sha256(repr([
         FORMAT, find_pass_size(), layer.shape.as_list()[1:], tf.__version__,
@@ -59,21 +59,21 @@ def feature_key(session, layer, same_as, load_image):
 
 
 def has_tf32():
-    """Tell whether TensorFlow lets a GPU multiply with 10 bits; 1.15 does not know."""
+    """Tell whether a GPU may multiply with 10 bits (TF32); False in TensorFlow 1.15."""
     experimental = tf.config.experimental
     return (hasattr(experimental, 'tensor_float_32_execution_enabled') and
             experimental.tensor_float_32_execution_enabled())
 
 
 def hash_graph(key, layer, same_as):
-    """Hash all that a tensor is computed from; return these operations.
+    """Hash the operations that a tensor is computed from, and return them.
 
-    An operation counts by its place in this walk, so its name does not matter.
+    Each is identified by its place in this walk, so names do not matter.
     """
     layer = same_as.get(layer, layer)
     operations, places, has_functions = [layer.op], {layer.op: 0}, False
     key.update(b'%d' % layer.value_index)
-    for operation in operations:  # which grows meanwhile
+    for operation in operations:  # grows in this loop
         inputs = [same_as.get(tensor, tensor) for tensor in operation.inputs]
         for source in [tensor.op for tensor in inputs] + operation.control_inputs:
             if source not in places:
@@ -101,7 +101,7 @@ def find_environment():
 
 
 def find_processor():
-    """Return what decides how a processor computes: its model, flags and caches."""
+    """Describe the processor, since rounding depends on its model, flags and caches."""
     if not os.path.exists('/proc/cpuinfo'):
         return platform.processor()
     with open('/proc/cpuinfo') as file:

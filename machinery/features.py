@@ -10,13 +10,13 @@ from machinery.passes import compute, compute_batches, one_ahead
 from machinery.store import Store, names_of
 from machinery.tf1 import ROWS, find_pass_size, find_rounding
 
-SAMPLE_SIZE = 200  # training pictures that are scored without dropout
+SAMPLE_SIZE = 200  # training pictures to score without dropout
 
 
 def open_features(generators, forward, store):
-    """Return the Features of generators, None for None, which share a store.
+    """Return the Features of generators, which share a store; None stays None.
 
-    Leaves a store whose rows differ from what forward gives now.
+    Switches to a new store if forward gives different features now.
     """
     while True:
         found = [data and Features(data, forward, store) for data in generators]
@@ -26,13 +26,13 @@ def open_features(generators, forward, store):
 
 
 class Features:
-    """Batches of features in place of a generator's images.
+    """A generator's batches, with features in place of images.
 
     Args:
-        data: an ImageDataGenerator, or batches of your own (see machinery.batches).
+        data: an ImageDataGenerator, or your own batches (see machinery.batches).
         forward: function from uint8 images (n, height, width, 3) to features (n, ...),
             called in passes (see machinery.passes).
-        store: a Store; without it, or with batches of your own, features are not kept.
+        store: a Store; without it, or with your own batches, features are not stored.
 
     Attributes:
         data, data_size: the generator, and the number of samples in its epoch.
@@ -45,37 +45,37 @@ class Features:
         self._forward, self._has_told = forward, False
         self._pass_size = find_pass_size()
         if not self.is_stored:
-            # A few pictures need no whole pass, but a resumed epoch rounds as before.
+            # Few pictures need no full pass; with whole ROWS, resumed runs round alike.
             rows = 1 if getattr(data, 'is_read_once', False) else ROWS
             self._pass_size = min(self._pass_size, rows * -(-self.data_size // rows))
             return
         if sum('load' in vars(kind) for kind in [data, *type(data).__mro__]) > 1:
-            store = Store(store.shape)  # a load of your own, whose code no key covers
+            store = Store(store.shape)  # your own load, whose code is in no key
         self._store = store
         self._how = sorted(data.preprocessing.items())
         self._first = store.register(data.paths, self._how)
 
     def select_unchanged(self):
-        """Return Features of SAMPLE_SIZE pictures, the same ones in every run.
+        """Return Features of SAMPLE_SIZE pictures, the same in every run.
 
-        They are neither mirrored, cropped at random nor augmented; each worker has a
-        share of them. Returns None for batches of your own, which have no such choice.
+        They are not mirrored, cropped at random or augmented, and shared out among the
+        workers. Returns None for your own batches, which cannot be selected.
         """
         if not has_files(self.data):
             return None
         subset, data = copy.copy(self), copy.copy(self.data)
         data.random_crop, data.augment = False, None
-        _, _, is_random = data.plan(0)  # all False, unless a subclass makes changes
-        # Not every n-th one: a list may have a rhythm of its own.
+        _, _, is_random = data.plan(0)  # all False, except in a subclass
+        # Not every n-th picture: a list may repeat a pattern.
         chosen = np.random.RandomState(0).permutation(len(data.paths))[:SAMPLE_SIZE]
         rank, size = data.shard
         return subset._keep(data, chosen[rank::size], np.zeros(len(data.paths), bool),
                             is_random)
 
     def select_first(self, count):
-        """Return Features of at most the first samples of epoch 1, for every epoch.
+        """Return Features that repeat the first count samples of epoch 1 forever.
 
-        For batches of your own, which have no such choice, that is all of them.
+        Your own batches cannot be selected, so they are all used.
         """
         if not has_files(self.data):
             return self
@@ -83,7 +83,7 @@ class Features:
         return copy.copy(self)._keep(copy.copy(self.data), order[:count], *changes)
 
     def _keep(self, data, samples, mirrored, is_random):
-        """Let these samples of a copy of the generator be every epoch."""
+        """Make these samples of data, a copy of the generator, every epoch."""
         data.plan = lambda epoch: (samples, mirrored, is_random)
         data.samples, self.data, self.data_size = samples, data, len(samples)
         return self
@@ -95,9 +95,9 @@ class Features:
         """Yield the Batches of an epoch, with features in place of images.
 
         Raises:
-            InputError: as batches of the generator; or images are not uint8, or
-                stored features are no longer right. With stored features, a batch of
-                pictures that are all skipped is empty.
+            InputError: like the generator's batches; or images are not uint8, or
+                stored features are out of date. If features are stored and every
+                picture of a batch is skipped, yields an empty batch instead.
         """
         if self.is_stored:
             yield from one_ahead(self._stored_batches(batch_size, epoch, start))
@@ -116,7 +116,7 @@ class Features:
         places = self._places(order, mirrored[order])
         places[is_random[order] | ~self._store.has(places)] = -1
         self._check(order[places >= 0], mirrored, epoch)
-        # Computed ahead in passes of one size, in the order in which they are needed.
+        # Computed ahead in passes of equal size, in the order of their use.
         missing = self._compute_missing(order[places < 0], mirrored, is_random, epoch)
         for first in range(0, len(order), batch_size):
             samples, stored = [array[first:first + batch_size]
@@ -154,17 +154,17 @@ class Features:
             yield None
 
     def _check(self, samples, mirrored, epoch):
-        """Raise an InputError if the features of one stored sample have changed."""
+        """Compute a stored sample again; raise an InputError if its features differ."""
         samples = samples[epoch % max(1, len(samples)):][:1]
         if self._have_changed(samples, mirrored[samples], epoch, 1, tolerance=0.01):
             raise InputError(
-                'The features of %s are not those of an earlier epoch. Something '
-                'changes at random, in the graph or without drawing from the rng of '
-                'augment: draw from that, or set cache_features = False'
+                'The features of %s differ from those of an earlier epoch. '
+                'Something changes at random, in the graph or in augment: draw only '
+                'from the rng of augment, or set cache_features = False'
                 % self.data.paths[samples[0]])
 
     def is_outdated(self):
-        """Tell if of eight rows of earlier runs, any differs by more than rounding."""
+        """Tell if any of eight rows of earlier runs differs by more than rounding."""
         if not self.is_stored:
             return False
         samples, mirrored = np.tile(self.data.samples, 2), np.repeat(
@@ -177,13 +177,13 @@ class Features:
                                   find_rounding())
 
     def _have_changed(self, samples, mirrored, epoch, pass_size, tolerance):
-        """Tell if stored features differ from new ones by this part of their norm."""
+        """Tell if features differ from stored rows by more than tolerance * norm."""
         stored = np.empty((len(samples),) + self._store.shape, np.float32)
         is_read, images = self._store.read(self._places(samples, mirrored), stored), []
         for place in np.flatnonzero(is_read):
             try:
                 images.append(self.data.load(samples[place], epoch, mirrored[place]))
-            except InputError:  # it cannot be read any more, but we have its features
+            except InputError:  # unreadable now, but we still have its features
                 is_read[place] = False
         if not images:
             return False

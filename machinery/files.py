@@ -1,4 +1,4 @@
-"""Write files that are whole, and survive a power failure; read small ones safely."""
+"""Write files whole, safe from power failures; read small files safely."""
 import codecs
 import contextlib
 import errno
@@ -8,21 +8,21 @@ import secrets
 
 from machinery.errors import InputError, open_plain
 
-# Errors that say that a folder has no fsync: Windows refuses to open it, CIFS and some
-# FUSE file systems to sync it. A full disk (ENOSPC) and a fault (EIO) always count.
+# Errors of systems without fsync for folders: Windows cannot open a folder; CIFS and
+# some FUSE file systems cannot sync it. A full disk (ENOSPC) or fault (EIO) is raised.
 NO_SYNC = [errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EACCES,
            errno.EPERM, errno.EISDIR]
 MAX_JSON = 10 ** 8  # bytes; the names of a million classes take less
 
 
 class Damaged(InputError):
-    """The content of a file proves that it is damaged, or of another kind."""
+    """The file's content proves that it is damaged, or not the expected kind."""
 
 
 def sync(path):
-    """fsync a file, or a folder if its file system can; raises an OSError."""
+    """fsync a file, or a folder if its file system allows it; raises OSError."""
     is_folder = os.path.isdir(path)
-    try:  # Windows wants a file open for writing; nobody opens a folder like that
+    try:  # Windows syncs only files open for writing; a folder cannot be
         number = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
         try:
             os.fsync(number)
@@ -37,9 +37,9 @@ def sync(path):
 def write_whole(path, mode='wb', may_replace=True):
     """Open a file to write; it appears under its name whole, or not at all.
 
-    Unless it may replace one, raises FileExistsError if somebody has made one by then.
+    If may_replace is False, raises FileExistsError if path exists by then.
     """
-    # Not the process number, which is 1 in each container.
+    # Not the process id, which is 1 in every container.
     part = '%s.%s.part' % (path, secrets.token_hex(4))
     try:
         with open(part, mode) as file:
@@ -58,7 +58,7 @@ def write_whole(path, mode='wb', may_replace=True):
 def read_json(path):
     """Return the dict in a JSON file, None without a file.
 
-    Raises Damaged if there is anything else in it, an InputError if it cannot be read.
+    Raises Damaged if it holds anything else, an InputError if it cannot be read.
     """
     if not os.path.exists(path):
         return None
@@ -76,11 +76,11 @@ def read_json(path):
 
 
 def read_text(path):
-    """Return a text file in UTF-8, or in UTF-16 with a byte order mark, with \\n."""
+    """Read text in UTF-8, or UTF-16 with a byte order mark; all lines end in \\n."""
     with open_plain(path) as file:
         data = file.read(1000)
         is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        if is_utf16 or b'\0' not in data:  # a video, say, is not read as a whole
+        if is_utf16 or b'\0' not in data:  # do not read a whole video
             data += file.read()
     try:
         text = data.decode('utf-16' if is_utf16 else 'utf-8-sig')

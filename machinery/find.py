@@ -5,7 +5,7 @@ import cv2
 
 from machinery.errors import InputError, input_errors
 
-HIDDEN = ['thumbs.db', 'desktop.ini']  # Windows leaves them in folders
+HIDDEN = ['thumbs.db', 'desktop.ini']  # left in folders by Windows
 HEIC_ENDINGS = '.heic', '.heif'
 PICTURE_ENDINGS = tuple('.jpg .jpeg .jpe .jfif .png .bmp .dib .gif .tif .tiff .webp '
                         '.pbm .pgm .ppm .pnm .jp2 .avif'.split())
@@ -13,7 +13,7 @@ PICTURE_ENDINGS = tuple('.jpg .jpeg .jpe .jfif .png .bmp .dib .gif .tif .tiff .w
 
 @input_errors()
 def find_files(folder):
-    """Return the sorted paths below a folder: pictures, and other files."""
+    """Return the sorted paths below a folder, as (pictures, other files)."""
     pictures, others = [], []
     for path in sorted(walk(folder)):
         (pictures if is_picture(path) else others).append(path)
@@ -21,7 +21,7 @@ def find_files(folder):
 
 
 def walk(folder, above=()):
-    """Yield the files below a folder; follow links, skip what is hidden."""
+    """Yield the files below a folder; follow links, skip hidden files and folders."""
     above += os.path.realpath(folder),
     if above[-1] in above[:-1]:
         raise InputError('%s: is a link to a folder that it is in' % folder)
@@ -38,6 +38,6 @@ def is_picture(path):
 
 
 def is_list(path):
-    """Tell whether this is a file, but not a picture, not even one in HEIC."""
+    """Tell whether path is a file and not a picture; HEIC counts as a picture."""
     return (os.path.isfile(path) and not is_picture(path)
             and not path.lower().endswith(HEIC_ENDINGS))

@@ -24,7 +24,7 @@ Found = namedtuple('Found', [
     'classes',      # {part: {class name, or None without labels: [paths]}}
     'is_split',     # into parts; otherwise all is 'train'
     'class_names',  # in the order of the labels
-    'left_out',     # paths of pictures without a class, beside train and test
+    'left_out',     # paths of pictures without a class, outside train and test
     'others'])      # paths of the files that are not pictures
 
 
@@ -52,22 +52,22 @@ def find_pictures(folder, classes_file=None):
 
 
 def read_contents(found):
-    """Return {path: digest of its content} of the pictures that are in a part."""
+    """Return {path: digest of its content} for the pictures of all parts."""
     return {path: hashlib.sha1(read_file(path)[0]).digest()
             for classes in found.classes.values()
             for paths in classes.values() for path in paths}
 
 
 def split_pictures(found, unit_of, shares, seed):
-    """Return {list name: [(path, label or None)]}; shares are {list name: its size}.
+    """Return {list name: [(path, label or None)]}; shares: {list name: relative size}.
 
-    unit_of is {path: its content or group}: equal ones get into the same list.
+    unit_of: {path: its content or group}. Pictures of one unit stay in one list.
     """
     lists = {part: [(path, label) for label, name in [*enumerate(found.class_names),
                                                       (None, None)]
                     for path in classes.get(name, [])]
              for part, classes in found.classes.items()}
-    # A missing part is taken from the training pictures; others stay as they are.
+    # Missing parts are taken from the training pictures; others stay as they are.
     new = [name for name in LISTS
            if name == 'train' or name not in lists and shares[name]]
     train = lists['train']
@@ -78,17 +78,17 @@ def split_pictures(found, unit_of, shares, seed):
     lists.update({name: [] for name in new})
     for path, label in train:
         lists[new[share_of[unit_of[path]]]].append((path, label))
-    # Two pictures of each class are too few for three lists.
+    # Two pictures per class leave test empty: drop it. main refuses an empty val.
     return {name: lists[name] for name in LISTS if lists.get(name) or name == 'val'}
 
 
 def path_from(folder, path):
-    """Return how a list in a folder, which may be a link, names a picture."""
+    """Return the path of a picture relative to a folder, which may be a link."""
     try:
         path = os.path.relpath(os.path.abspath(path), os.path.realpath(folder))
-    except ValueError:  # on another drive of Windows
+    except ValueError:  # another drive on Windows
         return os.path.abspath(path)
-    return os.path.join('.', path)  # or else # would start a comment
+    return os.path.join('.', path)  # a # at the start would make it a comment
 
 
 @input_errors()
@@ -108,7 +108,7 @@ def write_lists(lists, class_names, args):
     lines['classes'] = class_names
     os.makedirs(args.out, exist_ok=True)
     for path in taken:
-        os.remove(path)  # one of the lists may not be made this time
+        os.remove(path)  # not every list is written each time
     for name in lines:
         with open(paths[name], 'w', encoding='utf-8') as file:
             file.writelines(line + '\n' for line in lines[name])
@@ -133,7 +133,7 @@ def report(folder, found, lists, written, contents):
     if found.is_split:
         made = ['; %s.txt was taken from its part for training' % name
                 for name in lists if name not in found.classes]
-        print('%s is split already, which was kept%s%s' % (
+        print('%s is already split; the split was kept%s%s' % (
             folder, ''.join(made), '' if labelled == list(lists) else
             '; test.txt has no labels: it is for predict.py'))
     print('Wrote %s' % ', '.join(written.values()))
@@ -145,11 +145,11 @@ def report(folder, found, lists, written, contents):
         options, with_weights if has_weights else '--weights_path None'))
     if not has_weights:
         print('For the pretrained weights, run python alexnet.py first, and replace '
-              '--weights_path None by %s' % with_weights)
+              '--weights_path None with %s' % with_weights)
 
 
 def report_copies(lists, contents):
-    """Warn of equal pictures in several lists, or in several classes."""
+    """Warn about equal pictures in several lists or classes."""
     first, copies = {}, {}
     for name, pairs in lists.items():
         for path, label in pairs:
@@ -168,7 +168,7 @@ def report_copies(lists, contents):
 
 
 def report_ignored(folder, found, contents):
-    """Print what is in no list, and the folders without pictures."""
+    """Print the files that are in no list, and the folders without pictures."""
     left_out = Counter(map(os.path.dirname, found.left_out))
     for place, count in sorted(left_out.items()):
         print('Left out: %s without a class in %s' % (number_of(range(count)), place))
@@ -200,9 +200,9 @@ def main():
                         metavar=('TRAIN', 'VAL', 'TEST'), help='default: 70 15 15')
     parser.add_argument('--seed', default=0, help='of the random split',
                         type=lambda text: parse(text, integer(0, 2 ** 32 - 1)))
-    parser.add_argument('--group', metavar='REGEX', type=pattern, help='what pictures '
-                        'that stay together have in common in their paths, for example '
-                        r"a patient's number: 'patient(\d+)'")
+    parser.add_argument('--group', metavar='REGEX', type=pattern, help='keep '
+                        'pictures together if this part of their paths is equal, for '
+                        r"example a patient's number: 'patient(\d+)'")
     parser.add_argument('--classes', help='file of class names in label order')
     parser.add_argument('--out', default='.', help='folder for the lists; default: .')
     parser.add_argument('--force', action='store_true', help='overwrite lists')

@@ -1,4 +1,4 @@
-"""The frozen layers: from uint8 images to the features that the trained layers get."""
+"""The frozen layers: from uint8 images to features for the trained layers."""
 import numpy as np
 
 from machinery.feature_key import feature_key
@@ -9,11 +9,11 @@ class FrozenLayers:
     """A function from uint8 images (n, height, width, 3) to features (n, ...).
 
     Args:
-        session: has the variables' values, which must not change from now on.
-        layer: tensor, the features; or pictures itself, if nothing is frozen.
+        session: has the variables' values, which must not change after this.
+        layer: tensor, the features; pictures itself if nothing is frozen.
         pictures: placeholder for images.
-        feed: {placeholder: value} of the others, for example {keep_prob: 1.}.
-        same_as: {tensor: tensor of the same value}, for example {dropout6: fc6}, if
+        feed: {placeholder: value} for the others, for example {keep_prob: 1.}.
+        same_as: {tensor: tensor of the same value}, for example {dropout6: fc6} while
             dropout is off.
     """
 
@@ -26,13 +26,13 @@ class FrozenLayers:
         return self.run(self._layer, images)
 
     def run(self, tensor, images):
-        """Return what the value of any tensor is for images."""
+        """Return the value of any tensor for images."""
         return self._session.run(tensor, {self._pictures: images, **self._feed})
 
     def run_behind(self, tensor, features, batch_size):
-        """Return (values, samples): a tensor (n, ...) of Features, and which these are.
+        """Return (values, samples): a tensor (n, ...) for Features, and their samples.
 
-        It must depend on the layer alone, so that only features are needed.
+        The tensor must depend on the layer alone, because only features are fed.
         """
         values = [np.zeros([0] + tensor.shape.as_list()[1:], np.float32)]
         samples = []
@@ -45,7 +45,7 @@ class FrozenLayers:
     def open_store(self, folder, limit, load_image):
         """Return the Store for the features, or None if no layer is frozen.
 
-        folder and limit are those of Store, load_image is that of feature_key.
+        folder, limit: see Store; load_image: see feature_key.
         """
         if self._layer.op.type == 'Placeholder':
             return None

@@ -19,9 +19,9 @@ def grad_cam(model, layers, kind):
 
     Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via
     Gradient-based Localization", ICCV 2017, section 3. The map is made from the last of
-    these layers that still has rows and columns, in AlexNet conv5: its channels know
-    what is in the picture, and still where. Without such a layer, return None. If the
-    labels are numbers (see machinery.labels), it is what raises the first of them.
+    these layers with rows and columns (conv5 in AlexNet): its channels know the objects
+    in the picture and still their places. Returns None without such a layer. If labels
+    are numbers (see machinery.labels), the map shows the places that raise the first.
     """
     outputs = [getattr(model, name) for name in layers]
     outputs = [output for output in outputs if output.shape.ndims == 4]
@@ -31,22 +31,22 @@ def grad_cam(model, layers, kind):
     with tf.name_scope('grad_cam'):
         # If a channel were a little stronger at some place, how much higher would the
         # logit of the best class be? A picture's logits depend on no other picture, so
-        # the gradient of their sum holds the gradient of each.
+        # the gradient of their sum holds each picture's gradient.
         logits = model.logits[:, :1] if kind.name == 'numbers' else model.logits
         best = tf.reduce_sum(tf.reduce_max(logits, 1))
         [gradient] = tf.gradients(best, channels)
-        # Equation 1: the mean over all places says what a channel counts for the class.
+        # Equation 1: a channel's weight is the mean of its gradient over all places.
         weights = tf.reduce_mean(gradient, [1, 2], keepdims=True)
-        # Equation 2: add up the channels by what they count. Where the sum is negative,
-        # the place speaks for other classes, and the ReLU leaves it out.
+        # Equation 2: add up the weighted channels. A place with a negative sum speaks
+        # for other classes, so the ReLU removes it.
         heat = tf.nn.relu(tf.reduce_sum(weights * channels, 3))
-        # Only where it is hot matters, not how hot. If nothing speaks for a class
-        # that is the best only because others are worse, the map stays zero.
+        # Scale to 1 at most: only the places matter. The map stays zero if nothing
+        # speaks for the best class, and it is only best because others are worse.
         return tf.math.divide_no_nan(heat, tf.reduce_max(heat, [1, 2], keepdims=True))
 
 
 def overlay(image, heat):
-    """Return a uint8 BGR image under a map (height, width): 0 is blue, 1 is red."""
+    """Blend a uint8 BGR image with its map (height, width): 0 is blue, 1 is red."""
     heat = cv2.resize(np.uint8(255 * heat), image.shape[1::-1],
                       interpolation=cv2.INTER_CUBIC)
     colours = cv2.applyColorMap(heat, cv2.COLORMAP_JET)
@@ -54,14 +54,14 @@ def overlay(image, heat):
 
 
 def write_heat_maps(folder, paths, classify, ranked):
-    """Write each picture, and beside it the same under its map, to a new folder.
+    """Write each picture side by side with its heat map, to a new folder.
 
     Args:
-        folder: gets a numbered folder with a JPEG for each picture. Its name starts
-            with the picture's place in the list, since names may occur twice.
-        paths: those of the pictures, all of which can be read.
-        classify: a Classifier; if its network has no maps, a line says so.
-        ranked: [(class name, probability), ...] of each picture, best first.
+        folder: gets a numbered subfolder with a JPEG for each picture. File names start
+            with the picture's place in the list, because names may occur twice.
+        paths: of the pictures, which must all be readable.
+        classify: a Classifier; if its network has no maps, prints that.
+        ranked: [(class name, probability), ...] for each picture, best first.
 
     Raises:
         InputError: a file cannot be drawn or written.
@@ -78,7 +78,7 @@ def write_heat_maps(folder, paths, classify, ranked):
             draw_tiles, [image, overlay(image, heat)], [text, LEGEND], 2)
         if fault:
             raise InputError('The heat map of %s cannot be drawn: %s' % (path, fault))
-        stem = os.path.splitext(name)[0][:50]  # systems allow 255 bytes
+        stem = os.path.splitext(name)[0][:50]  # names have at most 255 bytes
         with files.new(None, '%0*d_%s.jpg' % (digits, place, stem), False) as file:
             file.write(data)
     print('Wrote %d heat maps to %s' % (len(paths), files.folder))

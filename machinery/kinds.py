@@ -1,4 +1,4 @@
-"""Which kind of labels a run or a network has: chosen, remembered and found again."""
+"""Choose the kind of labels for a run, and find the kind of a trained network."""
 import contextlib
 
 import numpy as np
@@ -14,26 +14,26 @@ from machinery.tables import Table
 
 
 def choose_kind(settings, run, layer):
-    """Return what the labels of a run mean, one of machinery.labels.
+    """Return the kind of a run's labels, an object from machinery.labels.
 
-    These settings count: labels, and those of choose_class_names. If the run resumes,
-    numbers keep their mean and deviation.
+    Uses the setting labels and those of choose_class_names. In a resumed run, numbers
+    keep their mean and deviation.
 
     Args:
         run: the Run; layer: the name of the network's last layer.
 
     Raises:
         InputError: the run being resumed has another kind of labels; or the training
-            list has no numbers, or has the same one everywhere.
+            list has no numbers, or only equal numbers.
     """
     labels, model = settings['labels'], {}
-    if run.latest:  # which only the chief has
-        with contextlib.suppress(Damaged):  # told when the file is written again
+    if run.latest:  # only the chief has it
+        with contextlib.suppress(Damaged):  # reported when the file is written again
             model = read_model(run.latest)
         before = model.get('labels', 'class')
         if model and before != labels:
-            raise InputError('%s: labels was %r, now it is %r; a run cannot go on like '
-                             'that: give --labels %s, or start a new run from it with '
+            raise InputError('%s: labels was %r, now it is %r; a run keeps its labels: '
+                             'give --labels %s, or start a new run from it with '
                              '--weights_path' % (run.latest, before, labels, before))
     if labels != 'numbers':
         return KINDS[labels](choose_class_names(settings, run, layer))
@@ -50,8 +50,8 @@ def choose_kind(settings, run, layer):
 def scale_of_earlier(run, model, names, train_file):
     """Return the mean and the deviation of the run being resumed, both (width,).
 
-    model is its model.json. Only the chief has it, and tells the others. Raises an
-    InputError if the run had other numbers.
+    model: its model.json; only the chief has it and sends both to the other workers.
+    Raises an InputError if the run had other numbers.
     """
     scale = np.zeros([2, len(names)])
     if run.latest:
@@ -84,7 +84,7 @@ def check_spread(list_path, names, values, deviations):
 def read_training_numbers(settings):
     """Return the names of the numbers in the training list, and the numbers (n, width).
 
-    Faults are left out, since read_list names them.
+    Skips faulty lines, because read_list reports them.
     """
     path, num_classes = settings['train_file'], settings['num_classes']
     if not path:
@@ -111,10 +111,10 @@ def read_training_numbers(settings):
 
 
 def find_kind(weights_path, layer):
-    """Return what the outputs of a network mean, one of machinery.labels.
+    """Return the kind of a network's labels, an object from machinery.labels.
 
     Args:
-        weights_path: a checkpoint or weight file; model.json beside it tells.
+        weights_path: a checkpoint or weight file, with model.json beside it.
         layer: the name of the network's last layer.
     """
     model = read_model(weights_path)

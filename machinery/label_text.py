@@ -1,26 +1,26 @@
-"""Labels as text: what the cells of a list mean, for each kind of labels.
+"""Read labels from the cells of a list, for each kind of labels.
 
-read_class, read_classes and read_numbers return {text: its label, or, as text, why it
-has none}.
+read_class, read_classes and read_numbers return {text: label}. A faulty text gets a
+message (a str) in place of its label.
 """
 import difflib
 import re
 
 from machinery.columns import is_integer, is_number
 
-NONE = '-'  # in place of the classes of a picture that has none
-SEPARATOR = re.compile('[,;|]')  # between classes, if not a space
+NONE = '-'  # for a picture without any class
+SEPARATOR = re.compile('[,;|]')  # between classes, or else a space
 
 
 def are_names(texts, names):
-    """Tell whether labels are names: if one of them is, or if none is an integer."""
+    """Tell whether labels are names: any is a known name, or none is an integer."""
     words = {text for text in texts if not is_integer(text)}
     return bool(words & set(names)) or (
         words == set(texts) and not all(map(is_integer, names)))
 
 
 def read_class(texts, names):
-    """Read the number of a class, from 0, or its name; 1.0 is a number, too."""
+    """Read the number of a class (from 0; 1.0 counts as 1) or its name."""
     known = {name: label for label, name in enumerate(names)}
     if are_names(texts, known):
         return {text: known[text] if text in known else hint_at_name(text, names)
@@ -36,11 +36,11 @@ def read_class(texts, names):
 
 
 def read_classes(texts, names):
-    """Read several classes, a sorted tuple of their numbers, which may be empty."""
+    """Read several classes as a sorted tuple of their numbers, which may be empty."""
     words_in = {text: split_classes(text, names) for text in texts}
     label_of = read_class({word for words in words_in.values() for word in words},
                           names)
-    # With two classes, a 0 or 1 for each of them looks like both classes, in any order.
+    # With two classes, '0 1' may list both classes, or answer no and yes.
     are_bits = len(names) == 2 and {('0', '1'), ('1', '0')} == {
         tuple(words) for words in words_in.values() if len(words) > 1}
     found = {}
@@ -48,7 +48,7 @@ def read_classes(texts, names):
         labels = [label_of[word] for word in words]
         faults = [label for label in labels if isinstance(label, str)]
         if len(set(labels)) < len(labels) and not faults:
-            faults = ['a class is there twice in %.100r%s'
+            faults = ['a class is listed twice in %.100r%s'
                       % (text, hint_at_bits(words))]
         if are_bits and len(words) > 1:
             faults = ['%.100r is not clear%s' % (text, hint_at_bits(words))]
@@ -57,7 +57,7 @@ def read_classes(texts, names):
 
 
 def read_numbers(texts, names):
-    """Read a tuple of numbers, one for each name."""
+    """Read a tuple of numbers, as many as there are names."""
     found = {}
     for text in texts:
         cells = text if isinstance(text, tuple) else (text,)
@@ -72,13 +72,13 @@ def read_numbers(texts, names):
 
 
 def hint_at_bits(words):
-    """Return what helps if the words in a cell are a 0 or 1 for each class."""
+    """Return a hint if the words in a cell look like a 0 or 1 per class, else ''."""
     return ('' if set(words) - {'0', '1', '-1'} else
             ': to give 0 or 1 for each class, name the classes in a header')
 
 
 def split_classes(text, names):
-    """Return the words for the classes in a cell, which may be a tuple of them."""
+    """Split a cell into the words for its classes; a tuple is split already."""
     if isinstance(text, tuple):
         return text
     if text in names:
@@ -94,7 +94,7 @@ def split_classes(text, names):
 
 
 def is_ambiguous(text):
-    """Tell whether an unknown text may be one class or several."""
+    """Tell whether an unknown text may be a single class or several."""
     return isinstance(text, str) and ' ' in text and not SEPARATOR.search(text) and (
         not all(map(is_integer, text.split())))
 
@@ -105,12 +105,12 @@ def are_plain(names):
 
 
 def int_of(text):
-    """Return the integer that text is; 1.0 is one."""
+    """Return text as an integer; '1.0' is 1."""
     return int(text.split('.')[0])
 
 
 def hint_at_name(text, names):
-    """Return the message that no class has this name."""
+    """Return the message for an unknown class name."""
     near = difflib.get_close_matches(text, names, 1, 0.4)
     return 'no class is called %.100r; the %s' % (
         text, 'nearest is %r' % near[0] if near else
@@ -118,16 +118,16 @@ def hint_at_name(text, names):
 
 
 def hint_at_kind(texts):
-    """Return a line if the labels of one class look like another kind, else none."""
+    """Return [a hint] if single-class labels look like another kind, else []."""
     if all(map(is_number, texts)) and not all(map(is_integer, texts)):
-        return ["if these are no classes but numbers, set labels = 'numbers'"]
+        return ["if these are numbers, not classes, set labels = 'numbers'"]
     if any(SEPARATOR.search(text) for text in texts):
         return ["for several classes per picture, set labels = 'classes'"]
     return []
 
 
 def hint_at_range(texts, names):
-    """Return a line about the range of integers if some are too large, else none."""
+    """Return [a hint] if integers are not all class numbers, else []."""
     labels = [int_of(text) for text in texts if is_integer(text)]
     if are_names(texts, names):
         return []

@@ -1,4 +1,4 @@
-"""Labels and predictions of each kind as people see them: see machinery.labels."""
+"""Show labels and predictions of each kind to people: see machinery.labels."""
 import math
 
 import numpy as np
@@ -7,23 +7,23 @@ from machinery.label_text import NONE
 
 
 class ClassWords:
-    """One class per picture. values is {name: array} of the predictions of a list."""
+    """One class per picture. values: {name: array}, the predictions for a list."""
 
     def show(self, label):
         """Return a label as text."""
         return self.names[label]
 
     def show_predicted(self, values, sample):
-        """Return what was predicted of a picture, as text."""
+        """Return the prediction for a picture as text."""
         return '%s, %.2f' % (self.names[values['predicted'][sample]],
                              values['probability'][sample])
 
     def is_wrong(self, values):
-        """Return for each picture whether it is a mistake."""
+        """Return a bool per picture, True for mistakes."""
         return values['predicted'] != values['true']
 
     def always(self, true):
-        """Tell what a network that ignores the pictures would get."""
+        """Return the score of a network that ignores the pictures, as text."""
         return 'always predicting the most common class: %.4f' % (
             np.bincount(true).max() / len(true))
 
@@ -32,14 +32,14 @@ class ClassWords:
         return math.log(self.width)
 
     def find_same(self, values):
-        """Tell what is predicted of all pictures, if it is the same; else None."""
+        """Return the prediction as text if all pictures get the same, else None."""
         predicted = set(values['predicted'].tolist())
         if len(predicted) == 1 < len(set(values['true'].tolist())):
             return 'class %s' % self.names[predicted.pop()]
         return None
 
     def rank(self, outputs, top_k=None):
-        """Return the places of outputs (n, width) in the order to show, (n, top_k)."""
+        """Return places in outputs (n, width), in the order to show: (n, top_k)."""
         return outputs.argsort(1)[:, ::-1][:, :top_k]
 
 
@@ -47,7 +47,7 @@ class ClassesWords(ClassWords):
     """Several classes per picture, or none."""
 
     def choose(self, outputs):
-        """Return which classes are predicted with these probabilities (..., width)."""
+        """Return bools: the classes predicted at probabilities outputs (..., width)."""
         return outputs > 0.5
 
     def show(self, label):
@@ -82,7 +82,7 @@ class NumbersWords(ClassWords):
     """One number per picture, or several, in the user's units."""
 
     def tag(self, score, place):
-        """Return the name of a score of one of the numbers."""
+        """Return the name of a score of a single number."""
         return score if self.width == 1 else '%s_%s' % (score, self.names[place])
 
     def show(self, label):
@@ -94,7 +94,7 @@ class NumbersWords(ClassWords):
         return self.show(values['predicted'][sample])
 
     def is_wrong(self, values):
-        return np.ones(len(values['true']), bool)  # more or less, all are
+        return np.ones(len(values['true']), bool)  # all are, more or less
 
     def always(self, true):
         errors = np.abs(true - self.mean).mean(0)

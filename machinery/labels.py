@@ -1,12 +1,12 @@
-"""Kinds of labels: what a network is asked for, in one table.
+"""The kinds of labels, in one table.
 
     'class'     one class per picture, as in the tutorial
     'classes'   several classes per picture, or none
     'numbers'   one number per picture, or several
 
-A kind knows how labels are read, what the network learns from them and how it is
-scored; machinery.label_words shows them to people. Labels are an array with a row for
-each picture: the number of its class; a 0 or 1 for each class; or its numbers.
+A kind reads labels, makes training targets of them and scores the network;
+machinery.label_words shows them to people. Labels are an array with a row for each
+picture: the number of its class; a 0 or 1 for each class; or its numbers.
 """
 import numpy as np
 
@@ -21,14 +21,14 @@ class OneClass(ClassWords):
     """One class per picture.
 
     Args:
-        names: of the classes, or of the numbers: one for each output of the network;
-            range(3), say, if they have none.
+        names: of the classes or numbers, in the order of the network's outputs;
+            for example range(3) if they have no names.
 
     Attributes:
-        names, width: these, and how many they are.
+        names, width: the names as text, and their number.
         name: the value of the setting labels.
-        loss: the name of the score that is minimised.
-        drawing: the name of the picture that compares true and predicted, or None.
+        loss: the name of the score to minimise.
+        drawing: the name of the plot of true against predicted labels, or None.
     """
 
     name, loss, drawing = 'class', 'cross_entropy', 'confusion_matrix'
@@ -38,33 +38,33 @@ class OneClass(ClassWords):
         self.width = len(self.names)
 
     def facts(self):
-        """Return what model.json keeps of it, besides the names."""
+        """Return the entries for model.json, besides the names."""
         return {'labels': self.name}
 
     # Lists
     def read(self, texts):
-        """Return {text: its label, or why it has none, as text}."""
+        """Return {text: its label, or a message if it has none}."""
         return read_class(texts, self.names)
 
     def hint(self, texts):
-        """Return lines that help if labels are wrong."""
+        """Return lines of hints about wrong labels."""
         return hint_at_range(texts, self.names) + hint_at_kind(texts)
 
     def array(self, labels):
-        """Return labels, as read gives them, as an array."""
+        """Return an array of labels from read."""
         return np.array(labels, np.int32)
 
     def count(self, labels):
-        """Return how many of these labels each class has; None for numbers."""
+        """Return the number of labels of each class; None for numbers."""
         return np.bincount(labels, minlength=self.width)
 
     # The graph: y and logits are float32 tensors (n, width).
     def targets(self, labels):
-        """Return what y is fed with, float32 (n, width)."""
+        """Return the values to feed for y, float32 (n, width)."""
         return np.float32(labels[:, None] == np.arange(self.width))
 
     def labels_of(self, targets):
-        """Return the labels that have these targets."""
+        """Return the labels with these targets."""
         return targets.argmax(1)
 
     def outputs(self, logits):
@@ -72,13 +72,13 @@ class OneClass(ClassWords):
         return tf.nn.softmax(logits)
 
     def predictions(self, y, logits):
-        """Return {name: tensor} of what is kept of each picture, besides the scores."""
+        """Return {name: tensor} to keep for each picture, besides the scores."""
         return {'true': tf.argmax(y, 1), 'predicted': tf.argmax(logits, 1),
                 'probability': tf.reduce_max(self.outputs(logits), 1)}
 
     # After an epoch: values is {name: array} of the scores and predictions of a list.
     def measure(self, values):
-        """Return {name: value} of scores that only a whole list has."""
+        """Return {name: value} of scores that need the whole list."""
         return {}
 
     def best(self, means):
@@ -87,7 +87,7 @@ class OneClass(ClassWords):
 
 
 class SeveralClasses(ClassesWords, OneClass):
-    """Several classes per picture, or none: each output says yes or no on its own.
+    """Several classes per picture, or none: each output is a separate yes or no.
 
     The loss is summed over the classes, as in Caffe's SigmoidCrossEntropyLoss.
     """
@@ -120,7 +120,7 @@ class SeveralClasses(ClassesWords, OneClass):
         return tf.sigmoid(logits)
 
     def scores(self, y, logits):
-        """Return {name: tensor (n,)}, as finetune.py has it for one class."""
+        """Return {name: tensor (n,)}, like finetune.py for a single class."""
         losses = tf.nn.sigmoid_cross_entropy_with_logits(labels=y, logits=logits)
         is_right = tf.equal(logits > 0, y > 0.5)
         return {'cross_entropy': tf.reduce_sum(losses, 1),
@@ -134,7 +134,7 @@ class SeveralClasses(ClassesWords, OneClass):
         return {'mean_average_precision': mean_of_known(found)}
 
     def best(self, means):
-        # If most answers are no, the accuracy is high from the start.
+        # If most answers are no, accuracy is high from the start.
         return {'mean_average_precision': means['mean_average_precision']}
 
 
@@ -142,7 +142,7 @@ class Numbers(NumbersWords, OneClass):
     """One number per picture, or several.
 
     The network learns standardised numbers, (number - mean) / deviation, with the mean
-    and the deviation (width,) of the training list; people see their own units.
+    and the deviation (width,) of the training list. Outputs are in their units.
     """
 
     name, loss, drawing = 'numbers', 'squared_error', 'true_and_predicted'
@@ -177,7 +177,7 @@ class Numbers(NumbersWords, OneClass):
         return logits * self.deviation + self.mean
 
     def scores(self, y, logits):
-        """Return {name: tensor (n,)}: the loss, and the error of each number."""
+        """Return {name: tensor (n,)}: the loss, and each number's error."""
         error = logits - (y - self.mean) / self.deviation
         in_units = tf.abs(self.outputs(logits) - y)
         return {'squared_error': tf.reduce_mean(tf.square(error), 1),

@@ -1,4 +1,4 @@
-"""Start from a network of yours that was trained for other classes."""
+"""Start from your own network, trained for other classes."""
 import os
 
 import numpy as np
@@ -10,9 +10,9 @@ from machinery.text import printable, some_of
 
 
 def read_trained(weights_path):
-    """Return the model.json of weights that a run has trained, {} for other weights.
+    """Return the model.json of weights from an earlier run, {} for other weights.
 
-    They are in a checkpoint, or in the .npy file that alexnet.py has made of it.
+    The weights are a checkpoint, or a .npy file that alexnet.py made from it.
     """
     may_be = weights_path.endswith('.npy') or os.path.exists(weights_path + '.index')
     model = read_model(weights_path) if may_be else {}
@@ -22,45 +22,45 @@ def read_trained(weights_path):
 def choose_skip_layers(skip_layers, train_layers, weights_path):
     """Return the layers that start fresh; None means the train_layers.
 
-    For weights that a run has trained, None means no layer: all of them have learnt.
+    For weights from an earlier run, None means no layers: all are trained already.
     """
-    trained = weights_path and read_trained(weights_path)  # names a damaged file early
+    trained = weights_path and read_trained(weights_path)  # reports damage early
     if skip_layers is None:
         return [] if trained else train_layers
     return skip_layers
 
 
 def warn_of_other_pictures(weights_path, today):
-    """Warn if pictures were prepared in another way when a run trained the weights.
+    """Warn if pictures were prepared differently when a run trained the weights.
 
-    today: the preprocessing of this run, None if that is unknown.
+    today: the preprocessing of this run, None if unknown.
     """
     then = weights_path and read_trained(weights_path).get('preprocessing')
-    # Other values of these are settings; we look for edits of the code.
+    # If these settings agree, any difference comes from edited code.
     if then and today and all(dict(OF_EARLIER, **then).get(name) == today[name]
                               for name in ('margin', 'reducing_gap', 'resize')):
         try:
             check_summary(weights_path, then.get('test'), today['test'])
-        except InputError as error:  # more training may be meant to get used to it
+        except InputError as error:  # more training may be meant to adapt to it
             print('Warning: %s' % error)
 
 
 def fit_last_layer(path, layer, loaded, fresh, kind):
-    """Return the [weights, biases] that the last layer starts with, and what they are.
+    """Return the initial [weights, biases] of the last layer, and their origin.
 
-    If a run has trained the weights, the columns of classes that it shares with this
-    run, by their names, are copied; those of other classes start fresh. This is told.
-    Numbers keep their units, though their mean and deviation may be others.
+    If the weights come from an earlier run, copies the columns of classes whose names
+    both runs have; the columns of other classes start fresh. Prints which. Numbers keep
+    their units, even if their mean and deviation have changed.
 
     Args:
         path, layer: the weight file, and the name of the layer.
-        loaded: [weights (n, classes in the file), biases], as the file has them.
-        fresh: [weights (n, classes of this run), biases], as the network has them.
-        kind: what the labels of this run mean, one of machinery.labels.
+        loaded: [weights (n, classes in the file), biases] from the file.
+        fresh: [weights (n, classes of this run), biases] from the network.
+        kind: the kind of this run's labels, an object from machinery.labels.
 
     Returns:
-        The arrays, and 'by name', 'fresh' or 'loaded': as they are in the file, even if
-        they do not fit, which check_weights refuses.
+        The arrays, and 'by name', 'fresh' or 'loaded'. 'loaded' arrays come from the
+        file unchanged, even if they do not fit; check_weights refuses them then.
     """
     model, names = read_trained(path), kind.names
     earlier, labels = model.get('class_names', []), model.get('labels', 'class')
@@ -73,7 +73,7 @@ def fit_last_layer(path, layer, loaded, fresh, kind):
         kept, why = [], 'it was trained with labels = %r' % labels
     elif names == earlier:
         return in_units_of(kind, loaded, model), 'loaded'
-    elif are_plain(names) or are_plain(earlier):  # so they tell nothing
+    elif are_plain(names) or are_plain(earlier):  # plain numbers tell nothing
         if len(names) == len(earlier):
             print('%s is loaded from %s as it is, since the classes of %s have no '
                   'names' % (layer, path, 'this run' if are_plain(names) else 'that'))
@@ -96,13 +96,13 @@ def fit_last_layer(path, layer, loaded, fresh, kind):
 
 
 def in_units_of(kind, loaded, model):
-    """Return [weights, biases] that give the same numbers with kind's mean, deviation.
+    """Rescale [weights, biases] to give the same numbers with kind's mean, deviation.
 
-    model has those of the training of what is loaded. Classes stay as they are.
+    model: model.json of the loaded weights, with their own. Classes stay as they are.
     """
     if kind.name != 'numbers':
         return loaded
-    # Those that this run does not have are not copied, so any place will do for them.
+    # Numbers unknown to this run are not copied, so any place will do for them.
     places = [kind.names.index(name) if name in kind.names else 0
               for name in model['class_names']]
     mean, deviation = kind.mean[places], kind.deviation[places]
@@ -113,5 +113,5 @@ def in_units_of(kind, loaded, model):
 
 
 def enumerate_some(names):
-    """Return the first of some names between commas, or a dash."""
+    """Join the first few names with commas; no names give a dash."""
     return ', '.join(some_of(names, printable)) or '-'

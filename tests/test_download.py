@@ -301,7 +301,7 @@ def test_second_run_waits_and_uses_what_the_first_one_fetched(
         fetch_weights(str(part), [(url, None)])
         second.join(10)
     assert not second.is_alive() and len(seen) == 1
-    assert told == [('Waiting for another run that fetches %s' % part,)]
+    assert told == [('Waiting for another run to fetch %s' % part,)]
     assert part.read_bytes() == OLD and names(part.parent) == ['x.part']
 
 

@@ -106,7 +106,7 @@ def test_folder_that_is_split_stays_so(tmp_path):
     assert all(path.startswith('Train') for path, _ in found['train'] + found['test'])
     assert len(found['test']) + len(found['train']) == 60 > 2 * len(found['test']) > 0
     assert 'Warning: val.txt has no picture of bee\n' in output
-    assert 'is split already, which was kept; test.txt was taken from its' in output
+    assert 'is already split; the split was kept; test.txt was taken from its' in output
 
 
 def test_each_folder_of_a_part_tells_its_classes_in_its_own_way(tmp_path):
@@ -280,7 +280,7 @@ def names_of(folders, count=4):
 def test_parts_as_archives_leave_them(tmp_path, train, test, left_out):
     found, classes, output = split(
         tmp_path, names_of(train) + names_of(test) + names_of(left_out))
-    assert classes == ['a', 'b'] and 'is split already, which was kept' in output
+    assert classes == ['a', 'b'] and 'is already split; the split was kept' in output
     assert sorted(path for path, _ in found['test']) == sorted(names_of(test))
     assert sorted(path for path, _ in found['train'] + found['val']) == sorted(
         names_of(train))

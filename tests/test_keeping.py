@@ -284,7 +284,7 @@ def test_best_that_cannot_be_told_is_put_aside(tmp_path, folder):
     remove(folder, 'model_epoch1', 'model_epoch2', 'model_epoch3.ckpt')
     output = run(tmp_path, '--resume=True', '--num_epochs=2',
                  '--test_file=images/test.txt')
-    assert 'the best checkpoint is gone; no other one has a score' in output
+    assert 'the best checkpoint is gone; no other has a score' in output
     assert 'Best: ' not in output and 'Test: ' in output and 'inf' not in output
     assert find_weights(str(folder)) == str(stopped)
     assert same(later, tensors(str(folder / 'earlier_model_best.ckpt')))

@@ -64,7 +64,7 @@ def test_several_classes_are_read(folder, text):
     ('a.jpg 0,3\nb.jpg 0\n', ['line 1: label 3 is not in 0..2', 'the labels run 0..3']),
     ('a.jpg ant\nb.jpg ant,be\n', ["line 2: no class is called 'be'; the nearest is"]),
     ('a.jpg ant bear\nb.jpg bee\n', ["line 1: no class is called 'ant bear'"]),
-    ('a.jpg 1\nb.jpg 1,1\n', ["line 2: a class is there twice in '1,1'"]),
+    ('a.jpg 1\nb.jpg 1,1\n', ["line 2: a class is listed twice in '1,1'"]),
     ('a.jpg 1\nb.jpg\n', ["line 2: no label after 'b.jpg'; write - for none"]),
     ('id,labels\na,1\nb,\n', ["line 3: no label after 'b,'; write - for none"]),
     ('a.jpg 1\na.jpg 0,2\n', ['line 2: label 0,2, but label 1 in an earlier line']),
@@ -484,7 +484,7 @@ def test_runs_without_usable_numbers_are_refused(tmp_path, text, fault):
     ('textures/brick/val_01 0\ntextures/brick/val_02 0,1\n',
      "for several classes per picture, set labels = 'classes'"),
     ('textures/brick/val_01 1.5\ntextures/brick/val_02 2.5\n',
-     "labels like 1.5 are no classes: set labels = 'numbers'"),
+     "labels like 1.5 are not classes: set labels = 'numbers'"),
     ('textures/brick/val_01 red\ntextures/brick/val_02 red|hard\n',
      "Warning: 'red|hard' is a class of its own. For several classes")])
 def test_a_forgotten_kind_is_told(tmp_path, text, message):

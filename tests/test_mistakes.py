@@ -152,7 +152,7 @@ def test_predict_names_what_is_wrong(folder, monkeypatch, narrow_file, arguments
     ('{"cluster": {"worker": ["a:1", "b"]}, "task": {"type": "worker", "index": 0}}',
      "TF_CONFIG: worker 1: 'b' is not host:port"),
     ('{"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker", "index": 2}}',
-     'TF_CONFIG: "task" is none of the cluster\'s')])
+     'TF_CONFIG: "task" is not in "cluster"')])
 def test_a_wrong_cluster_is_named(tmp_path, monkeypatch, config, message):
     monkeypatch.setenv('TF_CONFIG', config)
     assert_one_message(*finetune(str(tmp_path)), message)

@@ -223,7 +223,7 @@ def test_equal_pictures_are_warned_about(tmp_path, capsys):
             'Warning: 3 pictures of %s are also in %s (equal content), so its accuracy '
             'is too optimistic; the first is %scopy.png (line 3), equal to %s0.png (%s,'
             ' line 2)\n'
-            'Warning: 1 picture of %s is there with another label, too (equal '
+            'Warning: 1 picture of %s is also listed with another label (equal '
             'content); the first is %s1.png (line 5), equal to %slink.png (%s, '
             'line 4)\n'
             % (b, a, at, at, a, b, at, at, b))
@@ -324,7 +324,7 @@ def test_augment_that_draws_from_elsewhere_is_told(tmp_path):
                                            augment=augment)], 'stop', Workers())
     rng = np.random.RandomState(0)
     check(lambda image, own: image * own.uniform(0.5, 1))
-    with pytest.raises(InputError, match='another result each time for .*01.jpg: draw'):
+    with pytest.raises(InputError, match='result each time for .*01.jpg: draw'):
         check(lambda image, own: image * rng.uniform(0.5, 1))
 
 

@@ -112,7 +112,7 @@ def test_rates_are_tried_and_leave_nothing_but_the_curve(tmp_path, narrow_networ
 
     # The next run takes the next number in both folders, and can be resumed.
     status, output = try_rates(tmp_path, narrow_file)
-    assert status == 0 and '--resume=2 goes on' in output, output
+    assert status == 0 and '--resume=2 continues' in output, output
     status, output = try_rates(tmp_path, narrow_file, '--resume=True', '--num_epochs=2')
     assert status == 0 and '/2/model_epoch1.ckpt' in output, output
     assert 'Warning: find_rate' not in output

@@ -234,7 +234,7 @@ def test_classes_are_the_sorted_names_of_the_training_list(folder):
     with pytest.raises(InputError, match='train.csv has names of 3 classes, but'):
         choose(train_file=train, num_classes=4)
     with pytest.raises(InputError, match='train.csv has names for classes, unlike .*'
-                       'numbers.csv: write names, or numbers in both'):
+                       'numbers.csv: write names in both'):
         choose(train_file=train, val_file=numbers)
     with pytest.raises(InputError, match='one class, ant; at least 2'):
         choose(train_file=write(folder / 'one.csv', 'a,ant\nb,ant\n'))

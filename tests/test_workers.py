@@ -464,14 +464,14 @@ def test_tasks_are_found_with_the_chief_first(monkeypatch):
     ('{"cluster": {"worker": ["http://a:1"]}}', "worker 0: 'http://a:1' is"),
     ('{"cluster": {"worker": ["a:1", "a:1"]}}', 'an address occurs twice'),
     ('{"cluster": {"chief": ["a:1", "b:1"]}}', 'there is more than one chief'),
-    ('{"cluster": {"worker": ["a:1"]}}', '"task" is none of the cluster\'s'),
+    ('{"cluster": {"worker": ["a:1"]}}', '"task" is not in "cluster"'),
     ('{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
-     '"task" is none of the cluster\'s'),
+     '"task" is not in "cluster"'),
     ('{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": "x"}}', ''),
     ('{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1e999}}',
      ''),
     ('{"cluster": {"worker": ["a:1"]}, "task": {"type": "chief", "index": 0}}',
-     '"task" is none of the cluster\'s')])
+     '"task" is not in "cluster"')])
 def test_malformed_tf_config_is_a_clear_error(monkeypatch, text, complaint):
     with pytest.raises(InputError) as error:
         tasks_of(monkeypatch, text)
