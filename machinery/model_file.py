@@ -222,7 +222,7 @@ def check_preprocessing(checkpoint, then, today):
     for name, of_earlier in OF_EARLIER.items():
         values = [found.get(name, of_earlier) for found in (then, today)]
         if then and today and values[0] != values[1]:
-            raise InputError('%s: %s was %s, now it is %s; a run cannot continue with '
+            raise InputError('%s: %s was %s, now it is %s; a run cannot go on with '
                              'pictures that are prepared in another way%s' % (
                                  checkpoint, name, *values,
                                  '; give --resize ' + values[0] if name == 'resize'
