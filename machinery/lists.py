@@ -17,8 +17,8 @@ from machinery.lookup import Lookup
 from machinery.tables import Table
 from machinery.text import plain_name, some_of
 
-GIVEN = 'the given paths'  # in place of the name of a list
-# names: sorted, of classes; largest: of the numbers that stand in their place, or -1
+GIVEN = 'the given paths'  # shown in messages instead of a list's name
+# names: class names, sorted; largest: the largest class number, -1 without numbers
 Labels = namedtuple('Labels', 'names largest')
 
 
@@ -31,18 +31,17 @@ def lookup_of(list_path, pictures_path):
 def read_list(list_path, kind, check_files=True, pictures_path=None):
     """Return the paths, labels and int32 line numbers (from 1) of a list file.
 
-    A line has a path and a label: see Table, and Lookup for what a path may lack. The
-    labels are an array, as kind.array makes it.
+    Table explains the lines, Lookup the paths. kind.array makes the array of labels.
 
     Args:
-        list_path: the text file; or a pair of lists, (paths, labels).
-        kind: what labels mean, one of machinery.labels.
-        check_files: a missing picture is a fault.
-        pictures_path: where relative paths start; None: the list's folder, and for a
-            pair the current one.
+        list_path: the text file, or a pair of lists (paths, labels).
+        kind: the kind of labels, from machinery.labels.
+        check_files: whether a missing picture is a fault.
+        pictures_path: the folder of relative paths; None: the list's folder, or the
+            current folder for a pair.
 
     Raises:
-        InputError: the list has faults; names up to 20 of them with their lines.
+        InputError: the list has faults; up to 20 are shown with their line numbers.
     """
     if isinstance(list_path, (tuple, list)):
         name, lookup = GIVEN, Lookup(pictures_path or '')
@@ -58,7 +57,7 @@ def read_list(list_path, kind, check_files=True, pictures_path=None):
     texts = {text for _, _, text, fault in samples if not fault}
     label_of = kind.read(texts)
     paths, labels, line_numbers = [], [], array('i')
-    earlier, faults = {}, []  # a fault has a line number, a message, and a missing path
+    earlier, faults = {}, []  # a fault: (line number, message, missing path)
     for line_number, path, text, fault in samples:
         if fault:
             faults.append((line_number, fault, None))
@@ -76,7 +75,7 @@ def read_list(list_path, kind, check_files=True, pictures_path=None):
         if check_files and not found:
             faults.append((line_number, None, path))
     if faults or not paths:
-        # To explain what is missing takes a while, so only what is shown is explained.
+        # Explaining a missing path is slow, so explain only the faults we show.
         told = some_of(faults, lambda fault: 'line %d: %s' % (
             fault[0], fault[1] or lookup.explain(fault[2])))
         raise InputError('\n  '.join([name + ':'] + (told or ['no samples in it'])
@@ -85,11 +84,11 @@ def read_list(list_path, kind, check_files=True, pictures_path=None):
 
 
 def order_numbers(list_path, samples, columns, names):
-    """Return a Table's samples with the numbers that have these names, in their order.
+    """Return a Table's samples with their numbers in the order of names.
 
-    columns are the names in its header. Raises an InputError if it lacks one of them.
+    columns: the names in its header. Raises an InputError if a name is missing there.
     """
-    general = ['number', 'number 1', *LABEL_WORDS]  # these tell nothing
+    general = ['number', 'number 1', *LABEL_WORDS]  # names without a meaning
     if columns == names or {columns[0].lower(), names[0].lower()} & set(general):
         return samples
     missing = [name for name in names if name not in columns]
@@ -102,7 +101,7 @@ def order_numbers(list_path, samples, columns, names):
 
 
 def pair_up(pair, kind):
-    """Return samples, like those of a Table, from a pair (paths, labels)."""
+    """Return samples like a Table's from a pair (paths, labels)."""
     if len(pair) != 2 or any(part is None for part in pair) or (
             len(pair[0]) != len(pair[1])):
         raise InputError('expected a list file, or (paths, labels) of the same length')
@@ -114,9 +113,9 @@ def pair_up(pair, kind):
 
 
 def from_array(labels, kind):
-    """Return labels; those of an array with a 0 or 1 for each class as lists of them.
+    """Return labels; turn an array (n, width) of 0 and 1 into lists of class numbers.
 
-    Raises an InputError if an array (n, width) of numbers has others.
+    Raises an InputError if the array has another width or other numbers.
     """
     shape = labels.shape if isinstance(labels, np.ndarray) else ()
     if len(shape) < 2 or kind.name == 'numbers' or labels.dtype.kind not in 'biuf':
@@ -131,21 +130,21 @@ def from_array(labels, kind):
 
 
 def as_text(label):
-    """Return a label as a Table gives it: text, or a tuple of text."""
+    """Return a label like a Table's: text, or a tuple of text."""
     if isinstance(label, (tuple, list, np.ndarray)):
         return tuple(plain_name(str(part)) for part in label)
     return plain_name(str(label))
 
 
 def show_text(label):
-    """Return what as_text or a Table gives as one text."""
+    """Return a label from as_text or a Table as a single text for messages."""
     return label if isinstance(label, str) else ', '.join(label) or NONE
 
 
 def labels_in(list_path, pictures_path, labels='class'):
-    """Return the Labels in a list; faults are left out, since read_list names them.
+    """Return the Labels of a list, without its faults, which read_list reports.
 
-    Raises an InputError if it is not clear how many classes a cell names.
+    Raises an InputError if a cell may name a single class or several.
     """
     table = Table(list_path, lookup_of(list_path, pictures_path).find, labels=labels)
     texts = {text for _, _, text, _ in table.samples()} - {None}
@@ -159,10 +158,10 @@ def labels_in(list_path, pictures_path, labels='class'):
 
 
 def check_several(list_path, texts):
-    """Raise an InputError if cells have names with spaces, and nothing separates names.
+    """Raise an InputError if cells with spaces may name a single class or several.
 
-    Only a file of names could tell one class "polar bear" from the two "haze river".
-    Also if they are lists as Python prints them, which pandas writes.
+    If no cell has a separator, only a file of names can tell "polar bear", one class,
+    from "haze river", two. Python's printed lists, which pandas writes, also fail.
     """
     printed = sorted(filter(re.compile(r"\[('.*'|\".*\")?\]").fullmatch, texts))
     if printed:
@@ -178,8 +177,9 @@ def check_several(list_path, texts):
 def share_of(list_path, count, shard, is_even):
     """Return the numbers of the samples in a worker's share of a list.
 
-    shard is (rank, size): rank, rank + size, ... If is_even, all shares have the same
-    length: a short one borrows a sample. Raises an InputError if one would be empty.
+    For shard = (rank, size), these are rank, rank + size, ... With is_even, all shares
+    have the same length: a short share borrows a sample. Raises an InputError if a
+    share would be empty.
     """
     rank, size = shard
     if not count:
@@ -212,7 +212,7 @@ def read_class_names(path, num_classes=None):
 
 @input_errors()
 def find_pictures(source, pictures_path=None, labels='class'):
-    """Return the paths of a picture, a folder, a pattern, or a list of paths alone."""
+    """Return the paths in source: a picture, folder, pattern or list without labels."""
     if os.path.isdir(source):
         paths, _ = find_files(source)
     elif is_list(source):
@@ -233,7 +233,7 @@ def find_pictures(source, pictures_path=None, labels='class'):
 
 
 def has_labels(path, pictures_path=None, labels='class'):
-    """Tell whether this is a list with labels, rather than one of pictures alone."""
+    """Tell whether path is a list whose lines have labels."""
     if not is_list(path):
         return False
     find = lookup_of(path, pictures_path).find

@@ -1,4 +1,4 @@
-"""Complete and repair the paths in a list, to find the files that they mean."""
+"""Find the files for the paths in a list, even if a path is incomplete or unclean."""
 import collections
 import contextlib
 import os
@@ -8,12 +8,12 @@ from machinery.text import compose
 
 
 def stem(name):
-    """Return the name of a picture without its ending."""
+    """Return a name without its ending, if it is the ending of a picture."""
     return os.path.splitext(name)[0] if name.lower().endswith(PICTURE_ENDINGS) else name
 
 
 class Lookup:
-    """Finds the files that listed paths mean; folder is where relative ones start.
+    """Finds the files for listed paths; relative paths start at folder.
 
     A path may have quotes around it or Windows' backslashes, differ in its Unicode form
     (see compose), or omit the ending if only one picture fits.
@@ -23,11 +23,11 @@ class Lookup:
         self._folder, self._entries = folder, {}
 
     def join(self, path):
-        """Return a listed path, from the folder on."""
+        """Return the folder joined with a listed path."""
         return os.path.join(self._folder, path)
 
     def find(self, path):
-        """Return the path of the file that a listed path means, or None."""
+        """Return the path of the file for a listed path, or None."""
         whole = self.join(path)
         if os.path.isfile(whole):
             return whole
@@ -35,7 +35,7 @@ class Lookup:
         return found[0] if len(found) == 1 else None
 
     def explain(self, path):
-        """Return why a listed path has no file, and what is close to it."""
+        """Return why a listed path has no file, and name similar files."""
         clean, message = self._clean(path), 'no such file: %.500s' % self.join(path)
         several = self._similar(clean, compose)
         other_case = self._similar(clean, lambda name: compose(name).casefold())
@@ -45,11 +45,11 @@ class Lookup:
         if other_case:
             return '%s, but there is %s' % (message, other_case[0])
         if ' ' in path and self.find(path.split()[0]):
-            return ('%s; the label is what follows the last white space, so names with '
+            return ('%s; the label starts after the last white space, so names with '
                     'spaces need a table, such as CSV' % message)
         if os.path.isfile(path):
-            return ('%s; %s is there from the current folder, but relative paths start '
-                    "at the list's folder: give pictures_path, or write the path from "
+            return ('%s; %s exists in the current folder, but relative paths start at '
+                    "the list's folder: give pictures_path, or write the path from "
                     'there' % (message, path))
         return message
 
@@ -57,9 +57,9 @@ class Lookup:
         return self.join(path.strip('"\',;').replace('\\', '/'))
 
     def _similar(self, path, form, is_file=os.path.isfile):
-        """Return the files, or folders, whose names have the same form as the path's.
+        """Return the files equal to the path if form is applied to all names.
 
-        The ending of a picture may be missing.
+        A picture's ending may be missing. With os.path.isdir, find folders instead.
         """
         if is_file(path):
             return [path]
@@ -76,9 +76,9 @@ class Lookup:
         return found
 
     def _entries_like(self, folder, name):
-        """Return the entries of a folder that are like a name, but for case and ending.
+        """Return a folder's entries equal to a name except for case and ending.
 
-        All entries are sorted once: a list may have a million paths.
+        Each folder is read only once, because a list may have a million paths.
         """
         if folder not in self._entries:
             self._entries[folder] = collections.defaultdict(set)

@@ -1,10 +1,10 @@
-"""Memory that threads share."""
+"""A limit on the memory of all threads together."""
 import contextlib
 import threading
 
 
 class MemoryBudget:
-    """So many bytes that threads may fill at once; a larger need waits to be alone."""
+    """Lets threads fill size bytes in all; a request for more takes all of them."""
 
     def __init__(self, size):
         self._size = self._free = size
@@ -12,7 +12,7 @@ class MemoryBudget:
 
     @contextlib.contextmanager
     def use(self, size):
-        """Wait until so many bytes are free, and take them for a with statement."""
+        """Wait until size bytes are free, and hold them during a with block."""
         size = min(size, self._size)
         with self._changed:
             self._changed.wait_for(lambda: size <= self._free)

@@ -5,9 +5,9 @@ import numpy as np
 def average_precision(true, predicted):
     """Return the area under the steps of precision over recall, for one class.
 
-    true and predicted are (n,), some of true are not 0. Everingham et al., "The PASCAL
-    Visual Object Classes Challenge: A Retrospective", IJCV 2015, section 2.2, but at
-    each recall its own precision, not the highest at or above it.
+    true and predicted are (n,), and true is not all 0. As in Everingham et al., "The
+    PASCAL Visual Object Classes Challenge: A Retrospective", IJCV 2015, section 2.2,
+    but with the precision at each recall, not the highest at or above it.
     """
     order = predicted.argsort()[::-1]
     hits = np.cumsum(true[order], dtype=float)
@@ -20,20 +20,20 @@ def average_precision(true, predicted):
 def average_precisions(true, predicted):
     """Return average_precision of each class, (width,) for (n, width).
 
-    It is NaN for a class that no picture has.
+    It is NaN for a class without pictures.
     """
     return np.array([average_precision(*columns) if columns[0].any() else np.nan
                      for columns in zip(true.T, predicted.T)])
 
 
 def mean_of_known(scores):
-    """Return the mean of the scores that are not NaN, 0 if there is none."""
+    """Return the mean of the scores that are not NaN, 0 if all are NaN."""
     known = scores[~np.isnan(scores)]
     return float(known.sum() / max(len(known), 1))
 
 
 def r_squared(true, predicted):
-    """Return the share of the variance that is explained, (width,) for (n, width).
+    """Return the explained share of the variance, (width,) for (n, width).
 
     It is 1 - (squared errors) / (squared deviations from the mean); NaN if all numbers
     are equal.

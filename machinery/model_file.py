@@ -1,6 +1,6 @@
-"""model.json next to checkpoints: how they were made, which predict.py must know.
+"""model.json next to a checkpoint: how it was made, for predict.py and for resuming.
 
-The model.json of an .npy file has the file's own name: my.json next to my.npy.
+For an .npy file it has the file's own name: my.json next to my.npy.
 """
 import contextlib
 import json
@@ -17,7 +17,7 @@ from machinery.rules import integer, is_names, or_none, setting_of
 from machinery.settings import is_in_sample
 from machinery.tf1 import tf
 
-# What predict.py takes for granted without a model.json.
+# predict.py assumes this if there is no model.json.
 ASSUMED = 'without random_crop, and JPEGs are decoded at a smaller scale'
 # Earlier versions decoded every JPEG in full, and squashed pictures.
 OF_EARLIER = {'reducing_gap': None, 'resize': 'squash'}
@@ -39,9 +39,9 @@ def write_model(path, model):
 
 
 def read_model(weights_path):
-    """Return the content of these weights' model.json, {} if there is none.
+    """Return the content of these weights' model.json, {} without the file.
 
-    Raises Damaged unless all that is used of it is as write_model wrote it.
+    Raises Damaged if an entry fails its test in USED.
     """
     path = model_path(weights_path)
     try:
@@ -60,7 +60,7 @@ def read_model(weights_path):
 
 
 def is_path(value):
-    """Tell whether a value may be a path, also one that is not UTF-8."""
+    """Tell whether a value may be a path, even if it is not UTF-8."""
     try:
         return '\0' not in value.encode('utf-8', 'surrogateescape').decode('latin-1')
     except (AttributeError, UnicodeEncodeError):
@@ -80,7 +80,7 @@ def are_numbers(value):
 
 
 def is_preprocessing(value):
-    """Tell whether a value has the arguments of load_image, and perhaps a summary."""
+    """Tell whether a value has load_image's arguments; a summary is optional."""
     value = value if type(value) is dict else {}
     size, gap = value.get('size'), value.get('reducing_gap')
     return (type(size) is list and list(map(type, size)) == [int, int] and
@@ -92,7 +92,7 @@ def is_preprocessing(value):
             are_numbers(value.get('test') or []))
 
 
-# What is used of a model.json, with tests for it.
+# The entries of model.json in use, each with a test of its value.
 USED = {
     'settings': lambda value: type(value) is dict and all(
         is_path(value.get(name, '')) for name in ('train_file', 'filewriter_path')),
@@ -108,7 +108,7 @@ USED = {
 
 def describe(facts, session, model, pictures, load_image, data, val_data, kind,
              optimizer):
-    """Complete the facts for model.json, which hold only the settings so far."""
+    """Add to the facts for model.json, which so far hold only the settings."""
     settings, preprocessing, count = facts['settings'], None, data.data_size
     if has_files(data):
         count = len(data.paths)  # of all workers
@@ -133,7 +133,7 @@ def describe(facts, session, model, pictures, load_image, data, val_data, kind,
 
 
 def digest_of(data):
-    """Return a checksum of a list: the names and sizes of its pictures, its labels."""
+    """Return a checksum of a list: its labels, and its pictures' names and sizes."""
     digest = 0
     for path, label in zip(data.paths, data.labels.tolist()):
         size = os.path.getsize(path) if os.path.exists(path) else -1
@@ -145,8 +145,8 @@ def digest_of(data):
 def summarize(session, model, pictures, load_image, preprocessing):
     """Return the network's input for a test picture, as the means of 8 x 8 parts.
 
-    Means, because other versions decode a picture a little differently. preprocessing
-    has the arguments of load_image.
+    Means hide the small differences between versions of a decoder. preprocessing:
+    the arguments of load_image.
     """
     if not os.path.exists(TEST_PICTURE):
         print('Warning: without %s, we cannot check that pictures are prepared '
@@ -172,7 +172,7 @@ def check_summary(weights_path, expected, found):
 
 
 def read_preprocessing(weights_path):
-    """Return the preprocessing in model.json; {} without it; None: own batches."""
+    """Return the preprocessing in model.json; {}: unknown; None: your own batches."""
     found = read_model(weights_path).get('preprocessing', {})
     return dict(OF_EARLIER, **found) if found else found
 
@@ -180,7 +180,7 @@ def read_preprocessing(weights_path):
 def find_decoding(checkpoint, workers):
     """Return how the run being resumed decodes JPEGs, for ImageDataGenerator.
 
-    {} if that is unknown. Only the chief knows the checkpoint; it tells the others.
+    Returns {} if unknown. Only the chief knows the checkpoint; it tells the others.
     """
     found = {}
     if checkpoint:
@@ -194,8 +194,8 @@ def find_decoding(checkpoint, workers):
 def find_preprocessing(weights_path, mean, **defaults):
     """Return how a network's pictures are prepared: (arguments of load_image, summary).
 
-    defaults are these arguments for weights without a model.json, and mean is that of
-    normalize. If training subtracted another mean, raise an InputError.
+    defaults: the arguments for weights without a model.json; mean: normalize's. Raises
+    an InputError if training used another size, or subtracted another mean.
     """
     found = read_preprocessing(weights_path)
     if found is None:
@@ -218,7 +218,7 @@ def find_preprocessing(weights_path, mean, **defaults):
 
 
 def check_preprocessing(checkpoint, then, today):
-    """Raise an InputError if a resumed run would prepare its pictures otherwise."""
+    """Raise an InputError if a resumed run would prepare its pictures differently."""
     for name, of_earlier in OF_EARLIER.items():
         values = [found.get(name, of_earlier) for found in (then, today)]
         if then and today and values[0] != values[1]:
@@ -235,10 +235,10 @@ def check_preprocessing(checkpoint, then, today):
 
 
 def compare_with_earlier(checkpoint, facts, log_path=None):
-    """Warn of changes in a resumed run, or refuse them.
+    """Warn of changes in a resumed run, or raise an InputError.
 
-    Returns the name of the score that chose its best, and why its scores cannot be
-    compared with those from now on, None if they can.
+    Returns the name of the score that chose its best checkpoint, and the result of
+    why_scores_differ.
     """
     try:
         earlier = read_model(checkpoint)
@@ -270,7 +270,7 @@ def compare_with_earlier(checkpoint, facts, log_path=None):
             print('Warning: the pictures or labels of %s have changed since the run '
                   'being resumed' % facts['settings'][name])
     for name, value in now.items():
-        value = json.loads(json.dumps(value))  # as the file has it
+        value = json.loads(json.dumps(value))  # a tuple becomes a list, as in the file
         if not setting_of(name).may_change and before.get(name, value) != value:
             print('Warning: %s was %.200r in the run being resumed, now it is %.200r'
                   % (name, before.get(name), value))
@@ -280,13 +280,13 @@ def compare_with_earlier(checkpoint, facts, log_path=None):
         print('Warning: %s was %.200r in the run being resumed; there is no such '
               'setting now' % (name, before[name]))
     reason = why_scores_differ(checkpoint, earlier, facts)
-    if reason:  # to remember it if the run ends before its next checkpoint
+    if reason:  # remember it in case the run ends before its next checkpoint
         facts['starts_again_after'] = os.path.basename(checkpoint)
     return earlier.get('best_by'), reason
 
 
 def why_scores_differ(checkpoint, earlier, facts):
-    """Return why scores up to a checkpoint say nothing about later ones, or None."""
+    """Return why scores before and after a checkpoint cannot be compared, or None."""
     margins = [run['preprocessing'] and run['preprocessing'].get('margin')
                for run in (earlier, facts)]
     if None not in margins and margins[0] != margins[1]:

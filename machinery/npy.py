@@ -1,4 +1,4 @@
-"""Read weights from numpy's files, without running code that is in them."""
+"""Read weights from numpy's files, without running any code inside them."""
 import mmap
 import os
 import pickle
@@ -10,7 +10,7 @@ from machinery.damage import damage_told
 from machinery.errors import InputError
 
 FLOATS = ('f2', 'f4', 'f8')
-# What we and other programs call the weights (0) and the biases (1) of a layer.
+# Our names and other programs' names for the weights (0) and the biases (1) of a layer.
 WORDS = {'weights': 0, 'weight': 0, 'kernel': 0, 'W': 0, 'w': 0,
          'biases': 1, 'bias': 1, 'b': 1}
 
@@ -18,7 +18,7 @@ WORDS = {'weights': 0, 'weight': 0, 'kernel': 0, 'W': 0, 'w': 0,
 def read_npy(path):
     """Read weights from an .npy file, without running its code and without copies.
 
-    It is a pickled dict for layers_of, written by Python 2 or 3 and numpy 1 or 2.
+    The file is a pickled dict for layers_of, from Python 2 or 3 and numpy 1 or 2.
     """
     with open(path, 'rb') as file, damage_told(path, 'a weight file'):
         content = MappedFile(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -28,13 +28,13 @@ def read_npy(path):
         shape, _, dtype = np.lib.format.read_array_header_1_0(content)
         if shape != () or dtype != np.dtype(object):
             raise ValueError('holds an array, not a dictionary of layers')
-        # Python 2 pickled arrays as text: keep it as bytes, decoding would copy it.
+        # Python 2 pickled arrays as text. Keep the bytes: decoding would copy them.
         [layers] = WeightsUnpickler(content, encoding='bytes').load().state[-1]
         return layers_of(layers)
 
 
 def read_npz(path):
-    """Read weights from an .npz file, whose arrays have names for layers_of."""
+    """Read weights from an .npz file; layers_of explains the names of its arrays."""
     with damage_told(path, 'a weight file'), np.load(path, allow_pickle=False) as file:
         names = [os.path.basename(name) for name in file.zip.namelist()]
         if 'data.pkl' in names:
@@ -52,8 +52,8 @@ def read_npz(path):
 def layers_of(content):
     """Return {layer: [weights, biases]}, or raise a ValueError.
 
-    content has [weights, biases] or {'weights': ..., 'biases': ...} for each layer, or
-    an array for each name like 'conv1/weights'. The words may be any of WORDS.
+    content: {layer: [weights, biases]}, {layer: {'weights': ..., 'biases': ...}} or
+    {'conv1/weights': array, ...}; instead of weights and biases, any of WORDS.
     """
     layers = {}
     for name, value in content.items():
@@ -71,7 +71,7 @@ def arrays_of(name, layer):
     pair, found = layer, type(layer).__name__
     if isinstance(layer, dict):
         found = ', '.join(map(as_text, layer))
-        # Other arrays belong to another kind of layer, so we do not leave them out.
+        # Any further array means another kind of layer: refuse it, do not ignore it.
         pair = []
         if sorted(map(kind_of, layer)) == [0, 1]:
             pair = [layer[key] for key in sorted(layer, key=kind_of)]
@@ -83,12 +83,12 @@ def arrays_of(name, layer):
 
 
 def kind_of(name):
-    """Return the number in WORDS of the last word in 'conv1/kernel:0', say, else 2."""
+    """Return the number in WORDS of a name's last word ('conv1/kernel:0'), else 2."""
     return WORDS.get(re.split('[/_.]', as_text(name).split(':')[0])[-1], 2)
 
 
 def as_text(name):
-    """Decode text that Python 2 pickled as bytes."""
+    """Decode text if Python 2 pickled it as bytes."""
     return name.decode() if isinstance(name, bytes) else name
 
 
@@ -122,7 +122,7 @@ class Pickled:
         return array.reshape(shape, order='F' if is_fortran else 'C')
 
 
-# pickle.Unpickler, in C, would allocate 16 bytes times a damaged file's memo index.
+# Not pickle.Unpickler, in C: it allocates 16 bytes x memo index, even a damaged index.
 class WeightsUnpickler(pickle._Unpickler):
     """Unpickle numpy arrays, builtin containers and text; refuse everything else."""
 
@@ -133,7 +133,7 @@ class WeightsUnpickler(pickle._Unpickler):
     dispatch = dict(pickle._Unpickler.dispatch)
     # No array needs BYTEARRAY8, which allocates the claimed size before it reads.
     dispatch.pop(b'\x96'[0], None)
-    # Nor sets; and a key that is a tuple of tuples of ... may take forever to hash.
+    # Nor sets: a tuple of tuples of ... in a set may take forever to hash.
     for code in (pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET):
         dispatch.pop(code[0])
 

@@ -1,4 +1,4 @@
-"""Numbered folders: 1, 2, 3 and so on, a new one for each run of a script."""
+"""Numbered folders 1, 2, 3, ...: each run of a script makes the next."""
 import contextlib
 import os
 import re
@@ -15,13 +15,13 @@ def list_runs(folder):
 
 
 def run_path(folder, number):
-    """Return the path of the run of this number."""
+    """Return the path of the run with this number."""
     return os.path.join(folder, str(number))
 
 
 @input_errors()
 def make_run(*folders):
-    """Make a numbered folder in each of these, the same new number; return it."""
+    """Make a folder with the same new number in each of these; return the number."""
     for folder in folders:
         os.makedirs(folder, exist_ok=True)
     number = 1 + max(max(list_runs(folder), default=0) for folder in folders)
@@ -37,21 +37,21 @@ def make_run(*folders):
                 os.rmdir(path)
             if not isinstance(error, FileExistsError):
                 raise
-            number += 1  # somebody was faster, or it is a file
+            number += 1  # another process was faster, or it is a file
 
 
 class NewFiles:
-    """New files, in a numbered folder of parent that is made along with the first."""
+    """Writes new files; the first without a path makes a numbered folder in parent."""
 
     def __init__(self, parent):
         self._parent, self.folder = parent, None
 
     @contextlib.contextmanager
     def new(self, path, name, is_told=True):
-        """Open a path to write bytes; without one, a file of this name in the folder.
+        """Open a path to write bytes; None: a file with this name in the folder.
 
-        It appears when it is whole. Raises an InputError if it exists already, or
-        cannot be written.
+        The file appears when it is complete. Raises an InputError if it exists already,
+        or cannot be written.
         """
         if not path:
             self.folder = self.folder or run_path(self._parent, make_run(self._parent))
@@ -59,7 +59,7 @@ class NewFiles:
         try:
             with write_whole(path, may_replace=False) as file:
                 yield file
-        except OSError as error:  # that of a full disk names no file
+        except OSError as error:  # on a full disk, the error names no file
             raise InputError('%s: %s' % (path, error.strerror or error)) from error
         if is_told:
             print('Wrote %s' % path)

@@ -11,20 +11,20 @@ WAY_OUT = 'if these are classes, name all classes in a file for --classes'
 
 
 def part_in(name):
-    """Return the part that the name of a folder holds as a word, as in seg_train2."""
+    """Return the part named by a word in a folder's name (seg_train2), or None."""
     words = re.sub('([a-z])([A-Z])', r'\1 \2', name).lower()  # trainingSet is two words
     parts = {PART_OF.get(word) for word in re.findall(r'[^\W\d_]+', words)} - {None}
     return parts.pop() if len(parts) == 1 else None
 
 
 def class_in(path):
-    """Return the class that a name like cat.0.jpg tells, else None."""
+    """Return the class in a file name like cat.0.jpg, or None."""
     match = re.fullmatch(r'([^.]+)\.\d+(\.[^.]+)?', os.path.basename(path))
     return match.group(1) if match and match.group(1).strip() else None
 
 
 def some(names):
-    """Return the first of some names, as text."""
+    """Return the first three names as text; if there are more, also their number."""
     names = sorted(names)
     return ', '.join(names[:3]) + (', ... (%d)' % len(names) if len(names) > 3 else '')
 
@@ -32,9 +32,9 @@ def some(names):
 def find_classes(folder, paths, class_names=()):
     """Return {part: {class name: [paths]}}, whether it is split, and paths left out.
 
-    A class is a subfolder. In a folder without subfolders, a name like cat.0.jpg tells
-    the class. Test pictures may do without classes: then their class is None. Without
-    parts, all is 'train'. A name in class_names is a class, whatever it looks like.
+    A class is a subfolder. Without subfolders, a file name like cat.0.jpg starts with
+    the class. Test pictures may have no classes: then their class is None. Without
+    parts, everything is 'train'. A name in class_names is always a class.
     """
     members = []
     for path in paths:
@@ -59,17 +59,17 @@ def find_classes(folder, paths, class_names=()):
             name = (*parents[depth:], '')[0] if nested else class_in(path)
             classes.setdefault(part, {}).setdefault(name, []).append(path)
     for part, found in classes.items():
-        # Only one folder, which is no class in training: test/unknown/1.jpg
+        # A single folder, and not a class in training: test/unknown/1.jpg
         if len(found) == 1 and not set(found) & {*classes['train'], *class_names}:
             classes[part] = {None: sum(found.values(), [])}
-    if len(classes.get('test', ())) > 1:  # beside Test/cat there may be test1/1.jpg
+    if len(classes.get('test', ())) > 1:  # test1/1.jpg may lie next to Test/cat
         left_out += classes['test'].pop(None, [])
     check_classes(classes)
     return classes, ('train',) not in groups, left_out
 
 
 def count_wrappers(members, part_of):
-    """Return how many folders hold all pictures, without one that is their class."""
+    """Return how many folders hold all pictures, not counting their class's folder."""
     shared = os.path.commonprefix([parents for parents, _ in members])
     inside = [path for parents, path in members if parents == shared]
     is_class = (shared and inside and shared[-1] not in part_of
@@ -80,8 +80,8 @@ def count_wrappers(members, part_of):
 def find_parts(folder, members, part_of, class_names):
     """Return {(part, its folders ...): members}, and paths left out.
 
-    The parts are all folders of one level: the first in train/cat, the second in
-    cat/train. The members are returned without it, and without folders that hold all.
+    All parts are at the same level: the first in train/cat, the second in cat/train.
+    The returned members lack this level and any folders around all pictures.
     """
     start = count_wrappers(members, part_of)
     wrappers = members[0][0][:start]
@@ -92,7 +92,7 @@ def find_parts(folder, members, part_of, class_names):
         is_class = [{level for level, name in enumerate(parents) if name in class_names}
                     for parents, _ in members]
         levels = [here - set.intersection(*is_class) for here in levels]
-    # A level at which each picture is in a part, or else the first with any part.
+    # A level at which every picture is in a part, or else the first level with a part.
     level = [*sorted(set.intersection(*levels)), *sorted(set.union(*levels)), None][0]
     if level is None:
         parts = [name for name in wrappers if name in part_of]
@@ -109,7 +109,7 @@ def find_parts(folder, members, part_of, class_names):
             strays.append((parents, path))
     for (part, *_), inside in groups.items():
         shared = os.path.commonprefix([parents for parents, _ in inside])[level:]
-        # More than one where a zip was unpacked twice: train/train/cat
+        # More than 1 if a zip was unpacked twice: train/train/cat
         depth = len(list(itertools.takewhile(
             lambda name: part_of.get(name) == part, shared)))
         inside[:] = [(parents[:level] + parents[level + depth:], path)
@@ -119,9 +119,9 @@ def find_parts(folder, members, part_of, class_names):
 
 
 def check_parts(folder, groups, strays):
-    """Raise an InputError if there is no train, or a picture outside may have a class.
+    """Raise an InputError if train is missing, or a picture outside may have a class.
 
-    Beside train and test, a folder without classes, such as seg_pred, may be left out.
+    Next to train and test, a folder without classes, such as seg_pred, may be left out.
     """
     parts = {part for part, *_ in groups}
     is_above = len({tuple(names[1:-1]) for names in groups}) == 1
@@ -150,12 +150,12 @@ def check_classes(classes):
 def check_depth(folder, class_names, places):
     """Raise an InputError if classes may be parts, or one level deeper (a/airfield).
 
-    Deeper, if at least half of the class folders hold only folders, and the names of
-    these differ by more than digits, unlike those of cat/2019 and dog/2020; or if one
-    holds a folder named like another one, as data/cat next to cat. class_names settles
-    that.
+    They may be deeper if at least half of the class folders hold only folders, whose
+    names differ by more than digits (unlike cat/2019 and dog/2020), or if a class
+    folder holds a folder named like another (data/cat next to cat). With class_names
+    they cannot be.
     """
-    # Test pictures must not be trained on. A train may well be a class, in CIFAR-100.
+    # Never train on test pictures. But train may well be a class, as in CIFAR-100.
     odd = {name for name in set().union(*places) - class_names
            if part_in(name) in ('val', 'test')}
     if odd:

@@ -1,7 +1,7 @@
 """Passes: the frozen layers always get the same number of images.
 
-TensorFlow rounds differently for other batch sizes, so that features could not be used
-again by a run that has another one.
+TensorFlow rounds differently for other batch sizes, so a run with another batch_size
+could not use the features again.
 """
 import contextlib
 import itertools
@@ -13,13 +13,13 @@ import numpy as np
 
 from machinery.batches import check_uint8
 
-# One thread computes features at a time, also if the loop evaluates within an epoch:
-# they share a store.
+# Only one thread computes features at a time, because all share a store. There are two
+# threads if the loop evaluates within an epoch.
 BUSY = threading.Lock()
 
 
 def compute(forward, images, size):
-    """Run forward on at most size uint8 images, and on zeros up to that number."""
+    """Run forward on at most size uint8 images, filled up with zeros to size."""
     padding = np.zeros((size - len(images),) + images.shape[1:], np.uint8)
     return forward(np.concatenate([check_uint8(images), padding]))[:len(images)]
 
@@ -48,7 +48,7 @@ def compute_batches(forward, batches, size):
 def one_ahead(batches):
     """Yield a generator's items; a thread computes the next one in advance.
 
-    When it is closed, it waits for that item.
+    Closing it waits for that item.
     """
     def take():
         with BUSY:

@@ -1,4 +1,4 @@
-"""Pictures that are only read, without a list file and without labels."""
+"""Pictures without a list file and without labels."""
 import os
 
 import numpy as np
@@ -9,7 +9,7 @@ from machinery.pictures import load_ahead
 
 
 def list_pictures(pictures):
-    """Return a list of paths, as text, and arrays; InputError if it is none."""
+    """Return a list of paths and arrays, with paths as text; InputError otherwise."""
     if not isinstance(pictures, (list, tuple)):
         raise InputError('give a list of pictures, as [picture], not a %s'
                          % type(pictures).__name__)
@@ -25,11 +25,11 @@ def list_pictures(pictures):
 
 
 class PlainPictures:
-    """Pictures without a list, as Features takes them in place of a generator.
+    """Pictures without a list; Features reads them like an ImageDataGenerator.
 
-    load(path) returns a uint8 image, also if the path is an array of pixels, and
-    preprocessing is what it gives to load_image. With leave_out_bad, faults is
-    {sample: InputError} of the bad ones so far; else the first one is raised.
+    load(path) returns a uint8 image, even if the path is an array of pixels;
+    preprocessing has its arguments for load_image. With leave_out_bad, faults is
+    {sample: InputError} of the bad pictures so far; else the first fault is raised.
     """
 
     class_list, is_read_once = 'the pictures', True
@@ -41,7 +41,7 @@ class PlainPictures:
         self.leave_out_bad, self.faults = leave_out_bad, {}
 
     def plan(self, epoch):
-        """Return (order, mirrored, is_random): none is changed."""
+        """Return (order, mirrored, is_random): as listed, never mirrored or random."""
         never = np.zeros(len(self.paths), bool)
         return self.samples, never, never
 
@@ -50,16 +50,16 @@ class PlainPictures:
         return self._load(self.paths[sample])
 
     def one_hot(self, samples):
-        """Return no labels."""
+        """Return None, as there are no labels."""
 
     def batches(self, batch_size, epoch=0, start=0):
-        """Yield Batches, without those that cannot be read."""
+        """Yield Batches without unreadable pictures."""
         for batch in self.batches_of(self.samples, batch_size, epoch):
             if len(batch.samples):
                 yield batch
 
     def batches_of(self, samples, batch_size, epoch):
-        """Yield Batches of these samples; they may be empty."""
+        """Yield Batches of these samples; a batch may be empty."""
         for chosen, results in load_ahead(self.load, samples, batch_size,
                                           self.paths.__getitem__):
             read, images, faults = part_faults(chosen, results)

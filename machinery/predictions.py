@@ -1,4 +1,4 @@
-"""Predictions: of which pictures, and how they are ranked, tabulated and scored."""
+"""Predictions: find the pictures; rank, tabulate and score the results."""
 import csv
 import io
 
@@ -16,10 +16,10 @@ THRESHOLDS = [0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95]
 
 
 def find_samples(pictures, pictures_path, kind):
-    """Return the paths, and labels or None, of what the setting pictures may be."""
+    """Return the paths, and the labels or None, for the setting pictures."""
     places = [pictures] if isinstance(pictures, str) else pictures
     # Without labels, pictures may come from several places. With labels they are
-    # scored, so all of them must have one.
+    # scored, so every picture needs a label.
     labelled = [place for place in places
                 if has_labels(place, pictures_path, kind.name)]
     if not labelled:
@@ -36,7 +36,7 @@ def find_samples(pictures, pictures_path, kind):
 
 
 def leave_out(faults, paths, labels, read):
-    """Return the paths and labels of the pictures that were read; name the faults."""
+    """Print the faults; return the paths and labels of all pictures read."""
     # One bad picture among thousands must not cost the results of the others.
     if faults:
         print('Cannot read %s:' % number_of(faults))
@@ -48,11 +48,11 @@ def leave_out(faults, paths, labels, read):
 
 
 def rank(outputs, kind, top_k=None, unknown_below=0.):
-    """Return (places, ranked): the outputs to show of each picture, in order.
+    """Return (places, ranked): the outputs to show for each picture, in order.
 
-    Both are (n, top_k): which outputs they are (see kind.rank), and their values. The
-    first place is -1 if less probable than unknown_below. Raises an InputError if that
-    is given for numbers, which have no probability.
+    Both are (n, top_k): the numbers of the outputs (see kind.rank), and their values.
+    The first place is -1 if its probability is below unknown_below, which raises an
+    InputError unless each picture has a single class.
     """
     if unknown_below and kind.name != 'class':
         raise InputError('unknown_below is %g, but this network was trained with '
@@ -65,14 +65,14 @@ def rank(outputs, kind, top_k=None, unknown_below=0.):
 
 
 def name_ranked(places, ranked, kind):
-    """Return [(name, probability or number)] of each picture, from what rank gives."""
-    names = kind.names + [UNKNOWN]  # so that place -1 is the last one
+    """Return [(name, probability or number)] of each picture, from rank's results."""
+    names = kind.names + [UNKNOWN]  # place -1 is the last name
     return [[(names[place], float(value))
              for place, value in zip(*row)] for row in zip(places, ranked)]
 
 
 def print_best(paths, places, ranked, kind):
-    """Print the best classes of some pictures, or their numbers."""
+    """Print the best classes, or the numbers, of the first pictures."""
     pattern = '%s %.6g' if kind.name == 'numbers' else '%s %.4f'
     print_some(['%s: %s' % (path, ', '.join(pattern % pair for pair in row))
                 for path, row in zip(paths, name_ranked(places, ranked, kind))],
@@ -80,12 +80,12 @@ def print_best(paths, places, ranked, kind):
 
 
 def write_table(file, paths, labels, outputs, places, ranked, kind):
-    """Write what is predicted of each picture as CSV, and its label if known."""
+    """Write each picture's prediction as CSV, and its label if known."""
     if kind.name == 'numbers':
         rows = number_rows(paths, labels, outputs, kind)
     else:
         rows = class_rows(paths, labels, outputs, places, ranked, kind)
-    # The byte order mark (sig) tells Excel that this is UTF-8.
+    # Excel needs the byte order mark (sig) to recognise UTF-8.
     with io.TextIOWrapper(file, 'utf-8-sig', 'surrogateescape', newline='') as text:
         csv.writer(text).writerows(rows)
 
@@ -93,7 +93,7 @@ def write_table(file, paths, labels, outputs, places, ranked, kind):
 def class_rows(paths, labels, outputs, places, ranked, kind):
     """Yield the rows of a table of classes, best first.
 
-    With several classes per picture, a column has those that are predicted.
+    With several classes per picture, a column has the predicted classes.
     """
     header = ['path']
     if labels is not None:
@@ -118,18 +118,18 @@ def class_rows(paths, labels, outputs, places, ranked, kind):
 
 
 def number_rows(paths, labels, outputs, kind):
-    """Yield the rows of a table of numbers, a column for each."""
+    """Yield the rows of a table of numbers, with a column for each number."""
     true = [] if labels is None else ['true_' + name for name in kind.names]
     yield ['path', *map(cell_of, true + kind.names)]
     for sample, path in enumerate(paths):
         values = [*([] if labels is None else labels[sample]), *outputs[sample]]
-        # All digits that float32 has, since a year and day have 8.
+        # Print all digits of a float32: year, month and day together have 8.
         yield [cell_of(path), *[np.format_float_positional(value, trim='-')
                                 for value in values]]
 
 
 def score(labels, outputs, kind):
-    """Print scores; return the PNG that compares true and predicted, or None."""
+    """Print scores; return a PNG of labels against predictions, or None."""
     predicted = outputs
     if kind.name == 'class':
         predicted = kind.rank(outputs)[:, 0]
@@ -147,7 +147,7 @@ def score(labels, outputs, kind):
 
 
 def write_drawing(files, path, kind, drawing):
-    """Write the drawing of score, if there is one, to NewFiles."""
+    """Write the drawing from score to NewFiles, unless it is None."""
     if drawing:
         with files.new(path, kind.drawing + '.png') as file:
             file.write(drawing)
@@ -157,7 +157,7 @@ def print_table(names, right, true, claimed, *others):
     """Print precision, recall and F1 of each class that occurs.
 
     right, true and claimed count pictures of each class, (number of classes,); others
-    are (title, values) of more columns.
+    are (title, values) of further columns.
     """
     width = max(len(name) for name in names + ['class'])
     titles = ['precision', 'recall', 'F1', *[title for title, _ in others]]
@@ -196,7 +196,7 @@ def print_thresholds(labels, predicted, probabilities):
 
 
 def print_several(labels, probabilities, kind):
-    """Print the scores of each class, where a picture may have several."""
+    """Print the scores of each class if a picture may have several."""
     true, claimed = labels > 0, kind.choose(probabilities)
     precisions = average_precisions(labels, probabilities)
     print_table(kind.names, (true & claimed).sum(0), true.sum(0), claimed.sum(0),

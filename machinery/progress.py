@@ -1,4 +1,4 @@
-"""Progress on the console, and what to try next."""
+"""Progress on the console, and advice for the next run."""
 import time
 
 import numpy as np
@@ -16,7 +16,7 @@ def as_text(scores):
 class ProgressBar:
     """Progress of epochs: a bar on a terminal, otherwise a line every display_step.
 
-    data_size is this worker's number of samples; images_per_second is the speed of all.
+    data_size: this worker's number of samples; images_per_second: of all workers.
     """
 
     def __init__(self, run, num_epochs, data_size, display_step, kind):
@@ -29,7 +29,7 @@ class ProgressBar:
         self._epoch, self._title = epoch, 'Epoch %d/%d' % (epoch, self._num_epochs)
         self._before = self._now = self._read_clocks()
         self._saved = self._run.seconds['saving']
-        self.images_per_second = 0.  # if a resumed epoch has no step
+        self.images_per_second = 0.  # in case no step is left in a resumed epoch
         self._first = self._run.start_of(epoch) * self._run.workers.size
         self._bar = tqdm(total=self._total, desc=self._title, unit=' images',
                          initial=self._first,
@@ -40,10 +40,10 @@ class ProgressBar:
                          *TimedSession.seconds()])
 
     def _split_time(self):
-        """Return how the time of an epoch's training splits, as text."""
+        """Return text with each activity's share of an epoch's training time."""
         seconds, waited, own, others = self._now - self._before
-        # A thread reads pictures and runs the frozen layers. If the loop waits longer
-        # than these take, the rest is waiting for pictures, or for stored features.
+        # Another thread reads pictures and runs the frozen layers. If the loop waits
+        # longer than these layers take, it waits for pictures or stored features.
         reading = max(0., waited - others)
         python = seconds - waited - own
         shares = {'network': seconds - reading - python, 'reading': reading,
@@ -85,7 +85,7 @@ class ProgressBar:
         print('Test:       %s, of the best checkpoint' % as_text(means))
 
     def advise(self):
-        """Print what to try next, if an epoch has been trained."""
+        """Print advice for the next run, if an epoch has been trained."""
         if self._history:
             for line in advise(self._history, self._values, self._kind):
                 print('Next:       %s' % line)

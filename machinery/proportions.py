@@ -1,4 +1,4 @@
-"""Proportions: how a picture of any shape gets those that the network takes."""
+"""Proportions: fit a picture of any shape to the network's width and height."""
 import cv2
 import numpy as np
 
@@ -8,8 +8,8 @@ from machinery.rules import check_value
 def fit(proportions, sides, clip=np.clip):
     """Return the largest (width, height) of these proportions that fits into sides.
 
-    All are (width, height); the result is rounded, at least 1. In whole numbers, so
-    that the export gets the same for int64 tensors, with TensorFlow's clip.
+    All are (width, height); the result is rounded, and at least 1. With integers, the
+    export gets the same result from int64 tensors and TensorFlow's clip.
     """
     (right, down), (width, height) = proportions, sides
     return (clip((2 * height * right + down) // (2 * down), 1, width),
@@ -17,14 +17,14 @@ def fit(proportions, sides, clip=np.clip):
 
 
 def corner_of(sides, part):
-    """Return (left, top) of the part (width, height) in the middle of these sides."""
+    """Return (left, top) of a part (width, height) centred in sides (width, height)."""
     return [(whole - length) // 2 for whole, length in zip(sides, part)]
 
 
 def cut(image, sides, part, corner=None):
-    """Cut a part (width, height) at (left, top) = corner; None: in the middle.
+    """Crop an image to part (width, height) at corner (left, top); None: centred.
 
-    sides are the image's. The part of an array is a view.
+    sides: the image's (width, height). From an array, the result is a view.
     """
     left, top = corner_of(sides, part) if corner is None else corner
     return image[top:top + part[1], left:left + part[0]]
@@ -34,12 +34,12 @@ def resize_image(image, size, resize, grey):
     """Resize a uint8 BGR image to size (width, height), bilinearly.
 
     Args:
-        resize: 'squash': without regard to its proportions. 'crop': only its largest
-            middle part that has those of size. 'pad': all of it, in the middle of grey.
-        grey: the colour around it, blue first; rounded.
+        resize: 'squash': ignore its proportions. 'crop': use only its largest centred
+            part with the proportions of size. 'pad': keep all of it, centred on grey.
+        grey: the colour of the padding, blue first; it is rounded.
 
     Raises:
-        InputError: resize is another one.
+        InputError: resize has another value.
     """
     check_value('resize', resize)
     sides = image.shape[1::-1]

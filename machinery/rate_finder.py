@@ -18,17 +18,17 @@ from machinery.summaries import EventFile
 from machinery.tf1 import assign, reason_of, tf
 
 RATES = np.geomspace(1e-5, 1, 40)  # one for each step
-MOST_PICTURES = 2000  # to train on, whose features are stored
+MOST_PICTURES = 2000  # training pictures, whose features are stored
 MEASURED = 200  # pictures whose loss is measured after each step
-SMOOTHING = 0.7  # the part of the moving average that earlier losses have
-FALLEN = 0.02  # the part of the first loss by which it must fall, not to be chance
-EXPLODED = 4.  # times the lowest loss, and above the first one
+SMOOTHING = 0.7  # share of the earlier losses in the moving average
+FALLEN = 0.02  # share of the first loss; a smaller fall may be chance
+EXPLODED = 4.  # times the lowest loss, and above the first loss
 
 
 def smooth(losses):
     """Return the exponential moving averages of losses, not biased towards 0.
 
-    The correction is that of Kingma and Ba, "Adam", ICLR 2015, section 3.
+    The correction is from Kingma and Ba, "Adam", ICLR 2015, section 3.
     """
     mean, means = 0., []
     for count, loss in enumerate(losses, 1):
@@ -38,28 +38,28 @@ def smooth(losses):
 
 
 def has_exploded(losses):
-    """Tell whether the last loss is not finite, or its moving average far too high."""
+    """Tell whether the last moving average is not finite, or far too high."""
     means = smooth(losses)
     highest = max(means[0], EXPLODED * means.min())
-    return not means[-1] <= highest  # this way round, so that a NaN has, too
+    return not means[-1] <= highest  # not >, because a NaN must count as well
 
 
 def propose(losses):
     """Return the rate at which the loss falls fastest, None if it does not fall.
 
-    losses are those after steps with the first of RATES; the last one may have exploded
-    and is not finite then.
+    losses: measured after a step with each of the first RATES; the last may have
+    exploded and may not be finite.
     """
     means = smooth(losses)
     means = means[np.isfinite(means)]
     if not len(means) or means[0] - means.min() <= FALLEN * abs(means[0]):
         return None
-    # Up to the lowest loss: behind it, the loss falls only from where it has jumped to.
+    # Stop at the lowest loss: after it, the loss only falls if it has jumped before.
     return RATES[1 + np.diff(means[:means.argmin() + 1]).argmin()]
 
 
 def tell(losses):
-    """Return what a user should know, as a line of text."""
+    """Return the rate to try, and when the loss explodes, as a line of text."""
     rate, explosion = propose(losses), RATES[len(losses) - 1]
     end = ('explodes at %.2g' % explosion if has_exploded(losses) else
            'does not explode up to %.2g' % explosion)
@@ -71,7 +71,7 @@ def tell(losses):
 
 
 def draw_rates(losses):
-    """Return the curve of the losses after steps with the first of RATES, as a PNG."""
+    """Return a PNG with the curve of the losses; see propose."""
     rates, means, losses = RATES[:len(losses)], smooth(losses), np.array(losses)
     figure = new_figure((8, 5), dpi=100, tight_layout=True)
     axes = figure.add_subplot()
@@ -85,7 +85,7 @@ def draw_rates(losses):
     if has_exploded(losses):
         axes.axvline(rates[-1], color='tab:red', linestyle=':',
                      label='explodes: %.2g' % rates[-1])
-    # What matters is below the first loss, which an explosion would make tiny.
+    # Show the range below the first loss, which an explosion would make tiny.
     low, high = np.nanmin(losses), losses[0]
     space = (high - low) or 1.
     axes.set_ylim(low - 0.1 * space, high + 0.5 * space)
@@ -99,7 +99,7 @@ def draw_rates(losses):
 def write_curve(folder, losses):
     """Write the curve into a run's folder, and for TensorBoard; print its path.
 
-    Without a picture, as on a full disk, the proposal still counts.
+    If that fails, as on a full disk, print a warning: the proposal still counts.
     """
     data, fault = try_to_draw(draw_rates, losses)
     try:
@@ -120,26 +120,25 @@ def write_curve(folder, losses):
 def try_rates(run, features, loss, train_op, inputs):
     """Print the learning rate to try, draw the curve, and end the script.
 
-    The curve is a picture in the run's folder for TensorBoard, and all that is left of
-    the run.
+    Only the curve is left of the run, as a picture in its folder for TensorBoard.
 
     Args:
         run: a new Run, in its session.
         features: the Features to train on.
-        loss, train_op: what is minimised, and an operation that makes one step.
+        loss, train_op: the tensor to minimise, and the operation for a step.
         inputs: placeholders for features, labels, learning rate and keep_prob. The
-            run's settings have the batch_size and the dropout_rate.
+            run's settings give the batch_size and the dropout_rate.
 
     Raises:
         InputError: a picture can no longer be read.
-        SystemExit: at the end, also after a signal.
+        SystemExit: at the end, or after a signal.
     """
     session, step = tf.get_default_session(), tf.train.get_global_step()
     batch_size, kept = run.settings['batch_size'], 1. - run.settings['dropout_rate']
     first, losses = session.run(step), []
     features = features.select_first(MOST_PICTURES // run.workers.size)
-    # With each batch and each dropout, the loss jumps more than one step changes it. So
-    # it is always that of the same pictures, without dropout.
+    # Another batch or dropout mask changes the loss more than a step does. So measure
+    # it on the same pictures each time, without dropout.
     count = math.ceil(MEASURED / (batch_size * run.workers.size))
     with contextlib.closing(run.guard(features.batches(batch_size, 1))) as batches:
         measured = list(itertools.islice(batches, count))
@@ -147,9 +146,9 @@ def try_rates(run, features, loss, train_op, inputs):
             RATES, 'Trying rates', unit=' steps',
             disable=None if run.workers.is_chief else True) as rates:
         for rate, batch in zip(rates, batches):
-            assign(session, step, first + len(losses))  # each has another dropout
+            assign(session, step, first + len(losses))  # another dropout mask each time
             session.run(train_op, dict(zip(inputs, [*batch, rate, kept])))
-            assign(session, step, first)  # or else guard would save on Ctrl-C
+            assign(session, step, first)  # otherwise guard would save on Ctrl-C
             losses.append(run.workers.collect(np.mean([
                 session.run(loss, dict(zip(inputs, [*batch, rate, 1.])))
                 for batch in measured]), np.float32).mean())
@@ -161,6 +160,6 @@ def try_rates(run, features, loss, train_op, inputs):
 
 
 def repeat(features, batch_size):
-    """Yield the batches of one epoch after the other, without an end."""
+    """Yield the batches of epoch 1, 2, 3, ... without end."""
     for epoch in itertools.count(1):
         yield from features.batches(batch_size, epoch)

@@ -1,4 +1,4 @@
-"""The settings of the scripts: which values each may have, and who may vary them."""
+"""The settings of the scripts: their allowed values, and who may vary them."""
 import contextlib
 import os
 import re
@@ -8,14 +8,14 @@ from collections import namedtuple
 from machinery.errors import InputError
 
 
-# A rule is a pair: words for the values that a variable may have, and a test for them.
+# A rule is a pair: words for the allowed values of a variable, and a test of a value.
 def integer(low, high):
     return ('an integer in %d..%d' % (low, high),
             lambda value: type(value) is int and low <= value <= high)
 
 
 def one_of(*values):
-    choices = [repr(value) for value in values]  # which tells True from 1
+    choices = [repr(value) for value in values]  # not ==, because True == 1
     return ' or '.join(choices), lambda value: repr(value) in choices
 
 
@@ -33,9 +33,9 @@ def is_names(value):
 
 
 def is_writable(folder, name=''):
-    """Tell whether a file of this name can be made in a folder, now or once it is made.
+    """Tell whether a folder, which need not exist, can be made and hold this file.
 
-    It is tried, since os.access knows nothing of quotas, long names, /proc and servers.
+    This is tried, because os.access ignores quotas, long names, /proc and servers.
     """
     folder, place = os.path.abspath(folder), None
     with contextlib.suppress(OSError, ValueError):  # ENAMETOOLONG, a null byte
@@ -51,7 +51,7 @@ def is_writable(folder, name=''):
 
 
 def is_new_file(path):
-    """Tell whether there is no file here yet, in a folder that can be written to."""
+    """Tell whether a path does not exist yet, in a writable folder."""
     folder, name = os.path.split(path)
     return name and not os.path.lexists(path) and os.path.isdir(folder or '.') and (
         is_writable(folder, name))
@@ -62,8 +62,8 @@ PICTURES = 'a path or a list of paths', lambda value: PATH[1](value) or is_names
 EXISTING = 'a folder that exists', lambda value: PATH[1](value) and os.path.isdir(value)
 FOLDER = 'a folder to write to, or one that can be made', lambda value: (
     PATH[1](value) and is_writable(value))
-# TensorFlow does not find the checkpoints of such a path, or finds another's. Windows'
-# backslashes become slashes first.
+# In a path with these marks, TensorFlow finds no checkpoints, or those of another path.
+# On Windows, backslashes are replaced with slashes first.
 PATTERN, MARKS = ((r'[][*?]', '[ ] * ?') if os.sep == '\\' else
                   (r'[][*?\\]', '[ ] * ? or \\'))
 CHECKPOINTS = FOLDER[0] + ', without %s in its path' % MARKS, lambda value: (
@@ -78,10 +78,10 @@ INFINITY = float('inf')
 
 Setting = namedtuple('Setting', 'rule may_change may_differ is_sample',
                      defaults=[False, False, False])
-# All that is known of the settings, in whichever script they stand: the rule for the
-# value; may_change: a resumed run may have another one without a warning; may_differ:
-# the workers of a run may have different ones; is_sample: the default is a list of the
-# sample, which is in the script's folder, wherever that is started from.
+# The settings of all scripts. rule: for the value; may_change: a resumed run may have
+# another value without a warning; may_differ: the workers of a run may have different
+# values; is_sample: the default is one of the sample's lists in the script's folder,
+# even if the script is started elsewhere.
 SETTINGS = {
     'train_file': Setting(PATH, may_differ=True, is_sample=True),
     'val_file': Setting(PATH, may_differ=True, is_sample=True),
@@ -130,7 +130,7 @@ SETTINGS = {
 
 
 def setting_of(name, default=None):
-    """Return the Setting of a name; one of a user's own is like its default."""
+    """Return the Setting of a name; a user's own setting must be like its default."""
     if name in SETTINGS:
         return SETTINGS[name]
     if default is None:

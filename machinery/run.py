@@ -1,4 +1,4 @@
-"""One run: its folders, its checkpoints, and the one place where it may end early."""
+"""One run: its folders, its checkpoints, and the only place that ends it early."""
 import contextlib
 import os
 import sys
@@ -22,12 +22,12 @@ from machinery.tf1 import (assign, find_device, reason_of, rebound_told, tf,
 
 
 class Run:
-    """A run's checkpoints in a folder of its own, and how far the run is.
+    """A run: its folder, its checkpoints and its progress.
 
     Args:
-        checkpoint_path, filewriter_path: folders of all runs; a new run makes a
-            numbered folder in each, of the same number, when its training starts.
-        resume: what to go on from: see RunFolder.choose, whose errors it raises.
+        checkpoint_path, filewriter_path: folders of all runs; when training starts, a
+            new run makes a numbered folder in each, with the same number.
+        resume: the run to resume; see RunFolder.choose, whose errors it raises.
         keep: how many checkpoints to keep while it runs, besides the best.
         settings: {name: value}; kept in model.json, and compared when resuming.
         workers: only the chief touches files; it tells the others if the run resumes.
@@ -36,11 +36,11 @@ class Run:
         folder: a RunFolder.
         settings: {name: value}, completed by record.
         latest: path of the newest checkpoint, None before the first one.
-        decoding: how a resumed run has decoded JPEGs, for ImageDataGenerator.
-        is_resumed: whether this goes on from a checkpoint.
+        decoding: how a resumed run decodes JPEGs, for ImageDataGenerator.
+        is_resumed: whether the run starts from a checkpoint.
         progress: a Progress.
-        seconds: spent 'waiting' for training batches, outside of session.run in this
-            thread, and 'saving'.
+        seconds: spent 'saving', and 'waiting' for training batches (without this
+            thread's time in session.run).
     """
 
     def __init__(self, checkpoint_path, filewriter_path, resume, keep, settings,
@@ -60,7 +60,7 @@ class Run:
     def session(self, initialize):
         """Give a session with the variables of this run, equal on all workers.
 
-        In it, Ctrl-C and SIGTERM wait for guard. initialize(session) sets the weights
+        Inside, Ctrl-C and SIGTERM wait for guard. initialize(session) sets the weights
         of a new run. Raises an InputError if the checkpoint does not fit the graph.
         """
         print('Device: %s' % find_device())
@@ -69,7 +69,7 @@ class Run:
                                              for variable in tf.trainable_variables()])
         with self.workers.session() as session, StopSignals() as self._signals:
             self._session = session
-            if self.latest:  # which only the chief has
+            if self.latest:  # only on the chief
                 restore_checkpoint(session, self.latest)
                 self.folder.best_before, progress = find_best(self.latest)
                 assign(session, self._variable, progress)
@@ -80,7 +80,7 @@ class Run:
                     initialize(session)
             self.workers.broadcast(session)
             self.progress = Progress(*session.run(self._variable).tolist())._replace(
-                score=-np.inf)  # of what is trained from now on
+                score=-np.inf)  # none yet for the coming steps
             self._first_step = self._step()
             if self.is_resumed and not session.run(self._is_finite):
                 raise InputError('%s holds numbers that are not finite' % self.latest)
@@ -100,14 +100,14 @@ class Run:
         """Write model.json, which predict.py needs; when resuming, warn of changes.
 
         pictures and others are placeholders: see check_graph. Raises an InputError if
-        the run being resumed trained other layers or prepared pictures in another way.
+        the run being resumed trained other layers or prepared pictures differently.
         """
         check_graph(model, [pictures] + others)
         starts_again = False
         if self.workers.is_chief:
             describe(self._facts, self._session, model, pictures, load_image,
                      train_data, val_data, kind, optimizer)
-        if self.latest:  # which only the chief has
+        if self.latest:  # only on the chief
             self._facts['best_by'], reason = compare_with_earlier(
                 self.latest, self._facts,
                 None if self.folder.is_new else self.folder.log_path)
@@ -124,19 +124,19 @@ class Run:
 
     @property
     def epoch(self):
-        """The epoch to go on in."""
+        """The epoch to train next, or to continue."""
         return int(self.progress.epoch)
 
     def start_of(self, epoch):
-        """Return how many of this worker's samples of an epoch are done already."""
+        """Return how many of this worker's samples in an epoch are done already."""
         done = self.progress.done if epoch == self.progress.epoch else 0
         return int(done) // self.workers.size
 
     def guard(self, batches, epoch=None):
         """Yield (features, labels); save and end the run on a signal or a lost picture.
 
-        The workers agree before each batch, so that all of them stop at the same step.
-        epoch is the one that the batches train; without it, they are for evaluation.
+        The workers agree before each batch, so they all stop at the same step.
+        epoch: the epoch of training batches; None: they are for evaluation.
         """
         moving = None
         with contextlib.closing(batches):
@@ -161,10 +161,10 @@ class Run:
                 if not has_batch.any():
                     self._end_if(moving and moving.find_fault())
                     return
-                if epoch and not has_batch.all():  # a step needs them all
+                if epoch and not has_batch.all():  # a step needs all workers
                     self._end(InputError('The workers have different numbers of '
                                          'training batches'))
-                if batch is None:  # the share of another worker is longer
+                if batch is None:  # another worker has a longer share
                     continue
                 if epoch:  # before the yield: the caller may save
                     moving = moving or Moving(self._session, self.settings)
@@ -198,10 +198,10 @@ class Run:
         """Save a checkpoint; copy it to model_best if its score is the highest so far.
 
         Args:
-            epoch: the one that has ended.
+            epoch: the epoch just trained.
             step: in mid-epoch, the number of steps so far.
-            best_values: {variable: array} for model_best alone, like moving averages.
-            score: one keyword: the name of the score, and its value.
+            best_values: {variable: array} only for model_best, like moving averages.
+            score: a single keyword: the name of the score, and its value.
         """
         self._end_if(find_unused(best_values))
         [(name, value)] = score.items()
@@ -228,7 +228,7 @@ class Run:
         self.progress = self.progress._replace(score=-np.inf)
 
     def _write(self, session, name=None, is_best=False, best_values=None):
-        """Save a checkpoint, unless it would be the last one again, or exit."""
+        """Save a checkpoint unless this step is saved already; exit on an error."""
         step = self._step()
         name = name or 'model_epoch%d_step%d.ckpt' % (self.progress.epoch, step)
         if not session.run(self._is_finite):
@@ -276,22 +276,22 @@ class Run:
         """Print the checkpoints and how to use them; after a signal, end the run."""
         if self.workers.any(self._signals.is_stopped):
             self._end()
-        # After the last validation there may have been more steps.
+        # There may have been more steps after the last validation.
         if self._has_stepped() and self._step() != self._saved_step:
             self._write(self._session)
         print('\n'.join(list_results(self.folder, self.latest, self.progress,
                                      self._facts)))
 
     def other_values(self, values):
-        """Give variables other values in a with block; checkpoints get their own."""
+        """Give variables other values in a with block, but not in its checkpoints."""
         return self._saver.other_values(self._session, values)
 
     def restore_best(self, session):
-        """Give the variables of the best checkpoint to all workers."""
+        """Load the best checkpoint on all workers."""
         if self.workers.is_chief:
             restore_checkpoint(session, find_in(self.folder.path))
         self.workers.broadcast(session)
-        self._first_step, self._saved_step = -1, self._step()  # all is saved
+        self._first_step, self._saved_step = -1, self._step()  # nothing to save
 
     def finish(self):
         """Wait for the other workers; keep only the newest and the best checkpoint."""

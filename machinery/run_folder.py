@@ -1,4 +1,4 @@
-"""The folder of a run: a new one, or that of the checkpoint it resumes from."""
+"""The folder of a run: a new folder, or the folder of the run being resumed."""
 import contextlib
 import os
 import re
@@ -16,20 +16,20 @@ from machinery.tf1 import tf
 
 try:
     import fcntl
-except ImportError:  # Windows has none of these
+except ImportError:  # Windows
     fcntl = None
 
-# What a run writes before its first step; the curve of find_rate is to stay.
+# Files of a run before its first step, except the curve of find_rate.
 OURS = (r'\.lock|model\.json(\.[0-9a-f]{8}\.part)?|'
         r'events\.out\.tfevents\.(?!rates$).*|'
         '%s(%s|%s)' % (NAME, PART, UNFINISHED))
-KEPT = r'.*model_.*\.ckpt'  # also what was put aside or renamed; never removed
+KEPT = r'.*model_.*\.ckpt'  # also checkpoints put aside or renamed; never removed
 HELD = {}  # {real path: open file} of this process
 
 
 @input_errors()
 def lock(folder):
-    """Keep other processes out of a run's folder until unlock, or this one's end."""
+    """Keep other processes out of a run's folder until unlock or this process's end."""
     path = os.path.join(os.path.realpath(folder), '.lock')
     if path in HELD:
         return
@@ -53,16 +53,16 @@ def lock(folder):
 
 
 def unlock(folder):
-    """Let others use a folder again."""
+    """Let other processes use a folder again."""
     HELD.pop(os.path.join(os.path.realpath(folder), '.lock')).close()
 
 
 class RunFolder:
     """The numbered folders of a run: path for checkpoints, log_path for TensorBoard.
 
-    A new run gets them, and its number, within open; is_new tells that no earlier one
-    goes on here. best is the path of its best checkpoint, best_before that of the best
-    one up to the checkpoint to start from, or None.
+    open makes the folders and the number of a new run. is_new: no earlier run continues
+    here. best: the path of the best checkpoint; best_before: the path of the best
+    checkpoint up to the start, or None.
     """
 
     def __init__(self, checkpoint_path, filewriter_path, keep):
@@ -72,13 +72,13 @@ class RunFolder:
 
     @input_errors()
     def choose(self, resume):
-        """Return the checkpoint to start from, None for a new start.
+        """Return the checkpoint to start from, None for a fresh start.
 
-        If its run goes on, locks and repairs the folder. resume is True for the newest
-        run with a checkpoint, False for none, the number of a run, or the path of a
-        checkpoint, whose run goes on if it is the newest one there; otherwise a new run
-        starts with it. Raises an InputError if there is none, if it is damaged, or if
-        another process uses the run.
+        resume: True for the newest run with a checkpoint, False for none, the number of
+        a run, or the path of a checkpoint. The newest checkpoint of a run continues
+        that run, and the folder is locked and repaired; any other starts a new run.
+        Raises an InputError if the checkpoint is missing or damaged, or if another
+        process uses the run.
         """
         if resume is False:
             return None
@@ -114,14 +114,14 @@ class RunFolder:
 
     @contextlib.contextmanager
     def open(self, workers, has_stepped, start):
-        """Make the folders of a new run; in the end, unless has_stepped(), remove them.
+        """Make the folders of a new run; remove them at the end unless has_stepped().
 
-        start is the checkpoint to start from, or None.
+        start: the checkpoint to start from, or None.
         """
         if self.is_new and workers.is_chief:
             self.number = make_run(
                 *dict.fromkeys(map(os.path.realpath, self._parents)))
-        # All workers learn the number, which their messages name.
+        # All workers need the number for their messages.
         self.number, self.is_new = workers.collect(
             [self.number, self.is_new], np.int64)[0].tolist()
         self.path, self.log_path = [run_path(parent, self.number)
@@ -134,7 +134,7 @@ class RunFolder:
         try:
             self._tell_of_disk()
             name = os.path.basename(start or '')
-            if self.is_new and re.fullmatch(NAME, name):  # a kill then loses nothing
+            if self.is_new and re.fullmatch(NAME, name):  # so that a kill loses nothing
                 copy_checkpoint(start, os.path.join(self.path, name))
             yield
         finally:
@@ -144,10 +144,10 @@ class RunFolder:
             unlock(self.path)
 
     def set_best(self, reason, is_done):
-        """Let model_best be the best one up to the start; put any other one aside.
+        """Make model_best the best checkpoint up to the start; put any other aside.
 
-        reason says why its score cannot be compared with later ones, None if it can.
-        Returns whether the best score starts again: there is a reason, and more to do.
+        reason: why its score cannot be compared with later scores, or None. Returns
+        whether the best score starts again: with a reason, unless is_done.
         """
         starts_again = bool(reason) and not is_done
         if starts_again:
@@ -155,9 +155,9 @@ class RunFolder:
                   'are kept' % reason)
         if self.best_before and not starts_again:
             if os.path.realpath(self.best_before) != os.path.realpath(self.best):
-                put_aside(self.best, 'earlier')  # of a later epoch than the start, say
+                put_aside(self.best, 'earlier')  # it may be from after the start
             copy_checkpoint(self.best_before, self.best)
-        elif list_checkpoints(self.path):  # or the run starts from model_best itself
+        elif list_checkpoints(self.path):  # else the run starts from model_best itself
             put_aside(self.best, 'earlier')
         return starts_again
 
@@ -167,19 +167,19 @@ class RunFolder:
             put_aside(self.best, 'earlier')
 
     def _tell_of_disk(self):
-        """Print what all runs take; warn if this one may find too little room."""
+        """Print the disk space of all runs; warn if this run may not have enough."""
         parent, files = self._parents[0], {}
         for number in list_runs(parent):
             for path in list_parts(run_path(parent, number), KEPT):
-                with contextlib.suppress(FileNotFoundError):  # it may be running
+                with contextlib.suppress(FileNotFoundError):  # its run may be active
                     file = os.stat(path)
-                    files[file.st_ino] = file.st_size  # the best is another one's twin
+                    files[file.st_ino] = file.st_size  # model_best is often a link
         if files:
             print('Disk: the checkpoints of all runs in %s take %.1f GB'
                   % (parent, sum(files.values()) / 1e9))
         size = 4 * sum(variable.shape.num_elements()
                        for variable in tf.global_variables())
-        # The best comes on top, and while one is saved there is one more.
+        # Two more: the best, and the next checkpoint while it is being saved.
         needed = size * (self.keep + 2 - len(list_checkpoints(self.path)))
         free = shutil.disk_usage(self.path).free
         if free < needed:
@@ -188,23 +188,23 @@ class RunFolder:
 
 
 def remove_ours(folder):
-    """Remove the files of a run that has made no step, and folders that get empty."""
+    """Remove the files of a run without any step, and folders left empty."""
     for path, _, names in os.walk(folder, topdown=False):
         for name in names:
             if re.fullmatch(OURS, name):
                 os.remove(os.path.join(path, name))
-        with contextlib.suppress(OSError):  # it holds something of the user's
+        with contextlib.suppress(OSError):  # it holds files of the user
             os.rmdir(path)
 
 
 def is_newest(checkpoint, folder):
-    """Tell whether a path means the newest checkpoint in a folder."""
+    """Tell whether a checkpoint is the newest in a folder."""
     newest = find_in(folder, newest=True) or ''
     return os.path.realpath(newest) == os.path.realpath(checkpoint)
 
 
 def repair(folder):
-    """Put damaged checkpoints aside, remove parts; return the newest that is whole."""
+    """Put damaged checkpoints aside, remove parts; return the newest checkpoint."""
     lock(folder)
     found = list_checkpoints(folder)
     if os.path.exists(best_in(folder) + '.index'):

@@ -1,4 +1,4 @@
-"""Save checkpoints: safely, and with other values than the variables have."""
+"""Save checkpoints safely, also with other values than the variables have."""
 import contextlib
 import os
 
@@ -8,20 +8,20 @@ from machinery.tf1 import assign, tf
 
 
 def save_checkpoint(saver, session, path):
-    """Save a checkpoint that survives a power failure; delete partial files."""
+    """Save a checkpoint, safe from power failures; delete partial files on an error."""
     try:
         saver.save(session, path)
         for part in parts_of(path) + [os.path.dirname(os.path.abspath(path))]:
             sync(part)
     except (tf.errors.OpError, OSError):
-        # Without .meta, which is written last, a checkpoint is complete.
+        # A checkpoint is complete even without .meta, which is written last.
         if not os.path.exists(path + '.index'):
             remove_checkpoint(path)
         raise
 
 
 class Saver:
-    """A tf.train.Saver for variables that may have other values for a while."""
+    """A tf.train.Saver; it can give variables other values for a while."""
 
     def __init__(self):
         self._saver = tf.train.Saver(max_to_keep=None)  # we remove older ones
@@ -35,14 +35,14 @@ class Saver:
         self._own = {}
 
     def save(self, session, path, values=None):
-        """Save a checkpoint with these values, without them with the variables' own."""
+        """Save a checkpoint with these values; None: with the variables' own values."""
         with swapped(session, values or self._own):
             self._saver.save(session, path)
 
     def save_also_best(self, session, path, best, best_values):
-        """Save a checkpoint, and the best one (None: it stays), maybe of other values.
+        """Save a checkpoint, and the best unless best is None, maybe with best_values.
 
-        With other values, that comes first: or else, after a kill in between, the
+        With best_values, save the best first: otherwise, after a kill in between, the
         other checkpoint would be taken for the best.
         """
         if best and best_values:
@@ -54,7 +54,7 @@ class Saver:
 
 @contextlib.contextmanager
 def swapped(session, values):
-    """Set variables, {variable: array}, within a with block, which gets the earlier."""
+    """Set {variable: array} within a with block, which gets the earlier values."""
     earlier = dict(zip(values, session.run(list(values))))
     for variable, value in values.items():
         assign(session, variable, value)

@@ -19,7 +19,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse(text, rule):
-    """Return the Python literal, text, or names between commas that fits the rule."""
+    """Return text as a Python literal, a text or a list, whichever fits the rule."""
     values = [os.path.expanduser(text)]
     takes_names = rule[1](['fc8']) and not rule[1]([8])
     if takes_names and re.fullmatch(r'\w+(,\w+)*', text):
@@ -35,14 +35,14 @@ def parse(text, rule):
 def find_settings(script):
     """Return {name: comment} of the variables at the top of a script.
 
-    These are assigned a literal, or have a name that we know, above read_settings.
+    They are above read_settings, and have a literal as value or a name in SETTINGS.
     """
     if '__file__' in script:
         with open(script['__file__'], encoding='utf-8') as file:
             source = file.read()
     else:  # the last cell of a notebook
         source, shell = script['In'][-1], find_shell()
-        if shell:  # %matplotlib, for example, is no Python
+        if shell:  # %matplotlib, for example, is not Python
             source = shell.transform_cell(source)
     found, lines = {}, source.splitlines()
     for node in ast.parse(source).body:
@@ -67,7 +67,7 @@ def find_settings(script):
 
 
 def check_files(settings):
-    """Raise an InputError that names the first setting whose file does not exist."""
+    """Raise an InputError for the first setting whose file does not exist."""
     for name in ('train_file', 'val_file', 'test_file', 'classes_file'):
         path = settings[name]
         if path and os.path.isdir(path):
@@ -78,7 +78,7 @@ def check_files(settings):
 
 
 def check_purpose(settings):
-    """Raise an InputError if predict.py is asked for things that exclude each other."""
+    """Raise an InputError if settings of predict.py exclude each other."""
     chosen = [name for name in ('layer', 'export_path', 'heat_maps') if settings[name]]
     if len(chosen) > 1:
         raise InputError('%s = %r: leave it out, or leave out %s'
@@ -86,27 +86,26 @@ def check_purpose(settings):
 
 
 def is_in_sample(list_path):
-    """Tell whether a list is one of the sample's."""
+    """Tell whether a list belongs to the sample."""
     folder = os.path.dirname(os.path.realpath(list_path))
     return folder == os.path.realpath(os.path.join(ROOT, 'images'))
 
 
 def read_settings(script, arguments, positional=None, has_lists=False):
-    """Change a script's variables as its command line says, check and return them.
+    """Set a script's variables from its command line, check and return them.
 
     An option has the name of a variable. Its value is a Python literal, or text without
     quotes; a ~ at the start of text becomes the home folder.
 
     Args:
         script: its globals(); --help shows the comments behind the variables.
-        arguments: list of str, without the name of the script. In a notebook, they are
-            the kernel's, so they are ignored.
-        positional: the variable that takes the arguments without an option, as a list.
-        has_lists: the script reads train_file and so on, which must exist.
+        arguments: list of str, without the name of the script. In a notebook, they
+            belong to the kernel and are ignored.
+        positional: the variable for all arguments without an option, as a list.
+        has_lists: whether train_file and the other lists must exist.
 
     Raises:
-        InputError: an option is unknown, a value is not allowed, or a list is missing;
-            names it.
+        InputError: names an unknown option, a wrong value or a missing list.
         SystemExit: after --help.
     """
     act_as_script()
@@ -123,7 +122,7 @@ def read_settings(script, arguments, positional=None, has_lists=False):
         parser.add_argument(
             '--' + name, metavar='', help=text.strip().replace('%', '%%'),
             type=lambda text, rule=setting_of(name, default).rule: parse(text, rule))
-    parser.color = False  # which Python 3.14 has, and a Stream escapes
+    parser.color = False  # a Stream escapes the colours of Python 3.14
     if positional:
         parser.add_argument('positional', nargs='*', help=argparse.SUPPRESS)
     namespace, unknown = parser.parse_known_intermixed_args(

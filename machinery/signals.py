@@ -5,15 +5,15 @@ import signal
 
 from machinery.streams import BROKEN
 
-SIGPIPE = 13  # which Windows does not name
+SIGPIPE = 13  # not defined by signal on Windows
 
 
 class StopSignals:
-    """Within it, SIGINT and SIGTERM are only received; a second ends the process."""
+    """Within it, SIGINT and SIGTERM are only noted; a second ends the process."""
 
     def __enter__(self):
         self.received = []
-        # A shell lets what it starts in the background ignore Ctrl-C.
+        # A shell makes its background jobs ignore Ctrl-C; do not change that.
         self._earlier = {number: signal.signal(number, self._receive)
                          for number in (signal.SIGINT, signal.SIGTERM)
                          if signal.getsignal(number) is not signal.SIG_IGN}
@@ -30,7 +30,7 @@ class StopSignals:
 
     @property
     def status(self):
-        """Exit status of a process that such a signal ended, here or on a peer."""
+        """Exit status of a process ended by the signal, here or on a peer."""
         otherwise = SIGPIPE if BROKEN else signal.SIGTERM
         return 128 + (self.received or [otherwise])[0]
 
@@ -38,6 +38,6 @@ class StopSignals:
         self.received.append(number)
         signal.signal(number, signal.SIG_DFL)
         with contextlib.suppress(OSError):  # nobody may be reading it
-            # Not print, which may be at work right now.
+            # Not print, which the signal may have interrupted.
             os.write(2, b'\nStopping after this step. Press Ctrl-C again to quit at '
                         b'once\n')

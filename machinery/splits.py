@@ -1,4 +1,4 @@
-"""Split at random, but so that what is added never moves what was there."""
+"""Split pictures at random; adding pictures later never moves the others."""
 import argparse
 import hashlib
 import os
@@ -20,9 +20,9 @@ def pattern(text):
 
 
 def find_groups(folder, paths, pattern):
-    """Return {path: the bytes in it that a pattern finds}.
+    """Return {path: its match of a pattern, as bytes}.
 
-    Of a pattern with parentheses, it is the text in the first ones.
+    Parentheses in the pattern choose the part. Raises an InputError without a match.
     """
     group_of = {}
     for path in paths:
@@ -37,7 +37,7 @@ def find_groups(folder, paths, pattern):
 
 
 def place_of(unit, seed):
-    """Return a random number in [0, 1) for the bytes of a unit, always the same one."""
+    """Return a random number in [0, 1) for the bytes of a unit, always the same."""
     digest = hashlib.sha256(b'%d ' % seed + unit).digest()
     return int.from_bytes(digest[:6], 'big') / 2 ** 48
 
@@ -45,8 +45,8 @@ def place_of(unit, seed):
 def assign(units_of, shares, seed):
     """Return {unit: the number of its share} for {label: set of its units}.
 
-    A unit is what stays together. Its place alone tells its share, except that a class
-    that would be missing from a share gets its nearest unit, if there are enough.
+    A unit stays together. Its place alone decides its share, with an exception: if a
+    share has no unit of a class, it gets the nearest, if the class has enough.
     """
     ends = [0, *np.cumsum(shares) / np.sum(shares)]
     place, labels_of, counts = {}, {}, {}
@@ -61,7 +61,7 @@ def assign(units_of, shares, seed):
         for share, (start, end) in enumerate(zip(ends, ends[1:])):
             if counts[label][share]:
                 continue
-            # A unit that nobody misses, or else one of a share that matters less.
+            # A unit its share can spare, or else a unit of a less important share.
             spare = [unit for unit in units if all(
                 counts[other][share_of[unit]] > 1 for other in labels_of[unit])]
             spare = spare or [unit for unit in units if share_of[unit] > share]

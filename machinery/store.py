@@ -1,8 +1,8 @@
-"""Rows of features on disk, which outlive the run that has computed them.
+"""Rows of features on disk, for this run and later runs.
 
-In the folder of a key, each process appends to two files of its own: raw float32 rows,
-and an index with a RECORD for each of them. It reads those of all processes. Nobody
-needs more memory for that: the operating system keeps in memory what is read often.
+In the folder of a key, each process appends to its own two files: raw float32 rows, and
+an index with a RECORD for each row. It reads the files of all processes. We keep no
+copy in memory, because the operating system caches files.
 """
 import contextlib
 import errno
@@ -19,17 +19,17 @@ from tqdm import tqdm
 
 try:
     import fcntl
-except ImportError:  # Windows has none of these locks
+except ImportError:  # Windows
     fcntl = None
 
 KEY = '[0-9a-f]{64}(-[0-9]+)?'
 OURS = r'.+-[0-9]+-[0-9a-f]{8}\.(rows|index)'  # host-process-random
-# name: digest of the picture; its lowest bit tells if it is mirrored. checksum: of the
+# name: digest of the picture; its lowest bit is 1 if it is mirrored. checksum: of the
 # name and the row.
 RECORD = np.dtype([('name', '<u8', 2), ('checksum', '<u4')])
 # row: number of the file << 32 | number in the file, or -1.
 PLACE = np.dtype(RECORD.descr + [('row', '<i8'), ('is_tested', '?')])
-FREE = 0.05  # share of the disk that is left to others
+FREE = 0.05  # share of the disk left to others
 
 
 class Store:
@@ -37,9 +37,9 @@ class Store:
 
     Args:
         shape: of a row.
-        folder, key: the files are in folder/key; without one of them they have no name,
-            so they vanish with the process.
-        limit: GB; if there is more in folder, keys that nobody uses are deleted.
+        folder, key: the files are in folder/key; if either is None, they have no name
+            and vanish with the process.
+        limit: GB; if folder holds more, unused keys are deleted.
 
     Attributes:
         shape: of a row.
@@ -56,7 +56,7 @@ class Store:
             delete_oldest(folder, limit * 1e9)
 
     def move_on(self):
-        """Leave these rows to others, and go to the next folder of the key: KEY-2."""
+        """Leave these rows to other runs; use the next folder of the key, as KEY-2."""
         self._number += 1
         self._enter('%s-%d' % (self._keys, self._number))
 
@@ -72,10 +72,10 @@ class Store:
                 print('Warning: features are not kept for the next run: %s' % error)
 
     def register(self, paths, how):
-        """Look for the rows of pictures; return the place of the first one.
+        """Look for the rows of pictures; return the place of the first picture.
 
-        The places of sample n are that + 2 * n, and, mirrored, that + 2 * n + 1. how is
-        anything with a repr that tells how images are made of the pictures.
+        Sample n has the places first + 2 * n and, mirrored, first + 2 * n + 1. The repr
+        of how says how pictures become images.
         """
         table = np.zeros((len(paths), 2), PLACE)
         table['name'] = names_of(paths, how)[:, None]
@@ -83,13 +83,13 @@ class Store:
         table['row'] = -1
         table = table.ravel()
         for path in self._list_files():
-            with contextlib.suppress(OSError):  # what cannot be read is computed again
+            with contextlib.suppress(OSError):  # unreadable rows are computed again
                 self._find(path, table)
         self._table = np.concatenate([self._table, table])
         return len(self._table) - len(table)
 
     def _list_files(self):
-        """Return the paths of all rows, those that were written last at the end."""
+        """Return the paths of all files of rows, the last written at the end."""
         if not self._folder:
             return []
         paths = [path for path in list_ours(self._folder) if path.endswith('.rows') and
@@ -121,7 +121,7 @@ class Store:
     def read(self, places, rows):
         """Read into rows, a float32 array; tell for each place if there is a whole row.
 
-        A place below 0 has none. A damaged row is forgotten.
+        A place below 0 has no row. A damaged row is forgotten.
         """
         numbers = np.where(places < 0, -1, self._table['row'][places])
         is_whole = numbers >= 0
@@ -139,9 +139,9 @@ class Store:
         return is_whole
 
     def add(self, places, rows, names):
-        """Store the rows of these places; once that has failed, no more.
+        """Store the rows of these places; after a failure, never store again.
 
-        names are those of the pictures now: not of one that has changed meanwhile.
+        names: names_of the pictures now. Rows of changed pictures are not stored.
         """
         if self._is_full:
             return
@@ -161,7 +161,7 @@ class Store:
                        'computed again in each epoch' % error)
 
     def _write(self, entry, row):
-        """Append a row and then its record, so that a record always has its row."""
+        """Append a row and then its record, so every record has a row."""
         if self._own is None:
             self._create()
         rows, index, number = self._own
@@ -176,7 +176,7 @@ class Store:
         entry['row'] = number + (rows.tell() // self._size - 1)
 
     def _create(self):
-        """Create this process's own files."""
+        """Create the files of this process."""
         if self._folder:
             path = os.path.join(self._folder, '%s-%d-%s.rows' % (
                 socket.gethostname(), os.getpid(), os.urandom(4).hex()))
@@ -190,7 +190,7 @@ class Store:
 
 
 def names_of(paths, how):
-    """Return 128 bits for each picture, (n, 2): of its path, size and time, and how.
+    """Return a 128-bit digest of each picture's path, size, time and how, (n, 2).
 
     The lowest bit is 0.
     """
@@ -214,12 +214,12 @@ def index_of(path):
 
 
 def checksum(name, row):
-    """Return a checksum of a row and of the name under which it is stored."""
+    """Return a checksum of a row and its name."""
     return zlib.crc32(row, zlib.crc32(name))
 
 
 def read_at(file, start, row):
-    """Read a row from a place in a file; return how many bytes there were."""
+    """Read a row at an offset of a file; return the number of bytes read."""
     try:
         if hasattr(os, 'preadv'):  # not on Windows
             return os.preadv(file.fileno(), [row], start)
@@ -230,7 +230,7 @@ def read_at(file, start, row):
 
 
 def lock_key(folder):
-    """Make the folder of a key, note that it is in use, and let nobody delete it.
+    """Make the folder of a key, note the time of use, and prevent its deletion.
 
     Returns the open file that holds the lock.
     """
@@ -240,7 +240,7 @@ def lock_key(folder):
         try:
             file = open(path, 'a+')
             with contextlib.suppress(OSError, AttributeError):
-                # Where there are no locks, nobody can delete it either.
+                # Without locks, nobody can delete it either.
                 fcntl.flock(file, fcntl.LOCK_SH)
             os.utime(path)
             if os.path.samestat(os.stat(path), os.fstat(file.fileno())):
@@ -250,7 +250,7 @@ def lock_key(folder):
 
 
 def delete_oldest(folder, limit):
-    """Delete keys that nobody uses, the oldest first, down to a limit in bytes."""
+    """Delete unused keys, the oldest first, down to a limit in bytes."""
     sizes, used = {}, {}
     for name in os.listdir(folder):
         if re.fullmatch(KEY, name):
@@ -265,21 +265,21 @@ def delete_oldest(folder, limit):
 
 
 def list_ours(key):
-    """Return the paths of the files in a key that stores write."""
+    """Return the paths of our own files in a key."""
     return [os.path.join(key, name) for name in os.listdir(key)
             if name == '.lock' or re.fullmatch(OURS, name)]
 
 
 def delete(key):
-    """Delete the files of a key, and its folder if it is empty; tell if that worked."""
+    """Delete the files of a key, and its folder if empty; return whether it worked."""
     try:
         with open(os.path.join(key, '.lock'), 'a+') as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for path in sorted(list_ours(key), reverse=True):  # the lock is the last
+            for path in sorted(list_ours(key), reverse=True):  # the lock at the end
                 os.remove(path)
-    except (OSError, AttributeError):  # it is in use, not ours, or nothing has locks
+    except (OSError, AttributeError):  # it is in use, not ours, or there are no locks
         return False
-    with contextlib.suppress(OSError):  # it holds something that is not ours
+    with contextlib.suppress(OSError):  # it holds files of others
         os.rmdir(key)
     return True
 

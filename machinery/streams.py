@@ -1,4 +1,4 @@
-"""Standard output and error that nobody may be reading any more."""
+"""Standard output and error, even if their reader has gone."""
 import io
 import os
 import re
@@ -7,26 +7,26 @@ import sys
 from machinery.text import escaped
 
 BROKEN = set()  # numbers of the streams whose reader has gone
-# Names of classes and files may have codes that a terminal obeys. It shall obey only
-# those of tqdm: return, and up by a line, for one bar below another.
+# Names of classes and files may have control codes for terminals. Only tqdm's codes
+# get through: return, and up by a line, which it needs for a bar below another.
 CONTROL = re.compile('(?!\x1b\\[A)[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]')
 
 
 class Stream(io.TextIOWrapper):
-    """A text stream that drops what cannot be written: no message is worth a run."""
+    """A text stream; it drops text it cannot write: no message is worth a run."""
 
     def write(self, text):
         """Write text with its control characters escaped, if somebody reads it."""
         return self._try(super().write, CONTROL.sub(escaped, text))
 
     def flush(self):
-        """Write what is buffered, if somebody reads it."""
+        """Write buffered text, if somebody reads it."""
         self._try(super().flush)
 
     def _try(self, action, *arguments):
         try:
             return action(*arguments)
-        except BrokenPipeError:  # of "| head"; not of a disk that is full
+        except BrokenPipeError:  # from "| head", unlike a full disk
             BROKEN.add(self.name)
         except OSError:
             pass
@@ -34,7 +34,7 @@ class Stream(io.TextIOWrapper):
 
 
 def protect_streams():
-    """Replace standard output and error by Streams, in a notebook by nothing."""
+    """Replace standard output and error with Streams, except in a notebook."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -47,6 +47,6 @@ def protect_streams():
                 stream.flush()
             setattr(sys, name, Stream(
                 open(number, 'wb', closefd=False), stream and stream.encoding,
-                'backslashreplace', line_buffering=True))  # for tee, too
+                'backslashreplace', line_buffering=True))  # even for tee
         elif hasattr(stream, 'reconfigure'):
             stream.reconfigure(errors='backslashreplace')

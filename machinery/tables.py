@@ -9,7 +9,7 @@ from machinery.files import read_text
 from machinery.parts import PART_OF
 from machinery.text import plain_name
 
-FIRST = 100  # lines that tell what the columns are
+FIRST = 100  # lines from which we find out about the columns
 MAX_LENGTH = 10 ** 5  # of a line, in characters
 
 
@@ -17,20 +17,20 @@ class Table:
     """A list of pictures, as people and other programs write it.
 
     Its lines are "path label", split at the last white space; or cells between commas,
-    semicolons or tabs, with a header that names the columns, or without.
+    semicolons or tabs, with or without a header.
 
     Args:
         list_path: the text file.
-        find: function from a listed path to that of the file, None if there is none.
+        find: function from a listed path to the path of its file, or None.
         is_labelled: True if each line must have a label; None: find out.
-        labels: the kind of them: 'class', 'classes' or 'numbers'.
+        labels: their kind: 'class', 'classes' or 'numbers'.
 
     Attributes:
         is_labelled: whether the lines have labels.
-        names: those of the columns with a class each (one-hot), or with numbers; or [].
+        names: the names of the one-hot columns or the columns of numbers, or [].
 
     Raises:
-        InputError: not a text file, or it is not clear what the columns are.
+        InputError: not a text file, or its columns are unclear.
     """
 
     def __init__(self, list_path, find, is_labelled=True, labels='class'):
@@ -52,7 +52,7 @@ class Table:
                          for _, line in lines)
         self._lines = [(line_number, line) for line_number, line in lines
                        if not self._is_comment(line, has_hashes)]
-        # The numbers of the columns; without a label, a line is a path.
+        # The numbers of the columns. If _label is None, a line is a path.
         self._place, self._label, self._several, self._width = 0, 1, [], None
         rows = [self._split(line) for _, line in self._lines[:FIRST]]
         if self._is_header(rows):
@@ -69,15 +69,15 @@ class Table:
                 self._fail('two columns are called %s' % name)
 
     def _split(self, line):
-        """Return the cells of a line; what follows a picture may have spaces."""
+        """Return the cells of a line; a label after a picture may have spaces."""
         if self._delimiter is None and self._labels != 'class':
             return split_behind_picture(line)
         return split_line(line, self._delimiter)
 
     def _is_comment(self, line, has_hashes=False):
-        """Tell whether a line starts with #, unless a picture does.
+        """Tell whether a line starts with # but not with the name of a picture.
 
-        has_hashes tells that others do, so this one may be missing.
+        has_hashes: other pictures start with #, so this may be a missing picture.
         """
         if line[0] != '#':
             return False
@@ -88,15 +88,15 @@ class Table:
     def _is_header(self, rows):
         """Tell whether the first row names columns: no cell is a number or a picture.
 
-        If no cell is one of our words, but image_01, say, has one in it, it may be a
-        picture that is missing. Then all columns must have such names, or be one-hot.
+        A cell like image_01, which only contains one of our words, may be a missing
+        picture. Then all columns must have such names, or be one-hot.
         """
         first, following = (rows + [[], []])[:2]
         if any(map(has_ending, first)):
             return False
         if len(first) > 2 and any(cell.lower() in PATH_WORDS and not self._find(cell)
                                   for cell in first):
-            return True  # also if columns are called 2019 and 2020
+            return True  # even if columns are called 2019 and 2020
         if any(map(is_number, first)):
             return False
         if any(cell.lower() in LABEL_WORDS + PATH_WORDS for cell in first):
@@ -115,9 +115,9 @@ class Table:
         raise InputError('%s, line %d: %s' % (self._path, self._line_number, message))
 
     def _name_columns(self, rows, is_labelled):
-        """Find the columns by their names, and by what the first rows have in them."""
+        """Find the columns by their names and their cells in the first rows."""
         header, self._width = self._header, len(self._header)
-        # An index that pandas has written has no name.
+        # The index column of pandas has no name.
         columns = [column for column, name in enumerate(header)
                    if name and not name.startswith('Unnamed')]
         labels = find_columns(header, columns, LABEL_WORDS)
@@ -134,20 +134,20 @@ class Table:
         self._choose_label(rows, labels, is_sure, others, is_labelled)
         for column in set(others) - {self._label, *self._several}:
             if all_are(lambda cell: cell.lower() in PART_OF, rows, column):
-                self._fail('the column %s tells parts, like test: write a list of each '
-                           'part' % header[column])
+                self._fail('the column %s names parts, like test: write a list for '
+                           'each part' % header[column])
 
     def _choose_label(self, rows, labels, is_sure, others, is_labelled):
-        """Choose the column of the labels, or several: one-hot, or of numbers.
+        """Choose the column of labels, or the one-hot columns or columns of numbers.
 
-        labels are the columns whose names have a word for it, or are one if is_sure;
-        others are all columns but that of the path.
+        labels: columns whose names contain a word of LABEL_WORDS, or equal it if
+        is_sure; others: all columns except the path.
         """
         self._label = None
-        # A table of one class has a single column, which is not called label.
+        # For a single class, a table has a single one-hot column, not called label.
         least = 1 if self._labels == 'classes' and not labels else 2
         if self._labels == 'numbers':
-            # An id or an index is a number that no picture shows.
+            # An id or an index cannot be learnt from a picture.
             numbers = [column for column in others
                        if self._header[column].lower() not in ['index', *PATH_WORDS]]
             self._choose_numbers(rows, labels if is_sure else numbers, is_labelled)
@@ -160,12 +160,12 @@ class Table:
             [self._label] = others
         elif is_labelled:
             names = ', '.join(self._header[column] for column in labels or others)
-            self._fail('which column has the labels, %s? Call it label; columns of a '
-                       'class each hold 0 and 1 (one-hot)' % names
+            self._fail('which column has the labels, %s? Call it label; with a column '
+                       'for each class, all cells are 0 or 1 (one-hot)' % names
                        if names else 'no column has labels')
 
     def _choose_numbers(self, rows, columns, is_labelled):
-        """Take these columns if all of them have numbers."""
+        """Choose these columns if all their cells are numbers or empty."""
         wrong = [self._header[column] for column in columns if not all_are(
             lambda cell: not cell or is_number(cell), rows, column)]
         if columns and (not wrong or is_labelled and len(columns) == 1):
@@ -176,11 +176,11 @@ class Table:
                        if wrong else 'no column has numbers')
 
     def _order_columns(self, cells, is_labelled):
-        """Take the first column that names a picture, and the next one for labels."""
+        """Choose the first column with a picture's name, and the next for labels."""
         if self._delimiter:
             self._place = next(filter(lambda column: has_ending(cells[column]),
                                       range(len(cells))), 0)
-            # Each line may have as many classes as it likes.
+            # A line may have any number of classes.
             self._width = max(2, len(cells)) if self._labels != 'classes' else None
         self._label = self._place + 1
         if is_labelled is None and not self._seem_labelled(cells):
@@ -198,8 +198,8 @@ class Table:
     def samples(self):
         """Yield (line number, path, label, fault) of each line, the last three as text.
 
-        The label is None if the list has none, and a tuple of text if it may be several
-        ('classes') or is of numbers; the fault is None if there is none.
+        label: None in a list without labels; a tuple of text for numbers, and for cells
+        with several classes ('classes'). fault: a message, or None.
         """
         self._check_first()
         for line_number, line in self._lines:
@@ -212,7 +212,7 @@ class Table:
                 yield line_number, None, None, str(fault)
 
     def _check_first(self):
-        """Raise an InputError if the first line seems to be a header in other words."""
+        """Raise an InputError if the first line may be a header with unknown words."""
         if self._header or not self._label or len(self._lines) < 2:
             return
         (self._line_number, first), *following = self._lines
@@ -227,7 +227,7 @@ class Table:
                        'path and label' % cells[self._place])
 
     def _read(self, line):
-        """Return (path, label) of a line; raise an InputError if one is missing."""
+        """Return (path, label) of a line; raise an InputError if either is missing."""
         if not self.is_labelled and len(self._header) < 2:
             return line, None
         cells = self._split(line)
@@ -265,7 +265,7 @@ class Table:
                          'names the columns' % count)
 
     def _read_several(self, values):
-        """Return the label that these cells mean: numbers, or the columns with a 1."""
+        """Return the label in these cells: numbers, or names of columns with a 1."""
         if self._labels == 'numbers':
             return tuple(values)
         names = ', '.join(self.names)

@@ -5,13 +5,13 @@ import shlex
 import subprocess
 import unicodedata
 
-MAX_LINES = 20  # at most so many of one kind are shown
+MAX_LINES = 20  # of each kind, shown at most
 
 
 def compose(text):
     """Return text with its letters composed, as Unicode's NFC, without joiners.
 
-    A Mac's archive has "o" and two dots where a list has "ö".
+    An archive from a Mac has "o" and two dots instead of "ö".
     """
     if text.isascii():
         return text
@@ -20,33 +20,33 @@ def compose(text):
 
 
 def plain_name(text):
-    """Return the name of a class with single spaces, its letters composed."""
+    """Return a class name with single spaces and composed letters."""
     return ' '.join(compose(text).split())
 
 
 def escaped(match):
-    """Return the escape of what a pattern has matched, as Python writes it."""
+    """Return the text of a match with Python's escapes."""
     return repr(match.group())[1:-1]
 
 
 def printable(text):
-    """Return text with its control characters escaped: file names may have some."""
+    """Return text with escaped control characters, which file names may have."""
     return re.sub('[\0-\x1f\x7f-\x9f]', escaped, text)
 
 
 def quote(path):
-    """Return a path as a word of a command for the system's shell."""
+    """Quote a path for a command in the system's shell."""
     return subprocess.list2cmdline([path]) if os.name == 'nt' else shlex.quote(path)
 
 
 def cell_of(text):
-    """Return printable text that no spreadsheet takes for a formula."""
+    """Return printable text for a cell; no spreadsheet reads it as a formula."""
     mark = "'" if text[1:] and text.startswith(tuple('=+-@\t\r')) else ''
     return mark + printable(text)
 
 
 def some_of(faults, as_line=str):
-    """Return a line for each of the first faults, and one that counts the others."""
+    """Return a line for each of the first faults, and a count of the others."""
     lines = [as_line(fault) for fault in faults[:MAX_LINES]]
     if len(faults) > MAX_LINES:
         lines.append('and %d more' % (len(faults) - MAX_LINES))
@@ -54,7 +54,7 @@ def some_of(faults, as_line=str):
 
 
 def print_some(lines, rest):
-    """Print some lines, and where the rest of them is."""
+    """Print the first lines; if there are more, also their number and the text rest."""
     print('\n'.join(map(printable, lines[:MAX_LINES])))
     if len(lines) > MAX_LINES:
         print('… and %d more%s' % (len(lines) - MAX_LINES, rest))

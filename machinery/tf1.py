@@ -15,12 +15,12 @@ from machinery.errors import InputError, stderr_to
 # Keep TensorFlow's start-up messages off the screen, unless the user set a level. Some
 # are written straight to file descriptor 2 during the import, whatever the level is.
 is_quiet = os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3') == '3'
-# TensorFlow also imports Keras, to register its optimizers, which takes a quarter of
-# the start. It tolerates that this fails; tf.keras still loads Keras on first use.
+# TensorFlow imports Keras to register its optimizers, which takes a quarter of the
+# start-up. It also runs without them; tf.keras still loads Keras on first use.
 KERAS = 'keras.src.optimizers'
 sys.modules.setdefault(KERAS, None)
 logger = logging.getLogger('tensorflow')
-level = logger.level  # which the import sets
+level = logger.level  # the import changes it
 try:
     with open(os.devnull, 'w') as null, stderr_to(null.fileno() if is_quiet else 2):
         import tensorflow.compat.v1 as tf
@@ -30,7 +30,7 @@ finally:
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 from tensorflow.python.client import device_lib
 
-GPU_FILE = '/dev/nvidia0'  # where Linux has an NVIDIA GPU
+GPU_FILE = '/dev/nvidia0'  # exists on Linux with an NVIDIA GPU
 
 logger.setLevel(logging.ERROR)  # these calls warn that they are deprecated
 tf.disable_v2_behavior()
@@ -40,17 +40,17 @@ logger.setLevel(level)
 
 
 def session_config():
-    """Return the tf.ConfigProto that all sessions start from."""
+    """Return the tf.ConfigProto of all sessions."""
     # TensorFlow counts the cores of the machine, even if a container's quota is lower.
     config = tf.ConfigProto(intra_op_parallelism_threads=count_cores())
     config.gpu_options.allow_growth = True  # leave the rest of a GPU to other programs
-    # With this optimization, TensorFlow 2.21 asks for x though conv3's input is fed.
+    # With this optimization, TensorFlow 2.21 asks for x even if conv3's input is fed.
     config.graph_options.rewrite_options.dependency_optimization = RewriterConfig.OFF
     return config
 
 
 class TimedSession(tf.Session):
-    """A session; the class adds up the seconds that each thread has been in run."""
+    """A session; the class adds up each thread's seconds in run."""
 
     _seconds = collections.Counter()
 
@@ -79,11 +79,11 @@ def assign(session, variable, value):
 
 
 def prevent_feeding(sources, allowed):
-    """Let session.run refuse to feed what is computed from placeholders.
+    """Make session.run refuse to feed tensors computed from placeholders.
 
     Args:
-        sources: the placeholders; or what somebody has bound to their names instead.
-        allowed: tensors that may be fed all the same.
+        sources: the placeholders, or the tensors now bound to their Python names.
+        allowed: tensors that may still be fed.
     """
     seen = {source.name for source in sources
             if not source.op.type.startswith('Placeholder')}
@@ -100,7 +100,7 @@ def prevent_feeding(sources, allowed):
 
 @contextlib.contextmanager
 def rebound_told():
-    """Turn what session.run says to a tensor that may not be fed into an InputError."""
+    """Turn session.run's error about a refused feed into an InputError."""
     try:
         yield
     except ValueError as error:
@@ -115,7 +115,7 @@ def rebound_told():
 
 @functools.lru_cache(None)
 def list_gpus():
-    """Return the names of the GPUs that TensorFlow uses."""
+    """Return the names of TensorFlow's GPUs."""
     devices = device_lib.list_local_devices(session_config())
     return [re.search('name: ([^,]+)', device.physical_device_desc).group(1)
             for device in devices if device.device_type == 'GPU']
@@ -127,20 +127,20 @@ ROWS = 12
 def find_pass_size():
     """Return how many images to give to the frozen layers at once, on this device.
 
-    A processor multiplies 4 or 6 rows at once, say, and rounds the rest differently.
-    With a multiple of ROWS, no image is in the rest: its place makes no difference.
+    A processor multiplies 4 or 6 rows at once, for example, and rounds leftover rows
+    differently. A multiple of ROWS leaves none, so an image's place does not matter.
     """
     return 512 if list_gpus() else 4 * ROWS
 
 
 def find_rounding():
-    """Return by how much of its norm a feature may differ if it is computed again."""
+    """Return the share of its norm by which a feature may differ if computed again."""
     # A GPU may round to 10 bits (TF32), and differently each time.
     return 1e-3 if list_gpus() else 1e-5
 
 
 def find_device():
-    """Return the name of the device that computes; if a GPU lies idle, say so."""
+    """Return the name of the device in use, with a hint if a GPU is idle."""
     if list_gpus():
         return ', '.join(list_gpus())
     cores = '%d CPU cores' % count_cores()
@@ -152,7 +152,7 @@ def find_device():
 
 
 def reason_of(error):
-    """Return the one line of a TensorFlow error that tells the reason."""
+    """Return the line with the reason in a TensorFlow error."""
     # It stands between a stack trace and the name of the node.
     return re.search(r'([^\n]+)\n(The error could be .*\n)?\s*\[\[',
                      str(error) + '\n[[').group(1)

@@ -1,7 +1,7 @@
-"""Read TIFF files with Pillow, and refuse those whose pixels could come out wrong.
+"""Read TIFF files with Pillow, and refuse files whose pixels could come out wrong.
 
-OpenCV drops the tags and says nothing of damage: it takes a near-infrared band for
-alpha, gives one of several pages or bands, and black for tiles that cannot be unpacked.
+OpenCV ignores the tags and hides damage: it reads a near-infrared band as alpha,
+returns only one of several pages or bands, and makes unreadable tiles black.
 """
 import io
 
@@ -13,11 +13,11 @@ from machinery.errors import InputError
 
 MARKS = b'II*\0', b'MM\0*', b'II+\0', b'MM\0+'
 WHITE_IS_ZERO, BLACK_IS_ZERO = 0, 1
-ALPHA = (1,), (2,)  # multiplied with the colours already, or not
+ALPHA = (1,), (2,)  # premultiplied, or not
 
 
 def is_tiff(data):
-    """Tell if bytes, or an array of them, are those of a TIFF."""
+    """Tell whether bytes, or an array of bytes, are a TIFF."""
     return bytes(data[:4]) in MARKS
 
 
@@ -42,7 +42,7 @@ def find_size(data):
 
 
 def find_reason(pages):
-    """Return why a TIFF with these pages of tags cannot be read right, or None."""
+    """Return why a TIFF with these pages of tags cannot be read correctly, or None."""
     tags = next(pages)
     bits, number_format = max(tags.get(258, (1,))), tags.get(339, (1,))
     bands, extra_bands = tags.get(277, 1), tags.get(338, ())
@@ -50,7 +50,7 @@ def find_reason(pages):
     compression = tags.get(259, 1)
     # Bit 0 of tag 254: a smaller version of a page; bit 2: its mask.
     if tags.get(254, 0) & 5 or not all(page.get(254, 0) & 5 for page in pages):
-        return 'it has several pages: save the one that counts as a file of its own'
+        return 'it has several pages: save the page that counts as a separate file'
     if set(number_format) != {1}:
         return ('its values are signed or floating-point numbers: scale them to 0..255 '
                 'and save it with 8 bits')
@@ -58,16 +58,16 @@ def find_reason(pages):
         return ('its values have %d bits: scale them to 0..255 and save it with 8 bits'
                 % bits)
     if 262 not in tags and 256 in tags:  # without both, it is damaged
-        return 'its tags do not tell what its colours are: save it as RGB'
+        return 'its tags do not say what its colours are: save it as RGB'
     if max(tags.get(320, (256,))) < 256:
         return 'its palette is nearly black: save it as RGB'
     if is_grey and bands > 1 and extra_bands not in ALPHA:
         return ('it has %d bands, but its tags name only the first, as grey: save it '
-                'as RGB, or that one alone' % bands)
-    # Pillow would take the bytes for pixels: see findings/pillow-planar-tiff.sh.
+                'as RGB, or only the first' % bands)
+    # Pillow would mistake the bytes for pixels: see findings/pillow-planar-tiff.sh.
     if bands > 1 and bits > 8 and tags.get(284) == 2:
         return ('it has %d bits and the bands one after another: save it with 8 bits, '
-                'or the bands of a pixel together' % bits)
+                'or with interleaved bands' % bits)
     if compression not in TiffImagePlugin.COMPRESSION_INFO:
         return ('Pillow cannot undo its compression (number %s): save it with LZW or '
                 'uncompressed' % compression)
@@ -76,20 +76,20 @@ def find_reason(pages):
 def decode_tiff(data, path):
     """Decode a TIFF to uint8 BGR and a uint8 alpha channel, which may be None.
 
-    Bands that are neither colour nor alpha are left out.
+    Bands are left out if they are neither colour nor alpha.
     """
     try:
         reason = find_reason(read_pages(data))
         if not reason:
             return to_bgr(TiffImagePlugin.TiffImageFile(io.BytesIO(data)))
-    except Exception:  # for damage, Pillow raises any kind
+    except Exception:  # Pillow raises any kind of exception for damage
         reason = ('it is damaged, or of a kind that Pillow cannot decode: save it '
                   'again as RGB with 8 bits')
     raise InputError('%s: this TIFF cannot be read: %s' % (path, reason))
 
 
 def to_bgr(image):
-    """Return (uint8 BGR, uint8 alpha or None) of a TIFF that Pillow has opened."""
+    """Return (uint8 BGR, uint8 alpha or None) of a TIFF opened by Pillow."""
     if max(place[3] for _, place, *_ in image.tile) < image.tag_v2[257]:
         raise ValueError('strips are missing, which Pillow would make black')
     image.load()

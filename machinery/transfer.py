@@ -11,7 +11,7 @@ from machinery.errors import InputError
 
 TIMEOUT = 10  # seconds without an answer
 MIN_BYTES_PER_SECOND = 10000  # a slower source counts as dead
-MIN_BYTES = 10000  # by which each connection must get further than the one before
+MIN_BYTES = 10000  # each connection must add at least these
 MAX_CONNECTIONS = 20
 MAX_BYTES = 10 ** 9  # four times AlexNet's weights
 
@@ -20,7 +20,7 @@ def transfer(url, path):
     """Append the rest of the file at url to path; reconnect after a cut.
 
     Starts again if path may hold another version of the file. Raises an InputError if
-    the file is too large, an OSError or HTTPException if it cannot be had.
+    the file is too large, an OSError or HTTPException if the download fails.
     """
     reached = find_part(path)[0]
     for _ in range(MAX_CONNECTIONS):
@@ -41,7 +41,7 @@ def transfer(url, path):
             forget(path)
         except (OSError, http.client.HTTPException) as error:
             before, reached = reached, os.path.exists(path) and os.path.getsize(path)
-            if done and getattr(error, 'code', None) == 416:  # it has become shorter
+            if done and getattr(error, 'code', None) == 416:  # the file is now shorter
                 forget(path)
             elif isinstance(error, TimeoutError) or reached < before + MIN_BYTES:
                 raise
@@ -68,16 +68,16 @@ def receive(response, path, done, size, tag):
             if seconds > TIMEOUT and received < MIN_BYTES_PER_SECOND * seconds:
                 raise TimeoutError('only %d bytes in %d seconds' % (received, seconds))
         file.flush()
-        os.fsync(file.fileno())  # or else its size may survive a power failure alone
+        os.fsync(file.fileno())  # or only its size may survive a power failure
     if done + received < size:
         raise OSError('the connection was cut after %d of %d bytes'
                       % (done + received, size))
 
 
 def version_of(headers):
-    """Return (size, tag) of the file that a server sends; 0 or '' if unknown."""
+    """Return (size, tag) of a server's file; 0 or '' if unknown."""
     tag = headers.get('ETag', '')
-    if not tag.startswith('"'):  # a weak one allows other bytes
+    if not tag.startswith('"'):  # a weak tag allows other bytes
         tag = headers.get('Last-Modified', '')
     size = headers.get('Content-Range') or headers.get('Content-Length', '')
     size = size.rpartition('/')[2]

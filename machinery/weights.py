@@ -13,7 +13,7 @@ from machinery.last_layer import fit_last_layer
 from machinery.npy import read_npy, read_npz
 from machinery.tf1 import assign
 
-# First bytes of files that are not weight files.
+# First bytes of other kinds of files.
 FOREIGN = {b'\x89HDF': 'an HDF5 file, of Keras or Caffe', b'\x80': 'a file of PyTorch, '
            'or another pickle'}
 
@@ -22,7 +22,7 @@ FOREIGN = {b'\x89HDF': 'an HDF5 file, of Keras or Caffe', b'\x80': 'a file of Py
 def read_weights(path):
     """Read {layer name: [weights, biases]} in TensorFlow's layout.
 
-    The path is an .npy, .npz or .caffemodel file, a checkpoint, or a folder of them.
+    path: an .npy, .npz or .caffemodel file, a checkpoint, or a folder of checkpoints.
     """
     path = find_weights(path)
     is_checkpoint = os.path.exists(path + '.index')
@@ -53,10 +53,10 @@ def load_weights(session, path, variables, added, skip, scope, kind=None):
 
     Args:
         variables: {layer name: [weights, biases]}.
-        added: more variables, which a checkpoint must have; other files have none.
-        skip: names of layers that are left as they are.
-        scope: the beginning of the names of all variables of the network, or ''.
-        kind: fit the last layer to what labels mean; None: load it as it is.
+        added: more variables, which a checkpoint must have and other files lack.
+        skip: names of layers to leave as they are.
+        scope: the prefix of the names of all variables of the network, or ''.
+        kind: fit the last layer to this kind of labels; None: load it as it is.
     """
     path = find_weights(path)
     loaded, last, start = read_weights(path), list(variables)[-1], {}
@@ -103,9 +103,9 @@ def num_classes_of(path, last_layer):
 
 
 def renamed_last(weights, shapes):
-    """Return the name of the layer that a file has in place of the last one, or None.
+    """Return the last layer's name in a file if it was renamed, or None.
 
-    Whoever fine-tunes with Caffe renames fc8, to fc8_flickr for example.
+    With Caffe, fc8 is renamed for fine-tuning, to fc8_flickr for example.
     """
     last, others = list(shapes)[-1], [name for name in weights if name not in shapes]
     if last not in weights and len(others) == 1:
@@ -114,10 +114,10 @@ def renamed_last(weights, shapes):
 
 
 def check_weights(weights, shapes, path, skip=()):
-    """Raise an InputError that names everything that does not fit the network.
+    """Raise an InputError with a list of all differences from the network.
 
     shapes: {layer name: shape of its weights}; layers in skip may be missing or differ,
-    and the last one may have another name if it is in skip.
+    and the last layer may have another name if it is in skip.
     """
     renamed = renamed_last(weights, shapes)
     faults = ['%s: not a layer of AlexNet' % name for name in weights

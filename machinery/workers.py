@@ -1,4 +1,4 @@
-"""Several machines, or several GPUs, that train one network together.
+"""Several machines, or several GPUs, train one network together.
 
 Each worker trains on its own share of the samples, and TensorFlow's ring all-reduce
 (Patarasuk and Yuan, "Bandwidth Optimal All-reduce Algorithms for Clusters of
@@ -31,7 +31,7 @@ NETWORK_ERRORS = (tf.errors.UnavailableError, tf.errors.DeadlineExceededError,
 
 
 def start_workers(settings):
-    """Return the Workers that the environment names; InputError if settings differ."""
+    """Return the Workers named in the environment; InputError if settings differ."""
     workers = Workers(*find_tasks(), settings['peer_timeout'])
     workers.check_equal({name: value for name, value in settings.items()
                          if not setting_of(name).may_differ})
@@ -39,18 +39,18 @@ def start_workers(settings):
 
 
 class Workers:
-    """All workers of a run, as one of them sees the others.
+    """All workers of a run, and how this process talks to the others.
 
     Every worker must make the same calls in the same order.
 
     Args:
-        tasks, rank: as find_tasks gives them; by default, there is one worker.
-        peer_timeout: seconds within which this process ends, with status 75, if a
-            worker no longer answers.
+        tasks, rank: from find_tasks; by default, there is a single worker.
+        peer_timeout: seconds; if a worker stops answering, this process ends within
+            this time, with status 75.
 
     Attributes:
-        size, rank, shard: number of workers; place of this one; (rank, size).
-        is_chief: whether this is worker 0, the only one that prints and writes.
+        size, rank, shard: the number of workers, our place, and (rank, size).
+        is_chief: whether this is worker 0; no other worker prints and writes.
     """
 
     def __init__(self, tasks=(None,), rank=0, peer_timeout=120):
@@ -85,12 +85,12 @@ class Workers:
 
     @contextlib.contextmanager
     def session(self):
-        """Give a tf.Session in which the tensors of mean can be run."""
+        """Give a tf.Session for the tensors of mean."""
         with TimedSession(self._target, config=self._config) as session, self._naming():
             yield session
 
     def mean(self, structure):
-        """Average float32 tensors of known shapes over all; in lists or dicts."""
+        """Average float32 tensors of known shapes, in lists or dicts, over workers."""
         if self.size == 1:
             return structure
         tensors = tf.nest.flatten(structure)
@@ -102,7 +102,7 @@ class Workers:
                 tf.reshape(part, tensor.shape) for part, tensor in zip(parts, tensors)])
 
     def merge(self, array):
-        """Add up arrays whose elements are non-zero on one worker at most, exactly."""
+        """Add up arrays exactly; each element must be 0 on all workers but one."""
         if self.size == 1:
             return array
         # As int32 words, because a sum of floats would lose the sign of -0 and the
@@ -153,7 +153,7 @@ class Workers:
             return
         for variable in tf.global_variables():
             value = np.asarray(session.run(variable))
-            # Most are equal already, and their digests are faster to send.
+            # Most are equal already, and digests are faster to send.
             digest = hashlib.sha1(value.tobytes()).digest()
             digests = self.collect(list(digest), np.int32)
             if (digests != digests[0]).any():
@@ -166,12 +166,12 @@ class Workers:
             self.any(False)
             self._finished.set()
             time.sleep(1)  # a peer may still be reading the last piece
-            self._server = None  # now, since TensorFlow 1.15 complains at the exit
+            self._server = None  # now, because TensorFlow 1.15 complains at the exit
 
     def leave(self, status, message):
-        """End the process with all others; the chief prints the message."""
+        """End this process like all other workers; the chief prints the message."""
         self.finish()
-        # Other workers' standard output is closed, and so is this one after "| head".
+        # Other workers' standard output is closed, and so is ours after "| head".
         print(message, flush=True, file=sys.stderr if 1 in BROKEN else sys.stdout)
         sys.exit(status)
 
@@ -197,10 +197,10 @@ class Workers:
         for job, _, address in self.tasks:
             jobs.setdefault(job, []).append(address)
         job, index, address = self.tasks[self.rank]
-        # TensorFlow's servers must not go through a proxy that is meant for downloads.
+        # TensorFlow's servers must not go through a proxy for downloads.
         os.environ['no_grpc_proxy'] = ','.join(
             split(address)[0] for _, _, address in self.tasks)
-        # A session sees its own task only, so that nothing needs a tf.device.
+        # A session sees only its own task, so nothing needs a tf.device.
         self._config.device_filters[:] = ['/job:%s/task:%d' % (job, index)]
         self._config.experimental.collective_group_leader = (
             '/job:%s/replica:0/task:%d' % self.tasks[0][:2])
@@ -212,7 +212,7 @@ class Workers:
         self._target = self._server.target
 
     def _all_reduce(self, tensor):
-        # The keys agree, since all workers build the same graphs.
+        # The keys agree because all workers build the same graphs.
         with tf.device('/cpu:0'):
             return tf.raw_ops.CollectiveReduce(
                 input=tensor, group_size=self.size, group_key=1,
@@ -237,11 +237,11 @@ class Workers:
             state = probe(peer[2])
             if state == 'alive':
                 heard = time.monotonic()
-            # Once refused, it is gone, even if another process has taken its place.
+            # After a refusal the peer is gone, even if another process takes its place.
             if state == 'gone' or refusals:
                 refusals += 1
-            # Do not blame a peer that quit because it lost a third one: five refusals
-            # give us time to notice that one ourselves.
+            # Do not blame a peer for quitting because it lost a third worker: five
+            # refusals give us time to notice that loss ourselves.
             if refusals == 5 or time.monotonic() - heard > 0.6 * self._timeout:
                 sys.stdout.flush()
                 os.write(stderr, (

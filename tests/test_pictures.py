@@ -129,7 +129,7 @@ def test_tiff_is_read_by_its_tags(tmp_path, content, expected):
 
 
 @pytest.mark.parametrize('content, reason', [
-    (tiff(page(RGB, t262=[])), 'its tags do not tell what its colours are'),
+    (tiff(page(RGB, t262=[])), 'its tags do not say what its colours are'),
     (tiff(page(GREY, t262=[3], t320=list(range(256)) * 3)), 'its palette is nearly bl'),
     (tiff(page(deep(RGB), t262=[1], t338=[0, 0])), 'it has 3 bands, but its tags name'),
     (tiff(page(np.dstack([RGB, ALPHA]), t262=[1], t338=[0, 0, 0])), 'it has 4 bands'),

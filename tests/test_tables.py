@@ -127,8 +127,8 @@ def test_pictures_may_be_elsewhere(folder, tmp_path_factory):
      'must be one'),
     ('id,ant,bee\n' + 'a,0,1\n' * 100 + 'b,0.5,1\n',
      'line 102: the columns ant, bee are not 0 and 1 (one-hot)'),
-    ('a.jpg grey ant\n', 'line 1: no such file: {0}/a.jpg grey; the label is what '
-     'follows the last white space, so names with spaces need a table, such as CSV'),
+    ('a.jpg grey ant\n', 'line 1: no such file: {0}/a.jpg grey; the label starts '
+     'after the last white space, so names with spaces need a table, such as CSV'),
     ('1 a.jpg\n2 b.jpg\n', "line 1: label 'a.jpg' is the name of a picture; paths come "
      'first, or a header names the columns'),
     ('path,label\na.jpg,\n,1\n', "line 2: no label after 'a.jpg,'"),
@@ -145,7 +145,7 @@ def test_faults_are_named(folder, text, message):
 def test_a_path_from_the_current_folder_is_pointed_out(folder, monkeypatch):
     monkeypatch.chdir(folder)
     path = write(folder / 'lists' / 'list.csv', 'a.jpg 0\n')
-    with pytest.raises(InputError, match='lists/a.jpg; a.jpg is there from the current '
+    with pytest.raises(InputError, match='lists/a.jpg; a.jpg exists in the current '
                        "folder, but relative paths start at the list's folder: give "
                        'pictures_path, or write the path from there'):
         read_list(path, OneClass(range(3)))
@@ -159,7 +159,7 @@ def test_headers_without_the_columns_are_named(folder):
             ('id\n0001\n', 'no column has labels'),
             ('id,x,y\na,0.5,3\n', 'line 1: which column has the labels, x, y. Call it'),
             ('id,class_id,class_name\na,0,ant\n', 'the labels, class_id, class_name'),
-            ('id,label,data set\na,0,test\nb,1,train\n', 'column data set tells parts'),
+            ('id,label,data set\na,0,test\nb,1,train\n', 'column data set names parts'),
             ('Dateiname;Art\na;ant\nb;ant\n', 'line 1: no such file: Dateiname; if '
              'this is a header, call the columns path and label'),
             ('Dateiname;Art\na.jpg;0\nb.jpg;1\n', 'line 1: no such file: Dateiname;')]:
