@@ -66,24 +66,24 @@ class AlexNet:
 
     def create(self, seed6=None, seed7=None):
         """Build the layers; the seeds are those of dropout."""
-        self.conv1 = conv(self.X, 11, 11, 96, 4, 4, 'conv1', padding='VALID')
-        self.norm1 = lrn(self.conv1, 2, 2e-5, 0.75, 'norm1')
+        self.conv1 = conv(self.X, 11, 11, 96, 4, 4, 'conv1', padding='VALID')  # edges
+        self.norm1 = lrn(self.conv1, 2, 2e-5, 0.75, 'norm1')  # strong units damp others
         self.pool1 = max_pool(self.norm1, 3, 3, 2, 2, 'pool1', padding='VALID')
-        self.conv2 = conv(self.pool1, 5, 5, 256, 1, 1, 'conv2', groups=2)
+        self.conv2 = conv(self.pool1, 5, 5, 256, 1, 1, 'conv2', groups=2)  # textures
         self.norm2 = lrn(self.conv2, 2, 2e-5, 0.75, 'norm2')
         self.pool2 = max_pool(self.norm2, 3, 3, 2, 2, 'pool2', padding='VALID')
-        self.conv3 = conv(self.pool2, 3, 3, 384, 1, 1, 'conv3')
-        self.conv4 = conv(self.conv3, 3, 3, 384, 1, 1, 'conv4', groups=2)
-        self.conv5 = conv(self.conv4, 3, 3, 256, 1, 1, 'conv5', groups=2)
+        self.conv3 = conv(self.pool2, 3, 3, 384, 1, 1, 'conv3')  # both groups meet
+        self.conv4 = conv(self.conv3, 3, 3, 384, 1, 1, 'conv4', groups=2)  # parts
+        self.conv5 = conv(self.conv4, 3, 3, 256, 1, 1, 'conv5', groups=2)  # of objects
         # 3 x 3 with stride 2, and more for larger pictures: fc6 takes 6 x 6 places.
         sides = self.conv5.shape.as_list()[1:3]
         strides = [side // 6 for side in sides]
         windows = [side // 6 + side % 6 for side in sides]
         self.pool5 = max_pool(self.conv5, *windows, *strides, 'pool5', padding='VALID')
         self.flat5 = tf.reshape(self.pool5, [-1, 6 * 6 * 256], 'flat5')
-        self.fc6 = fc(self.flat5, 6 * 6 * 256, 4096, 'fc6')
+        self.fc6 = fc(self.flat5, 6 * 6 * 256, 4096, 'fc6')  # sees the whole picture
         self.dropout6 = dropout(self.fc6, self.KEEP_PROB, 'dropout6', seed6)
-        self.fc7 = fc(self.dropout6, 4096, 4096, 'fc7')
+        self.fc7 = fc(self.dropout6, 4096, 4096, 'fc7')  # features for any classes
         self.dropout7 = dropout(self.fc7, self.KEEP_PROB, 'dropout7', seed7)
         self.fc8 = fc(self.dropout7, 4096, self.NUM_CLASSES, 'fc8', relu=False)
         self.same_as = {self.dropout6: self.fc6, self.dropout7: self.fc7}  # undropped
