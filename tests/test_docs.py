@@ -1,4 +1,4 @@
-"""README.md and docs: links lead somewhere, commands have real options, texts are short."""
+"""README.md and docs: links lead somewhere, options exist, paragraphs are short."""
 import os
 import re
 
@@ -11,6 +11,7 @@ from recipes import DIFF, changes_in, read_recipes
 
 PAGES = ['README.md'] + sorted('docs/' + name
                                for name in os.listdir(os.path.join(ROOT, 'docs')))
+MAIN = '    python -m pip install -r requirements.txt && python finetune.py'
 TESTED = ('    python -m pip install -r requirements.txt pytest hypothesis nbclient '
           'ipykernel && python -m pytest tests')
 
@@ -65,7 +66,7 @@ def test_readme_is_short():
 
 def test_readme_has_the_commands_that_others_run():
     lines = read('README.md').splitlines()
-    assert '    python -m pip install -r requirements.txt && python finetune.py' in lines
+    assert MAIN in lines
     assert next(line for line in lines if '-m pytest' in line) == TESTED
 
 
