@@ -538,8 +538,8 @@ def test_validation_within_an_epoch_and_other_values_for_the_best(edited):
 
 
 def test_nearest_neighbours(edited, plain):
-    with open(os.path.join(ROOT, 'README.md'), encoding='utf-8') as file:
-        code = re.search("`(f = np.load.*?)`", file.read()).group(1)
+    with open(os.path.join(ROOT, 'docs', 'predict.md'), encoding='utf-8') as file:
+        [code] = re.findall('```python\n(.*?)```', file.read(), re.S)
     scripts = edited()
     picture = os.path.join(ROOT, 'images', 'textures', 'brick', 'train_01.jpg')
     again = str(scripts.folder / 'again.jpg')
@@ -550,7 +550,7 @@ def test_nearest_neighbours(edited, plain):
         '--checkpoint=%s/new/checkpoints' % plain)
     assert status == 0, output
     lines = []
-    exec(code, {'np': np, 'print': lines.append})
+    exec(code, {'print': lines.append})
     assert set(lines[0][:2]) <= {picture, again}  # the folder holds it, too
     assert len(lines[0]) == 5
 
