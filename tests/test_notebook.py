@@ -8,52 +8,73 @@ import pytest
 from helpers import ROOT
 
 NOTEBOOK = os.path.join(ROOT, 'validate_alexnet_on_imagenet.ipynb')
+WEIGHTS = 'bvlc_alexnet.npy'
 
 
-def outputs(notebook):
-    return [output for cell in notebook.cells for output in cell.get('outputs', [])]
+def read_notebook():
+    return nbformat.read(NOTEBOOK, 4)
 
 
-def check(notebook):
-    """Check that the notebook ran from top to bottom and shows what it promises."""
-    counts = [cell.execution_count for cell in notebook.cells
-              if cell.cell_type == 'code']
-    assert counts == list(range(1, len(counts) + 1))
-    kinds = [output.output_type for output in outputs(notebook)]
-    assert 'error' not in kinds
+def check(cells, has_weights):
+    """Check that a notebook's cells ran and show what they promise."""
+    outputs = [output for cell in cells for output in cell.get('outputs', [])]
+    assert {output.get('name', output.output_type) for output in outputs} == {
+        'stdout', 'display_data'}  # no error, and no message of an InputError
+    text = ''.join(output.get('text', '') for output in outputs)
+    assert ('are not in this folder' in text) != has_weights
+    origin = 'loaded' if has_weights else 'from data'
+    assert re.search(r'conv1 .* %s +frozen\n' % origin, text)
+    assert 'Epoch 1/' in text
+    # Predictions and heat maps, similar pictures, and with the weights photographs.
     assert sum('image/png' in output.get('data', {})
-               for output in outputs(notebook)) == 2
-    if not os.path.exists(os.path.join(ROOT, 'bvlc_alexnet.npy')):
-        first, *others = outputs(notebook)
-        assert first.text.startswith('There are no pretrained weights here')
-        assert any('These are random weights' in output.get('data', {}).get(
-            'text/markdown', '') for output in others)
+               for output in outputs) == 2 + has_weights
+
+
+def cells_with(weights_path):
+    """Return the notebook's code, with weights at another path and short training."""
+    sources = [cell.source for cell in read_notebook().cells
+               if cell.cell_type == 'code']
+    # Random weights would kill all units of fc7 at the usual learning rate.
+    short = '--num_epochs 1 --train_file images/test.txt --learning_rate 1e-6'
+    for old, new in [(WEIGHTS, weights_path), ('--num_epochs 5', short)]:
+        assert old in ''.join(sources)
+        sources = [source.replace(old, new) for source in sources]
+    return [nbformat.v4.new_code_cell(source) for source in sources]
 
 
 @pytest.fixture(scope='module')
-def executed(module_path, narrow_file):
-    """The notebook as run, and the cells of test_scripts_run_in_cells behind it.
+def executed(module_path, narrow_file, narrow_golden_file):
+    """The notebook without weights and with them, and the scripts as cells, all as run.
 
     In one kernel, as another would take 5 s to start.
     """
-    notebook = nbformat.read(NOTEBOOK, 4)
-    length = len(notebook.cells)
-    notebook.cells += [nbformat.v4.new_code_cell(MAKE_NARROW)] + cells_of_scripts(
-        module_path, narrow_file)
+    parts = [cells_with(str(module_path / 'missing.npy')),
+             cells_with(narrow_golden_file), cells_of_scripts(module_path, narrow_file)]
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(MAKE_NARROW)] + sum(parts, []))
     nbclient.NotebookClient(notebook, timeout=300, allow_errors=True, resources={
         'metadata': {'path': ROOT}}).execute()
-    cells = notebook.cells[length + 1:]
-    del notebook.cells[length:]
-    return notebook, cells
+    return parts
 
 
-def test_notebook_runs_from_top_to_bottom(executed):
-    check(executed[0])
+def test_notebook_runs_without_the_pretrained_weights(executed):
+    check(executed[0], has_weights=False)
+
+
+def test_notebook_runs_with_weights_and_shows_classes_of_imagenet(executed):
+    check(executed[1], has_weights=True)
 
 
 def test_notebook_is_committed_as_run():
-    assert os.path.getsize(NOTEBOOK) < 500000
-    check(nbformat.read(NOTEBOOK, 4))
+    cells = read_notebook().cells
+    counts = [cell.execution_count for cell in cells if cell.cell_type == 'code']
+    assert os.path.getsize(NOTEBOOK) < 1000000
+    assert counts == list(range(1, len(counts) + 1))
+    check(cells, has_weights=False)
+    [predicted] = [output.text for cell in cells if 'print(path' in cell.source
+                   for output in cell.outputs]
+    assert re.findall(r'textures/(\w+)/.*jpg (\w+)', predicted) == [
+        (name, name) for name in ('brick', 'grass', 'gravel')]
 
 
 def cell_of(name, **variables):
@@ -90,7 +111,7 @@ def cells_of_scripts(folder, weights_path):
 
 def test_scripts_run_in_cells_one_after_another(executed, module_path):
     """A mistake is one message, and the kernel's own arguments are ignored."""
-    cells = executed[1]
+    cells = executed[2]
     assert {output.output_type for cell in cells for output in cell.outputs} == {
         'stream'}
     texts = [''.join(output.text for output in cell.outputs) for cell in cells]
