@@ -583,7 +583,7 @@ def test_classifier_has_the_probabilities_of_the_table(trained, classify, expect
 def test_classifier_gives_the_activations_of_a_layer(classify, expected):
     paths, _, _, fc7 = expected
     np.testing.assert_allclose(classify.features(paths, 'fc7'), fc7, atol=1e-4)
-    assert classify.features([CAT], 'conv1').shape == (1, 55, 55, 96)
+    assert classify.features([CAT], 'conv5').shape == (1, 13, 13, 256)
     assert classify.features([], 'fc7').shape == (0, 64)
     for layer in ('fc9', None, ['fc7']):
         with pytest.raises(InputError, match='layer is .*, must be one of .*fc8'):

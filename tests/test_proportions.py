@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 import alexnet
 from datagenerator import (IMAGENET_MEAN, IMAGE_SIZE, ImageDataGenerator, load_image,
                            normalize)
-from helpers import finetune, narrow_fc, run_program, unless_old
+from helpers import finetune, make_narrow, run_program, unless_old
 from machinery.errors import InputError
 from machinery.export import preprocess
 from machinery.model_file import (check_preprocessing, find_preprocessing,
@@ -182,7 +182,7 @@ def trained(module_path, narrow_file):
            '--val_file=%s/train.txt' % module_path, "--train_layers=['fc8']",
            '--num_classes=3', '--weights_path=' + narrow_file, '--num_epochs=1']
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(alexnet, 'fc', narrow_fc)
+        make_narrow(patch.setattr)
         status, output = finetune(module_path, '--resize=pad', *job)
         assert status == 0, output
         yield module_path, job

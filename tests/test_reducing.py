@@ -13,7 +13,7 @@ import alexnet
 import datagenerator
 from alexnet import AlexNet
 from datagenerator import ImageDataGenerator, load_image, normalize
-from helpers import checkpoint_of, finetune, narrow_fc, run_program
+from helpers import checkpoint_of, finetune, make_narrow, run_program
 from machinery import pictures
 from machinery.checkpoint_files import find_weights
 from machinery.errors import InputError
@@ -190,7 +190,7 @@ def trained(module_path, narrow_file):
            '--val_file=%s/train.txt' % module_path, "--train_layers=['fc8']",
            '--num_classes=3', '--weights_path=' + narrow_file]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(alexnet, 'fc', narrow_fc)
+        make_narrow(patch.setattr)
         status, output = finetune(module_path, '--num_epochs=1', *job)
         assert status == 0, output
         yield module_path, job
