@@ -2,6 +2,7 @@
 import functools
 import os
 import platform
+import re
 import socket
 import time
 
@@ -11,8 +12,10 @@ from tqdm import tqdm
 
 from machinery.batches import has_files
 from machinery.drawings import (draw_batch, draw_comparison, draw_filters,
-                                draw_mistakes, try_to_draw, write_projector)
+                                draw_mistakes, find_worst, try_to_draw,
+                                write_projector)
 from machinery.heat_maps import NO_MAP, grad_cam, overlay
+from machinery.text import printable
 from machinery.tf1 import reason_of, tf
 
 
@@ -24,8 +27,31 @@ def as_table(settings):
         '| %s | `%s` |\n' % row for row in rows.items())
 
 
+def as_cell(text):
+    """Return text for a cell of a Markdown table, which shows it as it is."""
+    # Names of files may hold |, ` or bytes that are not UTF-8.
+    text = text.encode(errors='surrogateescape').decode(errors='backslashreplace')
+    return re.sub(r'[^\w ./-]|_', lambda match: '&#%d;' % ord(match.group()),
+                  printable(text))
+
+
+def list_mistakes(data, values, kind):
+    """Return the 16 worst mistakes as a Markdown table, or None without a mistake.
+
+    The arguments are those of draw_mistakes, which has no room for paths.
+    """
+    worst = find_worst(values, kind, 16)
+    if not len(worst):
+        return None
+    rows = [['loss', 'true', 'predicted', 'path'], 4 * ['---']]
+    rows += [['%.4f' % values[kind.loss][sample], *map(as_cell, [
+        kind.show(values['true'][sample]), kind.show_predicted(values, sample),
+        os.path.abspath(data.paths[sample])])] for sample in worst]
+    return ''.join('| %s |\n' % ' | '.join(row) for row in rows)
+
+
 def layer_table(model):
-    """Return a text table of an AlexNet: shapes, where they are from, who learns."""
+    """Return a text table of an AlexNet: shapes, start, what is trained."""
     rows = ['%-6s %-18s %-9s %s' % ('layer', 'weights', 'initially', 'then')]
     for name, (weights, *_) in model.variables.items():
         origin = ('from data' if model.WEIGHTS_PATH is None else
@@ -65,6 +91,13 @@ def add_histogram(tag, tensor):
         # what to do about it.
         values = tf.boolean_mask(values, tf.is_finite(values))
     return tf.summary.histogram(tag, values)
+
+
+def text_value(tag, text):
+    """Return a text in Markdown as a value of a summary, for TensorBoard's tab Text."""
+    is_text = tf.SummaryMetadata.PluginData(plugin_name='text')
+    return tf.Summary.Value(tag=tag, tensor=tf.make_tensor_proto(text.encode()),
+                            metadata=tf.SummaryMetadata(plugin_data=is_text))
 
 
 class EventFile:
@@ -141,14 +174,11 @@ class Summaries:
         self._session.add(summary=hparams.session_start_pb(settings))
         graph = tf.get_default_graph().as_graph_def(add_shapes=True)
         self._file('train').add(graph_def=graph.SerializeToString())
-        is_text = tf.SummaryMetadata.PluginData(plugin_name='text')
         self._add_values('train', self._first_step, [
-            tf.Summary.Value(tag=tag, tensor=tf.make_tensor_proto(text.encode()),
-                             metadata=tf.SummaryMetadata(plugin_data=is_text))
-            for tag, text in [('settings', as_table(settings)),
-                              ('layers', '```\n%s\n```' % layers)]])
-        self._add_picture('train', self._first_step, 'batch', draw_batch, data,
-                          self._kind)
+            text_value('settings', as_table(settings)),
+            text_value('layers', '```\n%s\n```' % layers)])
+        self._try_to_add('train', self._first_step, 'batch', draw_batch, data,
+                         self._kind)
 
     @unless_lost
     def add(self, run, step, *summaries, **scalars):
@@ -159,13 +189,17 @@ class Summaries:
                                      for tag, value in scalars.items()])
 
     @unless_lost
-    def draw(self, step, features, batch_size, values):
-        """Add drawings: true and predicted, mistakes, filters if new, projector.
+    def report(self, run, step, features, means, values):
+        """Add the scores of a list, and pictures of how good the network is.
 
-        features and values (see draw_mistakes) are those of the validation list.
+        These show true and predicted, mistakes, filters if new, and once the projector.
+
+        Args:
+            run: 'validation' or 'test'; features: of that list.
+            means: {score: value}; values: see find_worst.
         """
-        add = functools.partial(self._add_picture, 'validation', step)
-        kind = self._kind
+        self.add(run, step, **means)
+        add, kind = functools.partial(self._try_to_add, run, step), self._kind
         if kind.drawing:
             add(kind.drawing, lambda: draw_comparison(
                 values['true'], values['predicted'], kind))
@@ -177,9 +211,11 @@ class Summaries:
         if has_files(features.data):
             add('worst_mistakes', draw_mistakes, features.data, values, kind,
                 self._look)
+            # A tag is either a picture or a text.
+            add('worst_mistakes/paths', list_mistakes, features.data, values, kind)
         if features.is_stored:
-            folder = os.path.join(self._run.folder.log_path, 'validation')
-            add('projector', write_projector, folder, features, batch_size, kind)
+            folder = os.path.join(self._run.folder.log_path, run)
+            add('projector', write_projector, folder, features, 64, kind)
             self._ended.add('projector')
 
     @unless_lost
@@ -198,11 +234,11 @@ class Summaries:
             self._files[part] = file
         return self._files[part]
 
-    def _add_picture(self, run, step, tag, draw, *args):
-        """Add what draw returns, the bytes of a picture or None.
+    def _try_to_add(self, run, step, tag, draw, *args):
+        """Add what draw returns: the bytes of a picture, a text in Markdown, or None.
 
         People change the network, the scores and the settings of matplotlib. If a
-        picture cannot be drawn, training goes on without it, and each reason is told
+        picture cannot be drawn, training continues without it, and each reason is told
         once.
         """
         if tag in self._ended:
@@ -213,8 +249,9 @@ class Summaries:
                        % (tag, fault))
         self._ended.update([tag, fault] if fault else [])
         if data:
-            self._add_values(run, step, [tf.Summary.Value(
-                tag=tag, image=tf.Summary.Image(encoded_image_string=data))])
+            self._add_values(run, step, [
+                text_value(tag, data) if isinstance(data, str) else tf.Summary.Value(
+                    tag=tag, image=tf.Summary.Image(encoded_image_string=data))])
 
     def _add_values(self, run, step, values):
         if values:
