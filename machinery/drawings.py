@@ -12,8 +12,8 @@ from machinery.pictures import load_ahead
 from machinery.text import printable
 
 DPI = 100
-# TensorBoard shows a picture 350 pixels wide, of others it leaves out pixels. At twice
-# that width it leaves out every other one, and letters stay whole.
+# TensorBoard scales a picture to a width of 350 pixels by dropping pixels. From twice
+# that width it drops every second one, which leaves letters readable.
 CHART_WIDTH = 700
 WHITE = np.full((227, 227, 3), 255, np.uint8)
 PROJECTOR_CONFIG = '''embeddings {
@@ -26,7 +26,7 @@ PROJECTOR_CONFIG = '''embeddings {
 
 
 def try_to_draw(draw, *args):
-    """Return what draw returns, and why it failed or None: pictures are only a help."""
+    """Return (result of draw, None), or (None, why it failed): no picture is vital."""
     try:
         return draw(*args), None
     except Exception as error:
@@ -34,11 +34,10 @@ def try_to_draw(draw, *args):
 
 
 def count_confusions(labels, predicted, num_classes, most=20):
-    """Return (classes, counts): the classes that are confused most, and how often.
+    """Return the most confused classes (n,), sorted, and their counts (n, n).
 
-    These have the most mistakes, as the true or as the predicted class; they are at
-    most 20, in order. counts (n, n) is their part of the confusion matrix, a row for
-    each true class.
+    These classes have the most mistakes, counted as the true and as the predicted
+    class. The counts are their part of the confusion matrix, with true classes in rows.
     """
     is_wrong = labels != predicted
     num_mistakes = sum(np.bincount(numbers[is_wrong], minlength=num_classes)
@@ -52,7 +51,7 @@ def count_confusions(labels, predicted, num_classes, most=20):
 
 
 def draw_confusions(labels, predicted, class_names):
-    """Return the confusion matrix (of count_confusions) as a PNG."""
+    """Return the confusion matrix as a PNG, of the 20 most confused classes if more."""
     labels, predicted = np.array(labels), np.array(predicted)
     shown, matrix = count_confusions(labels, predicted, len(class_names))
     totals = np.bincount(labels, minlength=len(class_names))[shown]
@@ -68,7 +67,7 @@ def draw_confusions(labels, predicted, class_names):
     names = [plain(cut(class_names[number])) for number in shown]
     axes.set_xticks(range(len(shown)), names, rotation=90)
     axes.set_yticks(range(len(shown)), names)
-    render(figure)  # only now is it known how wide a cell is
+    render(figure)  # lays it out, so that the width of a cell is known
     cell = axes.get_window_extent().width / figure.dpi * 72 / len(shown)
     for row, column in zip(*matrix.nonzero()):
         count = str(matrix[row, column])
@@ -79,14 +78,14 @@ def draw_confusions(labels, predicted, class_names):
 
 
 def draw_comparison(true, predicted, kind):
-    """Return the drawing of true and predicted labels that a kind has, or None."""
+    """Return the drawing that compares true and predicted labels, if a kind has one."""
     if kind.drawing == 'confusion_matrix':
         return draw_confusions(true, predicted, kind.names)
     return draw_scatter(true, predicted, kind.names) if kind.drawing else None
 
 
 def draw_scatter(true, predicted, names):
-    """Return predicted against true numbers (n, width) as a PNG, a square for each."""
+    """Plot predicted against true numbers (n, width) as a PNG, a square per number."""
     columns = min(2, len(names))
     rows = math.ceil(len(names) / columns)
     inches = 4 if columns == 1 else 3.2
@@ -96,10 +95,10 @@ def draw_scatter(true, predicted, names):
         axes = figure.add_subplot(rows, columns, place + 1)
         pair = true[:, place], predicted[:, place]
         low, high = np.min(pair), np.max(pair)
-        axes.plot([low, high], [low, high], color='0.7')  # where both are equal
+        axes.plot([low, high], [low, high], color='0.7')  # true equals predicted
         axes.plot(*pair, '.', alpha=0.5)
         axes.set(xlabel='true', ylabel='predicted', title=plain(cut(name)))
-        axes.locator_params(nbins=3)  # more of them would overlap
+        axes.locator_params(nbins=3)  # more tick labels would overlap
     return cv2.imencode('.png', render(figure))[1].tobytes()
 
 
@@ -155,7 +154,7 @@ def draw_tiles(images, texts, columns):
 
     A text is a list of lines. With fewer texts than images, each is below several.
     """
-    # TensorBoard scales a picture to the width of a card, so the letters grow with it.
+    # TensorBoard scales the whole to one width, so more columns need larger letters.
     line, letter = 9 * columns, 4.3 * columns
     rows, span = math.ceil(len(images) / columns), len(images) // len(texts)
     height = 240 + line * max(map(len, texts))
@@ -166,9 +165,9 @@ def draw_tiles(images, texts, columns):
             words = cut(printable(words), int((240 * span - 12) / letter))
             figure.text(240 * column + 6, (rows - row) * height - 236 - line * place,
                         plain(words), va='top', transform=None, family='monospace',
-                        fontsize=72 / DPI * letter / 0.602)  # its letters' width
+                        fontsize=72 / DPI * letter / 0.602)  # width / size of letters
     pixels = render(figure)
-    for position, image in enumerate(images):  # matplotlib would be slow at it
+    for position, image in enumerate(images):  # matplotlib would be slow
         row, column = divmod(position, columns)
         top, left = row * height + 6, 240 * column + 6
         pixels[top:top + 227, left:left + 227] = cv2.resize(image, (227, 227))
@@ -206,12 +205,12 @@ def cut(text, length=20):
 
 
 def plain(text):
-    """Keep matplotlib from formulas between dollar signs, and from bytes of a path."""
+    """Escape $, which starts a formula in matplotlib, and bytes that are not UTF-8."""
     return text.replace('$', r'\$').encode('utf-8', 'replace').decode()
 
 
 def new_figure(*args, **kwargs):
-    """Return a matplotlib Figure; the user's settings can make even the import fail."""
+    """Return a matplotlib Figure; a user's settings can break even its import."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     return FigureCanvasAgg(Figure(*args, **kwargs)).figure
@@ -219,14 +218,14 @@ def new_figure(*args, **kwargs):
 
 def render(figure):
     """Return a figure as a uint8 BGR array."""
-    with warnings.catch_warnings():  # its font draws boxes for letters that it lacks
+    with warnings.catch_warnings():  # of letters that the font draws as boxes
         warnings.simplefilter('ignore', UserWarning)
         figure.canvas.draw()
     return np.ascontiguousarray(np.asarray(figure.canvas.buffer_rgba())[:, :, 2::-1])
 
 
 def write_projector(folder, features, batch_size, kind):
-    """Write a page for TensorBoard's projector: features, thumbnails, labels.
+    """Write the files of TensorBoard's projector: features, thumbnails, labels.
 
     features must come from a generator that does not shuffle.
     """

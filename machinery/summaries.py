@@ -28,17 +28,17 @@ def as_table(settings):
 
 
 def as_cell(text):
-    """Return text for a cell of a Markdown table, which shows it as it is."""
-    # Names of files may hold |, ` or bytes that are not UTF-8.
+    """Escape text for a cell of a Markdown table."""
+    # A file's name may contain |, ` or bytes that are not UTF-8.
     text = text.encode(errors='surrogateescape').decode(errors='backslashreplace')
     return re.sub(r'[^\w ./-]|_', lambda match: '&#%d;' % ord(match.group()),
                   printable(text))
 
 
 def list_mistakes(data, values, kind):
-    """Return the 16 worst mistakes as a Markdown table, or None without a mistake.
+    """Return the 16 worst mistakes as a Markdown table, or None if there is none.
 
-    The arguments are those of draw_mistakes, which has no room for paths.
+    draw_mistakes, which takes the same arguments, has no room for whole paths.
     """
     worst = find_worst(values, kind, 16)
     if not len(worst):
@@ -93,15 +93,21 @@ def add_histogram(tag, tensor):
     return tf.summary.histogram(tag, values)
 
 
+def scalar_values(scalars):
+    """Return {tag: number} as a list of Summary.Values."""
+    return [tf.Summary.Value(tag=tag, simple_value=value)
+            for tag, value in scalars.items()]
+
+
 def text_value(tag, text):
-    """Return a text in Markdown as a value of a summary, for TensorBoard's tab Text."""
+    """Return a Summary.Value with Markdown text, for TensorBoard's Text tab."""
     is_text = tf.SummaryMetadata.PluginData(plugin_name='text')
     return tf.Summary.Value(tag=tag, tensor=tf.make_tensor_proto(text.encode()),
                             metadata=tf.SummaryMetadata(plugin_data=is_text))
 
 
 class EventFile:
-    """A TensorBoard file in a folder; a name makes it take the place of an earlier one.
+    """A TensorBoard file in a folder. With a name, it replaces an earlier one.
 
     tf.summary.FileWriter writes in a thread, so it notices a full disk too late, or
     with TensorFlow 1.15 never.
@@ -137,9 +143,9 @@ def unless_lost(method):
 
 
 class Summaries:
-    """TensorBoard's files of a run, by its chief: curves in subfolders, settings above.
+    """A run's files for TensorBoard: settings in its folder, curves in subfolders.
 
-    The settings are for the page HParams, which finds the scores in the subfolders.
+    Only the chief writes them. The page HParams shows the settings beside the scores.
 
     Args:
         run, model: the Run and its AlexNet; step: of the first event.
@@ -151,7 +157,7 @@ class Summaries:
         self._run, self._enabled = run, run.workers.is_chief and not run.is_done
         self._first_step, self._kind = step, kind
         self._files, self._filters = {}, None
-        self._ended = set()  # tags of drawings that are not made again, and told faults
+        self._ended = set()  # tags that are not added again, and faults that were told
         self._weights = next(iter(model.variables.values()))[0]
         heat_map = grad_cam(model, layers, kind) if self._enabled else None
         self._look = None if heat_map is None else lambda images: list(map(
@@ -185,20 +191,21 @@ class Summaries:
         """Add summaries and scalars to a run, which may be a new one."""
         for summary in summaries:
             self._file(run).add(step, summary=tf.Summary.FromString(summary))
-        self._add_values(run, step, [tf.Summary.Value(tag=tag, simple_value=value)
-                                     for tag, value in scalars.items()])
+        self._add_values(run, step, scalar_values(scalars))
 
     @unless_lost
     def report(self, run, step, features, means, values):
-        """Add the scores of a list, and pictures of how good the network is.
+        """Add the scores and pictures of a list, whose Features are given.
 
-        These show true and predicted, mistakes, filters if new, and once the projector.
+        The pictures: true against predicted, mistakes, filters if they have changed,
+        and once the projector.
 
         Args:
-            run: 'validation' or 'test'; features: of that list.
-            means: {score: value}; values: see find_worst.
+            run: 'validation' or 'test'.
+            means: {score: value}.
+            values: {name: a value per picture}; see find_worst.
         """
-        self.add(run, step, **means)
+        self._add_values(run, step, scalar_values(means))
         add, kind = functools.partial(self._try_to_add, run, step), self._kind
         if kind.drawing:
             add(kind.drawing, lambda: draw_comparison(
@@ -211,7 +218,7 @@ class Summaries:
         if has_files(features.data):
             add('worst_mistakes', draw_mistakes, features.data, values, kind,
                 self._look)
-            # A tag is either a picture or a text.
+            # Another tag, because TensorBoard takes only one kind of data for each.
             add('worst_mistakes/paths', list_mistakes, features.data, values, kind)
         if features.is_stored:
             folder = os.path.join(self._run.folder.log_path, run)
@@ -235,10 +242,10 @@ class Summaries:
         return self._files[part]
 
     def _try_to_add(self, run, step, tag, draw, *args):
-        """Add what draw returns: the bytes of a picture, a text in Markdown, or None.
+        """Add what draw returns: a picture's bytes, Markdown text, or None for nothing.
 
         People change the network, the scores and the settings of matplotlib. If a
-        picture cannot be drawn, training continues without it, and each reason is told
+        picture cannot be drawn, training continues without it; each reason is printed
         once.
         """
         if tag in self._ended:
