@@ -154,6 +154,7 @@ def draw_tiles(images, texts, columns):
 
     A text is a list of lines. With fewer texts than images, each is below several.
     """
+    columns = min(columns, len(images))
     # TensorBoard scales the whole to one width, so more columns need larger letters.
     line, letter = 9 * columns, 4.3 * columns
     rows, span = math.ceil(len(images) / columns), len(images) // len(texts)
