@@ -90,8 +90,8 @@ def test_paths_of_the_worst_mistakes_are_a_table_whatever_is_in_them():
 
 def test_a_batch_shows_labels_and_names_of_files():
     def drawing(label, name):
-        image = np.zeros((1, 227, 227, 3), np.uint8)
-        batch = Batch(image, np.eye(2)[[label]], np.array([0]), 1)
+        images = np.zeros((3, 227, 227, 3), np.uint8)  # a row
+        batch = Batch(images, np.eye(2)[3 * [label]], np.zeros(3, int), 3)
         data = SimpleNamespace(plan=None, batches=lambda *args: iter([batch]),
                                paths=['folder/' + name])
         found = decode(draw_batch(data, OneClass(['brick', 'grass'])))[235:]
