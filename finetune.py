@@ -126,10 +126,9 @@ def initialize(session):
 
 def evaluate(batches):
     """Return the mean of each score of a list, and {name: a value per picture}."""
-    results = [session.run({**scores, **predictions},
-                           {fed: features, y: targets, keep_prob: 1.})
-               for features, targets in run.guard(batches)]
-    values = workers.gather(results)
+    values = workers.gather([session.run(
+        {**scores, **predictions}, {fed: features, y: targets, keep_prob: 1.})
+        for features, targets in run.guard(batches)])
     means = {name: values[name].mean(dtype='float64') for name in scores}
     return {**means, **kind.measure(values)}, values
 
@@ -176,15 +175,16 @@ with run.session(initialize) as session:
         run.save(session, epoch, **kind.best(val_means))
         bar.report(seen_means, val_means, val_values)
         summaries.add('train without dropout', step, **seen_means)
-        summaries.add('validation', step, **val_means)
         summaries.add('train', step, learning_rate=rate_of(epoch),
                       images_per_second=bar.images_per_second)
-        summaries.draw(step, val_features, batch_size, val_values)
+        summaries.report('validation', step, val_features, val_means, val_values)
 
     run.report()
     if test_file:
         run.restore_best(session)
-        bar.report_test(evaluate(test_features.batches(batch_size))[0])
+        test_means, test_values = evaluate(test_features.batches(batch_size))
+        bar.report_test(test_means)
+        summaries.report('test', step, test_features, test_means, test_values)
     bar.advise()
     run.finish()
     summaries.finish()

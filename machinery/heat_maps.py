@@ -4,10 +4,9 @@ import os
 import cv2
 import numpy as np
 
-from machinery.drawings import cut, draw_tiles, try_to_draw
+from machinery.drawings import draw_tiles, try_to_draw
 from machinery.errors import InputError
 from machinery.numbered import NewFiles
-from machinery.text import printable
 from machinery.tf1 import tf
 
 LEGEND = 'red: these places spoke for it most'
@@ -73,9 +72,8 @@ def write_heat_maps(folder, paths, classify, ranked):
     files, digits = NewFiles(folder), len(str(len(paths)))
     for place, (path, heat, [best, *_]) in enumerate(zip(paths, maps, ranked), 1):
         image, name = classify.load(path), os.path.basename(path)
-        text = '%s\n%s, %.2f' % (cut(printable(name), 50), cut(best[0], 50), best[1])
-        data, fault = try_to_draw(
-            draw_tiles, [image, overlay(image, heat)], [text, LEGEND], 2)
+        text = [name, '%s, %.2f' % best, LEGEND]
+        data, fault = try_to_draw(draw_tiles, [image, overlay(image, heat)], [text], 2)
         if fault:
             raise InputError('The heat map of %s cannot be drawn: %s' % (path, fault))
         stem = os.path.splitext(name)[0][:50]  # names have at most 255 bytes

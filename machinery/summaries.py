@@ -2,6 +2,7 @@
 import functools
 import os
 import platform
+import re
 import socket
 import time
 
@@ -11,8 +12,10 @@ from tqdm import tqdm
 
 from machinery.batches import has_files
 from machinery.drawings import (draw_batch, draw_comparison, draw_filters,
-                                draw_mistakes, try_to_draw, write_projector)
+                                draw_mistakes, find_worst, try_to_draw,
+                                write_projector)
 from machinery.heat_maps import NO_MAP, grad_cam, overlay
+from machinery.text import printable
 from machinery.tf1 import reason_of, tf
 
 
@@ -24,8 +27,31 @@ def as_table(settings):
         '| %s | `%s` |\n' % row for row in rows.items())
 
 
+def as_cell(text):
+    """Escape text for a cell of a Markdown table."""
+    # A file's name may contain |, ` or bytes that are not UTF-8.
+    text = text.encode(errors='surrogateescape').decode(errors='backslashreplace')
+    return re.sub(r'[^\w ./-]|_', lambda match: '&#%d;' % ord(match.group()),
+                  printable(text))
+
+
+def list_mistakes(data, values, kind):
+    """Return the 16 worst mistakes as a Markdown table, or None if there is none.
+
+    draw_mistakes, which takes the same arguments, has no room for whole paths.
+    """
+    worst = find_worst(values, kind, 16)
+    if not len(worst):
+        return None
+    rows = [['loss', 'true', 'predicted', 'path'], 4 * ['---']]
+    rows += [['%.4f' % values[kind.loss][sample], *map(as_cell, [
+        kind.show(values['true'][sample]), kind.show_predicted(values, sample),
+        os.path.abspath(data.paths[sample])])] for sample in worst]
+    return ''.join('| %s |\n' % ' | '.join(row) for row in rows)
+
+
 def layer_table(model):
-    """Return a text table of an AlexNet: shapes, where they are from, who learns."""
+    """Return a text table of an AlexNet: shapes, start, what is trained."""
     rows = ['%-6s %-18s %-9s %s' % ('layer', 'weights', 'initially', 'then')]
     for name, (weights, *_) in model.variables.items():
         origin = ('from data' if model.WEIGHTS_PATH is None else
@@ -67,8 +93,21 @@ def add_histogram(tag, tensor):
     return tf.summary.histogram(tag, values)
 
 
+def scalar_values(scalars):
+    """Return {tag: number} as a list of Summary.Values."""
+    return [tf.Summary.Value(tag=tag, simple_value=value)
+            for tag, value in scalars.items()]
+
+
+def text_value(tag, text):
+    """Return a Summary.Value with Markdown text, for TensorBoard's Text tab."""
+    is_text = tf.SummaryMetadata.PluginData(plugin_name='text')
+    return tf.Summary.Value(tag=tag, tensor=tf.make_tensor_proto(text.encode()),
+                            metadata=tf.SummaryMetadata(plugin_data=is_text))
+
+
 class EventFile:
-    """A TensorBoard file in a folder; a name makes it take the place of an earlier one.
+    """A TensorBoard file in a folder. With a name, it replaces an earlier one.
 
     tf.summary.FileWriter writes in a thread, so it notices a full disk too late, or
     with TensorFlow 1.15 never.
@@ -104,9 +143,9 @@ def unless_lost(method):
 
 
 class Summaries:
-    """TensorBoard's files of a run, by its chief: curves in subfolders, settings above.
+    """A run's files for TensorBoard: settings in its folder, curves in subfolders.
 
-    The settings are for the page HParams, which finds the scores in the subfolders.
+    Only the chief writes them. The page HParams shows the settings beside the scores.
 
     Args:
         run, model: the Run and its AlexNet; step: of the first event.
@@ -118,7 +157,7 @@ class Summaries:
         self._run, self._enabled = run, run.workers.is_chief and not run.is_done
         self._first_step, self._kind = step, kind
         self._files, self._filters = {}, None
-        self._ended = set()  # tags of drawings that are not made again, and told faults
+        self._ended = set()  # tags that are not added again, and faults that were told
         self._weights = next(iter(model.variables.values()))[0]
         heat_map = grad_cam(model, layers, kind) if self._enabled else None
         self._look = None if heat_map is None else lambda images: list(map(
@@ -141,31 +180,33 @@ class Summaries:
         self._session.add(summary=hparams.session_start_pb(settings))
         graph = tf.get_default_graph().as_graph_def(add_shapes=True)
         self._file('train').add(graph_def=graph.SerializeToString())
-        is_text = tf.SummaryMetadata.PluginData(plugin_name='text')
         self._add_values('train', self._first_step, [
-            tf.Summary.Value(tag=tag, tensor=tf.make_tensor_proto(text.encode()),
-                             metadata=tf.SummaryMetadata(plugin_data=is_text))
-            for tag, text in [('settings', as_table(settings)),
-                              ('layers', '```\n%s\n```' % layers)]])
-        self._add_picture('train', self._first_step, 'batch', draw_batch, data,
-                          self._kind)
+            text_value('settings', as_table(settings)),
+            text_value('layers', '```\n%s\n```' % layers)])
+        self._try_to_add('train', self._first_step, 'batch', draw_batch, data,
+                         self._kind)
 
     @unless_lost
     def add(self, run, step, *summaries, **scalars):
         """Add summaries and scalars to a run, which may be a new one."""
         for summary in summaries:
             self._file(run).add(step, summary=tf.Summary.FromString(summary))
-        self._add_values(run, step, [tf.Summary.Value(tag=tag, simple_value=value)
-                                     for tag, value in scalars.items()])
+        self._add_values(run, step, scalar_values(scalars))
 
     @unless_lost
-    def draw(self, step, features, batch_size, values):
-        """Add drawings: true and predicted, mistakes, filters if new, projector.
+    def report(self, run, step, features, means, values):
+        """Add the scores and pictures of a list, whose Features are given.
 
-        features and values (see draw_mistakes) are those of the validation list.
+        The pictures: true against predicted, mistakes, filters if they have changed,
+        and once the projector.
+
+        Args:
+            run: 'validation' or 'test'.
+            means: {score: value}.
+            values: {name: a value per picture}; see find_worst.
         """
-        add = functools.partial(self._add_picture, 'validation', step)
-        kind = self._kind
+        self._add_values(run, step, scalar_values(means))
+        add, kind = functools.partial(self._try_to_add, run, step), self._kind
         if kind.drawing:
             add(kind.drawing, lambda: draw_comparison(
                 values['true'], values['predicted'], kind))
@@ -177,9 +218,11 @@ class Summaries:
         if has_files(features.data):
             add('worst_mistakes', draw_mistakes, features.data, values, kind,
                 self._look)
+            # Another tag, because TensorBoard takes only one kind of data for each.
+            add('worst_mistakes/paths', list_mistakes, features.data, values, kind)
         if features.is_stored:
-            folder = os.path.join(self._run.folder.log_path, 'validation')
-            add('projector', write_projector, folder, features, batch_size, kind)
+            folder = os.path.join(self._run.folder.log_path, run)
+            add('projector', write_projector, folder, features, 64, kind)
             self._ended.add('projector')
 
     @unless_lost
@@ -198,11 +241,11 @@ class Summaries:
             self._files[part] = file
         return self._files[part]
 
-    def _add_picture(self, run, step, tag, draw, *args):
-        """Add what draw returns, the bytes of a picture or None.
+    def _try_to_add(self, run, step, tag, draw, *args):
+        """Add what draw returns: a picture's bytes, Markdown text, or None for nothing.
 
         People change the network, the scores and the settings of matplotlib. If a
-        picture cannot be drawn, training goes on without it, and each reason is told
+        picture cannot be drawn, training continues without it; each reason is printed
         once.
         """
         if tag in self._ended:
@@ -213,8 +256,9 @@ class Summaries:
                        % (tag, fault))
         self._ended.update([tag, fault] if fault else [])
         if data:
-            self._add_values(run, step, [tf.Summary.Value(
-                tag=tag, image=tf.Summary.Image(encoded_image_string=data))])
+            self._add_values(run, step, [
+                text_value(tag, data) if isinstance(data, str) else tf.Summary.Value(
+                    tag=tag, image=tf.Summary.Image(encoded_image_string=data))])
 
     def _add_values(self, run, step, values):
         if values:

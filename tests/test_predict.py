@@ -14,7 +14,8 @@ import datagenerator
 import predict as predict_module
 from alexnet import AlexNet
 from datagenerator import IMAGE_SIZE, REDUCING_GAP, load_image, normalize
-from helpers import ROOT, Program, files, finetune, make_narrow, run_program
+from helpers import (ROOT, Program, events, files, finetune, make_narrow,
+                     run_program)
 from machinery import export, features, passes, picture_ops
 from machinery.class_names import find_class_names
 from machinery.errors import InputError
@@ -160,7 +161,15 @@ def test_list_with_labels_is_scored(trained, expected):
         assert '%-11s %9.4f %9.4f %9.4f %9d' % (
             name, precision, recall, f1, 9) in output
     with open('c', 'rb') as file:
-        assert file.read().startswith(b'\x89PNG')
+        drawing = file.read()
+    assert drawing.startswith(b'\x89PNG')
+    # finetune.py has shown the same.
+    shown = {value.tag: value for event in events(trained[0] + '/../../..', 'test')
+             for value in event.summary.value}
+    assert set(shown) == {'cross_entropy', 'accuracy', 'confusion_matrix',
+                          'worst_mistakes', 'worst_mistakes/paths'}
+    assert shown['accuracy'].simple_value == pytest.approx(accuracy)
+    assert shown['confusion_matrix'].image.encoded_image_string == drawing
     assert 'Top-5' not in output
     status, output = predict(CAT, '--checkpoint=' + trained[0])
     assert status == 0 and 'true_class' not in rows()[0]
