@@ -28,7 +28,8 @@ import helpers
 from helpers import ROOT
 from machinery.checkpoint_files import find_weights
 from machinery.tf1 import tf
-from recipes import DIFF, SCRIPTS, copy_scripts, read_lines, read_recipes, renew
+from recipes import (DIFF, SCRIPTS, copy_scripts, make_narrow, read_lines, read_recipes,
+                     renew)
 
 CHECKS = ['train', 'resume', 'cache', 'predict', 'export']
 OPTIONS = {  # what a recipe asks for
@@ -68,12 +69,11 @@ class Edited:
     def __init__(self, folder, shared, title, diff):
         self.folder, self.shared, self.title = folder, shared, title
         copy_scripts(folder, diff)
-        for name, (old, new) in [('alexnet.py', ('4096', '64')),
-                                 ('finetune.py', SMALLER.get(title, ('', '')))]:
-            path = os.path.join(folder, name)
-            text = ''.join(read_lines(path)).replace(old, new)
-            with open(path, 'w', encoding='utf-8') as file:
-                file.write(text)
+        make_narrow(folder)
+        path = os.path.join(folder, 'finetune.py')
+        text = ''.join(read_lines(path)).replace(*SMALLER.get(title, ('', '')))
+        with open(path, 'w', encoding='utf-8') as file:
+            file.write(text)
         for name in SCRIPTS:
             sys.modules.pop(name[:-len('.py')], None)
         sys.path[0] = folder

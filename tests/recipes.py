@@ -35,6 +35,17 @@ def copy_scripts(folder, diff=None, fuzz=0):
         apply_diff(diff, folder, fuzz)
 
 
+def make_narrow(folder):
+    """Make the network of a copy of alexnet.py as narrow as that of the tests."""
+    path = os.path.join(folder, 'alexnet.py')
+    text = ''.join(read_lines(path))
+    for old, new in [('4096', '64'), ('384', '96'), ('5, 5, 256', '5, 5, 64'),
+                     ('11, 11, 96', '11, 11, 24')]:  # as helpers.NARROW
+        text = text.replace(old, new)
+    with open(path, 'w', encoding='utf-8') as file:
+        file.write(text)
+
+
 def make_diff(before, after):
     """Return the diff of the Python files in two folders, with context of 2 lines."""
     diff = ''

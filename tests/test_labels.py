@@ -322,7 +322,7 @@ def train(module_path, narrow_file, narrow_network, features_path):
 def several(train):
     """A run with several classes: hard is true of bricks and gravel, none of grass."""
     texts = [['hard, red'], ['-'], ['hard']]
-    return train('classes', 6, ['id', 'labels'], lambda _, label: texts[label])
+    return train('classes', 12, ['id', 'labels'], lambda _, label: texts[label])
 
 
 def test_several_classes_are_learnt_and_predicted(several):
@@ -331,7 +331,7 @@ def test_several_classes_are_learnt_and_predicted(several):
                            re.M).group(1))
     # By chance, it would be the mean of the shares of the classes, 0.5.
     assert best > 0.75 and '(always predicting the more common answer for eac' in output
-    model = read_model(checkpoint_of(folder, 6))
+    model = read_model(checkpoint_of(folder, 12))
     assert model['labels'] == 'classes' and model['class_names'] == ['hard', 'red']
     printed = predict(folder)
     assert 'Mean average precision: %.4f' % best in printed

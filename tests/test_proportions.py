@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-import alexnet
 from datagenerator import (IMAGENET_MEAN, IMAGE_SIZE, ImageDataGenerator, load_image,
                            normalize)
 from helpers import finetune, make_narrow, run_program, unless_old

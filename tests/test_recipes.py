@@ -16,7 +16,7 @@ from machinery.checkpoint_files import list_checkpoints
 from machinery.labels import OneClass
 from machinery.lists import read_list
 from machinery.tf1 import tf
-from recipes import SCRIPTS, copy_scripts, read_recipes
+from recipes import SCRIPTS, copy_scripts, make_narrow, read_recipes
 
 pytestmark = pytest.mark.usefixtures('narrow_network')  # passes of 8 images
 JOB = ['--num_epochs=2', '--batch_size=4', "--train_layers=['fc8']", '--dropout_rate=0',
@@ -33,7 +33,7 @@ def block(title, language):
 class Edited:
     """Copies of the scripts in a folder, in which a recipe may have been followed.
 
-    The network is narrow: its checkpoints have 20 MB, not 230.
+    The network is narrow: its checkpoints have 5 MB, not 230.
 
     Args:
         edits: pairs of code to replace, and what replaces it.
@@ -47,9 +47,7 @@ class Edited:
         copy_scripts(str(folder), block(title, 'diff') if title else None)
         for old, new in edits:
             self.replace('alexnet.py', old, new)
-        path = folder / 'alexnet.py'
-        path.write_text(path.read_text(encoding='utf-8').replace('4096', '64'),
-                        encoding='utf-8')
+        make_narrow(str(folder))
 
     def replace(self, name, old, new):
         """Edit a script."""
@@ -206,7 +204,7 @@ def has_layers_of_its_own(out, plain):
 
 
 def has_one_channel(out, plain):
-    assert variables(out, 1)['conv1/weights'][0].shape == (11, 11, 1, 96)
+    assert variables(out, 1)['conv1/weights'][0].shape == (11, 11, 1, 24)
 
 
 def has_larger_pictures(out, plain):

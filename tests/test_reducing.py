@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import alexnet
 import datagenerator
 from alexnet import AlexNet
 from datagenerator import ImageDataGenerator, load_image, normalize
