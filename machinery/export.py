@@ -1,7 +1,6 @@
 """Export a SavedModel, for TensorFlow Serving and other programs."""
 import contextlib
 import os
-import re
 import tempfile
 
 import numpy as np
@@ -9,45 +8,72 @@ import numpy as np
 from machinery.errors import InputError, input_errors, open_plain
 from machinery.lists import read_list
 from machinery.model_file import read_model
+from machinery.picture_header import inspect
 from machinery.picture_ops import preprocess
+from machinery.text import printable
 from machinery.tf1 import session_config, tf
 
-FORMATS = b'\xff\xd8', b'\x89PNG', b'BM', b'GIF8'  # first bytes of those that it takes
-# The frame header of a JPEG with four components.
-IS_CMYK = re.compile(b'\xff[\xc0-\xc2]\0.\x08....\x04', re.S).search
+COMPARED = 16  # pictures
 
 
 def pictures_to_compare(weights_path, kind, load):
-    """Return [(path, content, image)] of up to 16 pictures of the validation list.
+    """Yield (path, content, image) of pictures of the validation list, 64 at most.
 
-    Leaves out those that training has skipped, and those that the export refuses or
-    reads a little differently, as it says.
+    Leaves out those that training has skipped.
     """
-    model, found = read_model(weights_path), []
+    model = read_model(weights_path)
     try:
         paths, _, _ = read_list(model.get('val_list') or '', kind, False,
                                 model.get('pictures_path'))
     except InputError:
         paths = []
-    for path in paths[::1 + len(paths) // 64] + paths:
+    for path in paths[::1 + len(paths) // 64]:
         with contextlib.suppress(InputError, OSError):
             with open_plain(path) as file:
                 content = file.read()
-            if content.startswith(FORMATS) and not IS_CMYK(content):
-                found.append((path, content, load(path)))
-        if len(found) == 16:
+            yield path, content, load(path)
+
+
+def compare(session, pictures, faults, images, outputs, examples):
+    """Raise an InputError if the export differs from predict.py in an example.
+
+    Prints how many of them the export refuses, and if none is left to compare.
+    pictures, faults, images and outputs are tensors of the export.
+    """
+    count, refused = 0, []
+    for path, content, image in examples:
+        [fault] = session.run(faults, {pictures: [content]})
+        try:
+            found, expected = [session.run(outputs, feed) for feed in (
+                {pictures: [content]}, {images: image[None]})]
+        except tf.errors.InvalidArgumentError:
+            fault = fault.decode() or 'TensorFlow cannot decode it'
+            refused.append(printable('%s: %s' % (path, fault)))
+            continue
+        difference = np.abs(found - expected).max()
+        if difference > 1e-3:
+            raise InputError(
+                '%s: the export would give other predictions than predict.py (by '
+                '%.3f). Was load_image changed, but not preprocess in '
+                'machinery/picture_ops.py? Or TensorFlow reads such a file in '
+                'another way than OpenCV' % (path, difference))
+        count += 1
+        if count == COMPARED:
             break
-    if not found:
-        print('Warning: the export was not compared with predict.py, since no picture '
-              'of the validation list can be read')
-    return found
+    if refused:
+        print('Warning: of %d pictures of the validation list, the export refuses %d; '
+              'the first is %s' % (len(refused) + count, len(refused), refused[0]))
+    if not count:
+        print('Warning: the export was not compared with predict.py, since it can read '
+              'no picture of the validation list')
 
 
 @input_errors()
 def export_model(build, kind, folder, preprocessing, grey, examples):
     """Write a SavedModel that classifies the bytes of picture files.
 
-    Its signature serving_default takes pictures, a string tensor (n,), and returns
+    Its signature serving_default takes pictures, a string tensor (n,) of JPEG or PNG
+    files, and fails as preprocess does if it refuses one; it returns
     probabilities, class_ids and names, each (n, number of classes), the most probable
     class first; with numbers, numbers (n, width) and their names (width,).
 
@@ -61,8 +87,8 @@ def export_model(build, kind, folder, preprocessing, grey, examples):
         folder: must not exist; it appears when it is complete.
         preprocessing: the arguments of load_image: size, margin, reducing_gap, resize.
         grey: the colour with which resize = 'pad' pads, blue first.
-        examples: [(path, content, image)] of pictures for which the export must give
-            the same as predict.py.
+        examples: (path, content, image) of pictures for which the export must give
+            the same as predict.py; the first 16 that it does not refuse are compared.
 
     Raises:
         InputError: the folder cannot be written; or the export sees a picture in
@@ -78,10 +104,8 @@ def export_model(build, kind, folder, preprocessing, grey, examples):
             graph.as_default(), tf.Session(config=session_config()) as session:
         part = os.path.join(temporary, name)  # with the permissions of a new folder
         pictures = tf.placeholder(tf.string, [None], 'pictures')
-        images = tf.map_fn(
-            lambda data: preprocess(data, grey=grey, **preprocessing), pictures,
-            tf.uint8)
-        images.set_shape([None, *preprocessing['size'][::-1], 3])
+        headers = inspect(pictures)
+        images = preprocess(pictures, headers, grey=grey, **preprocessing)
         model = build(images)
         values = kind.outputs(model.logits)
         if kind.name == 'numbers':
@@ -95,19 +119,7 @@ def export_model(build, kind, folder, preprocessing, grey, examples):
         model.load_initial_weights(session)
         # Numbers may have any unit; logits have the same scale for all of them.
         compared = model.logits if kind.name == 'numbers' else values
-        for path, content, image in examples:
-            try:
-                found, expected = [session.run(compared, feed) for feed in (
-                    {pictures: [content]}, {images: image[None]})]
-            except tf.errors.InvalidArgumentError:  # it refuses an animation, say
-                continue
-            difference = np.abs(found - expected).max()
-            if difference > 1e-3:
-                raise InputError(
-                    '%s: the export would give other predictions than predict.py (by '
-                    '%.3f). Was load_image changed, but not preprocess in '
-                    'machinery/picture_ops.py? Or TensorFlow reads such a file in '
-                    'another way than OpenCV' % (path, difference))
+        compare(session, pictures, headers[0], images, compared, examples)
         builder = tf.saved_model.Builder(part)
         builder.add_meta_graph_and_variables(session, ['serve'], {
             'serving_default': tf.saved_model.predict_signature_def(

@@ -1,47 +1,44 @@
 """load_image as operations of a graph, for the export."""
 import numpy as np
 
-from machinery.pictures import MAX_PIXELS, sides_to_reduce
+from machinery.picture_header import check
+from machinery.pictures import sides_to_reduce
 from machinery.proportions import corner_of, cut, fit
 from machinery.tf1 import tf
 
 
-def preprocess(data, size, margin, reducing_gap, resize='squash', grey=None):
-    """load_image as part of the graph: a scalar string to a uint8 BGR image.
+def preprocess(pictures, headers, size, margin, reducing_gap, resize='squash',
+               grey=None):
+    """load_image as part of the graph: strings (n,) to uint8 BGR images (n, h, w, 3).
 
-    Takes JPEG, PNG, BMP, and GIF of one frame. CMYK differs by up to 2 of 255 levels.
+    Takes JPEG and PNG. If it refuses pictures, running it fails with an
+    InvalidArgumentError that names their positions and why. Damage of the pixels
+    themselves fails too, but with the decoder's own message, without the position.
+
+    headers is what inspect gives for them; the other arguments are load_image's, but
+    grey is the colour with which resize = 'pad' pads, blue first.
     """
-    def has(mark, start):
-        return tf.equal(tf.strings.substr(data, start, len(mark)), mark)
-
-    def sides_at(start, kind, is_little=True):
-        content = tf.strings.substr(data, start, 2 * kind.size)
-        return tf.cast(tf.decode_raw(content, kind, is_little), tf.int64)
-
-    # From the header, since decoding takes the memory even if the rest is damaged.
-    sides = tf.case([(has('PNG', 1), lambda: sides_at(16, tf.int32, False)),
-                     (has('BM', 0), lambda: sides_at(18, tf.int32)),
-                     (has('GIF', 0), lambda: sides_at(6, tf.uint16))],
-                    lambda: tf.cast(tf.image.extract_jpeg_shape(data)[:2], tf.int64))
-    is_small = tf.reduce_prod(tf.abs(sides)) <= MAX_PIXELS
-    with tf.control_dependencies([tf.debugging.Assert(is_small, [
-            'the picture has more than %d pixels:' % MAX_PIXELS, sides])]):
-        data = tf.identity(data)
-
-    width, height = size
-    whole = width + margin, height + margin
+    faults, orientations, transparent = headers
+    with tf.control_dependencies([check(faults)]):
+        pictures = tf.identity(pictures)
+    whole = size[0] + margin, size[1] + margin
     sides = sides_to_reduce(whole, reducing_gap)
     compared = tf.reduce_max if resize == 'pad' else tf.reduce_min
-    image = tf.case([(has('PNG', 1), lambda: decode_png(data)),
-                     (has('BM', 0), lambda: decode_bmp(data)),
-                     (has(b'\xff\xd8', 0), lambda: decode_jpeg(data, sides, compared))],
-                    lambda: tf.image.decode_jpeg(data, 3))  # GIF works here as well
-    image = resize_image(image, whole, resize, grey)
-    return tf.cast(cut(image, whole, size)[:, :, ::-1], tf.uint8)
+
+    def prepare(picture):
+        data, orientation, is_transparent = picture
+        image = tf.cond(tf.equal(tf.strings.substr(data, 0, 1), b'\xff'),
+                        lambda: decode_jpeg(data, sides, compared),
+                        lambda: decode_png(data, is_transparent))
+        image = resize_image(turn(image, orientation), whole, resize, grey)
+        image = tf.cast(cut(image, whole, size)[:, :, ::-1], tf.uint8)
+        return tf.ensure_shape(image, [size[1], size[0], 3])
+
+    return tf.map_fn(prepare, (pictures, orientations, transparent), tf.uint8)
 
 
 def decode_jpeg(data, sides, compared):
-    """Decode and turn a JPEG, at the scale that sides_to_reduce gives.
+    """Decode a JPEG, at the scale that sides_to_reduce gives.
 
     compared is reduce_min if its shorter side counts, or reduce_max.
     """
@@ -50,42 +47,26 @@ def decode_jpeg(data, sides, compared):
         return tf.image.decode_jpeg(data, 3, scale, dct_method='INTEGER_ACCURATE')
 
     if not sides:
-        return turn(decode(1), data)
+        return decode(1)
     side = compared(tf.image.extract_jpeg_shape(data)[:2])
-    return turn(tf.case([(side >= least, lambda scale=scale: decode(scale))
-                         for scale, least in sides.items()], lambda: decode(1)), data)
+    return tf.case([(side >= least, lambda scale=scale: decode(scale))
+                    for scale, least in sides.items()], lambda: decode(1))
 
 
-def decode_png(data):
+def decode_png(data, is_transparent):
     """Decode a PNG; transparency becomes white."""
-    image = tf.cast(tf.image.decode_png(data, 4), tf.float32)
-    alpha = image[:, :, 3:] / 255
-    return tf.cast(image[:, :, :3] * alpha + 255 * (1 - alpha) + 0.5, tf.uint8)
+    def decode_on_white():
+        image = tf.cast(tf.image.decode_png(data, 4), tf.float32)
+        alpha = image[:, :, 3:] / 255
+        return tf.cast(image[:, :, :3] * alpha + 255 * (1 - alpha) + 0.5, tf.uint8)
+
+    # Without transparency, the fourth channel of 1, 2 or 4 bits would be 1, 3 or 15.
+    return tf.cond(is_transparent, decode_on_white,
+                   lambda: tf.image.decode_png(data, 3))
 
 
-def decode_bmp(data):
-    """Decode a BMP; ignore a fourth channel, which is not alpha, and expand grey."""
-    image = tf.image.decode_bmp(data)[:, :, :3]
-    return tf.tile(image, [1, 1, 3 // tf.shape(image)[2]])
-
-
-def turn(image, data):
-    """Turn a JPEG as the EXIF orientation in its first bytes says.
-
-    The orientation is an entry of 12 bytes, in either byte order: the tag 0x112, the
-    type 3, the count 1, and the value from 1 to 8. EXIF 2.3, section 4.6.
-    """
-    head = tf.cast(tf.decode_raw(tf.strings.substr(data, 0, 4096), tf.uint8), tf.int32)
-    # Each row holds 10 bytes in a row, of which all but the value are known.
-    windows = tf.stack([head[i:tf.size(head) - 9 + i] for i in range(10)], 1)
-    orientation = tf.constant([1])
-    for entry, place in [([0x12, 1, 3, 0, 1, 0, 0, 0, 0, 0], 8),
-                         ([1, 0x12, 0, 3, 0, 0, 0, 1, 0, 0], 9)]:
-        others = windows * (1 - tf.one_hot(place, 10, dtype=tf.int32))
-        is_here = tf.reduce_all(tf.equal(others, entry), 1)
-        orientation = tf.concat([tf.boolean_mask(windows[:, place], is_here),
-                                 orientation], 0)
-    orientation = orientation[0]
+def turn(image, orientation):
+    """Turn an image with an EXIF orientation so that it is upright."""
     for values, change in [((5, 6, 7, 8), lambda: tf.transpose(image, [1, 0, 2])),
                            ((2, 3, 6, 7), lambda: image[:, ::-1]),
                            ((3, 4, 7, 8), lambda: image[::-1])]:

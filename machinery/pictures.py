@@ -146,6 +146,16 @@ def decode_transparent(data, path):
                          'transparent: save it with an alpha channel' % path)
     try:
         image.load()  # the orientation may stand behind the pixels
+        # From EXIF alone, as OpenCV: Pillow would take it from XMP or a text, too.
+        image.info = {
+            name: value for name, value in image.info.items()
+            if name == 'transparency' or name == 'exif' and (
+                is_tiff(value) or is_tiff(value[len(b'Exif\0\0'):]))}
+        # Pillow spreads 2 or 4 bits of grey to 0..255, but not the transparent level.
+        largest = 2 ** int(data[24]) - 1
+        if data[24:26].tolist() in ([2, 0], [4, 0]) and (
+                image.info['transparency'] <= largest):
+            image.info['transparency'] *= 255 // largest
         return np.asarray(ImageOps.exif_transpose(image).convert('RGBA'))
     except Exception as error:  # for damage, Pillow raises any kind
         raise InputError('%s: damaged: %s' % (path, error))

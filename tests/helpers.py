@@ -29,6 +29,7 @@ os.fsync = lambda number: None  # no test cuts the power, and it takes a minute 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
 KEY = '0' * 64  # of a feature store
+NAMES = ['brick', 'lawn, grass', 'gravel']  # of the sample's classes, for tests
 IS_OLD = tf.__version__.startswith('1.')
 unless_old = pytest.mark.skipif(IS_OLD, reason='long, and the same on each TensorFlow')
 CAFFE_SHAPES = {
@@ -271,6 +272,12 @@ def write_narrow_weights(path):
         session.run(tf.global_variables_initializer())
         model.initialize_from_data(session, {x: data.next_batch(64)[0]})
         save_weights(session.run(model.variables), path)
+
+
+def images_of(paths):
+    """Return the network's input for pictures."""
+    return datagenerator.normalize(
+        [datagenerator.load_image(path) for path in paths])
 
 
 class Program:

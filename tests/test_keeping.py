@@ -124,8 +124,8 @@ def test_export_removes_only_its_own_files(tmp_path, folder, monkeypatch, is_ref
     os.makedirs('a/x.part/rest')
     if is_refused:
         preprocess = export.preprocess
-        monkeypatch.setattr(export, 'preprocess', lambda data, **how: preprocess(
-            data, **how)[:, ::-1])
+        monkeypatch.setattr(export, 'preprocess', lambda *data, **how: preprocess(
+            *data, **how)[:, :, ::-1])
     for path in ('a/x', 'b/c/x'):
         status, output = run_program('predict.py', '--export_path=' + path,
                                      '--checkpoint=%s' % folder)
@@ -142,9 +142,9 @@ def test_two_exports_to_one_place_are_one_message(tmp_path, folder, monkeypatch)
     monkeypatch.chdir(tmp_path)
     preprocess = export.preprocess
 
-    def preprocess_after_another(data, **how):
+    def preprocess_after_another(*data, **how):
         os.makedirs('served/1/mine', exist_ok=True)
-        return preprocess(data, **how)
+        return preprocess(*data, **how)
     monkeypatch.setattr(export, 'preprocess', preprocess_after_another)
     status, output = run_program('predict.py', '--export_path=served/1',
                                  '--checkpoint=%s' % folder)

@@ -13,15 +13,12 @@ import pytest
 import datagenerator
 import predict as predict_module
 from alexnet import AlexNet
-from datagenerator import IMAGE_SIZE, REDUCING_GAP, load_image, normalize
-from helpers import (ROOT, Program, events, files, finetune, make_narrow,
+from datagenerator import IMAGE_SIZE, load_image, normalize
+from helpers import (NAMES, ROOT, Program, events, finetune, make_narrow,
                      run_program)
-from machinery import export, features, passes, picture_ops
+from machinery import features, passes
 from machinery.class_names import find_class_names
 from machinery.errors import InputError
-from machinery.picture_ops import preprocess, stretch
-from machinery.labels import OneClass
-from machinery.lists import read_list
 from machinery.numbered import list_runs
 from machinery.passes import compute
 from machinery.pictures import decode_image
@@ -32,7 +29,6 @@ pytestmark = pytest.mark.usefixtures('narrow_network')
 IMAGES = os.path.join(ROOT, 'images')
 TEST = os.path.join(IMAGES, 'test.txt')
 CAT = os.path.join(IMAGES, 'cat.jpg')
-NAMES = ['brick', 'lawn, grass', 'gravel']
 
 
 @pytest.fixture(autouse=True)
@@ -42,11 +38,6 @@ def in_folder(tmp_path, monkeypatch):
 
 def predict(*arguments):
     return run_program('predict.py', *arguments)
-
-
-def images_of(paths):
-    """Return the network's input for pictures."""
-    return normalize([load_image(path) for path in paths])
 
 
 def rows():
@@ -60,41 +51,6 @@ def rows():
 def imagenet_names():
     with open(os.path.join(IMAGES, 'imagenet_classes.txt')) as file:
         return [line.split(' ', 1)[1] for line in file.read().splitlines()]
-
-
-@pytest.fixture(scope='module')
-def trained(module_path, narrow_file):
-    """A folder of checkpoints, trained on the sample with names and a test list."""
-    (module_path / 'classes.txt').write_text('\n'.join(NAMES))
-    status, output = finetune(
-        module_path, '--weights_path=' + narrow_file, '--num_epochs=2',
-        '--batch_size=32', '--test_file=images/test.txt',
-        '--classes_file=%s/classes.txt' % module_path)
-    assert status == 0, output
-    return str(module_path / 'new' / 'checkpoints' / '1'), output
-
-
-@pytest.fixture(scope='module')
-def served(trained, module_path):
-    """A folder with a SavedModel of it."""
-    folder = str(module_path / 'served' / '1')
-    status, output = predict('--export_path=' + folder, '--checkpoint=' + trained[0])
-    assert status == 0, output
-    return folder
-
-
-@pytest.fixture(scope='module')
-def expected(trained):
-    """Probabilities and fc7 of the test list, computed here."""
-    paths, labels, _ = read_list(TEST, OneClass(range(3)))
-    tf.reset_default_graph()
-    x = tf.placeholder(tf.float32, [None, 227, 227, 3])
-    model = AlexNet(x, 1., 3, [], None)
-    with tf.Session() as session:
-        tf.train.Saver().restore(session, trained[0] + '/model_best.ckpt')
-        probabilities, fc7 = session.run([tf.nn.softmax(model.fc8), model.fc7],
-                                         {x: images_of(paths)})
-    return paths, labels, probabilities, fc7
 
 
 def test_list_is_classified(trained, expected):
@@ -111,8 +67,7 @@ def test_list_is_classified(trained, expected):
             assert abs(float(row['probability_%d' % rank]) - probability[label]) < 1e-5
 
 
-def test_what_training_has_stored_is_not_computed_again(trained, monkeypatch,
-                                                        module_path):
+def test_what_training_has_stored_is_not_computed_again(trained, monkeypatch):
     """But for eight pictures at the start, and one."""
     counts, told = [], []
 
@@ -122,7 +77,7 @@ def test_what_training_has_stored_is_not_computed_again(trained, monkeypatch,
     for module in (features, passes):
         monkeypatch.setattr(module, 'compute', counting)
     for where, expected in [('None', 4 * [12] + [6]),
-                            (module_path / 'features', [8, 1])]:
+                            (os.path.join(trained[0], '../../../features'), [8, 1])]:
         del counts[:]
         status, output = predict(
             os.path.join(IMAGES, 'val.txt'), '--checkpoint=' + trained[0],
@@ -374,127 +329,6 @@ def test_lists_of_any_ending_are_taken(trained):
         assert ('Accuracy' in output) == (name == 'a.csv')
 
 
-def test_exported_model_classifies_the_bytes_of_pictures(served, expected):
-    paths, _, probabilities, _ = expected
-    with tf.Graph().as_default(), tf.Session() as session:
-        signature = tf.saved_model.load(session, ['serve'], served).signature_def[
-            'serving_default']
-        found = session.run(
-            {name: tensor.name for name, tensor in signature.outputs.items()},
-            {signature.inputs['pictures'].name: [open(path, 'rb').read()
-                                                 for path in paths]})
-    assert set(found) == {'probabilities', 'class_ids', 'names'}
-    assert (found['class_ids'] == probabilities.argsort(1)[:, ::-1]).all()
-    np.testing.assert_allclose(found['probabilities'],
-                               np.sort(probabilities)[:, ::-1], atol=1e-3)
-    assert (found['names'] == np.array(NAMES, 'S')[found['class_ids']]).all()
-
-
-def test_signature_for_images_is_the_network_alone(served, expected):
-    """Other libraries know no strings, and the network draws no random numbers."""
-    paths, _, probabilities, _ = expected
-    with tf.Graph().as_default() as graph, tf.Session() as session:
-        signature = tf.saved_model.load(session, ['serve'], served).signature_def[
-            'images']
-        assert list(signature.outputs) == ['probabilities']
-        found = session.run(signature.outputs['probabilities'].name,
-                            {signature.inputs['images'].name: images_of(paths)})
-        fed = graph.get_tensor_by_name(signature.inputs['images'].name)
-        used = [graph.get_tensor_by_name(signature.outputs['probabilities'].name).op]
-        for operation in used:
-            used += [tensor.op for tensor in operation.inputs
-                     if tensor is not fed and tensor.op not in used]
-    np.testing.assert_allclose(found, probabilities, atol=1e-5)
-    assert {operation.type for operation in used} <= {
-        'Softmax', 'MatMul', 'BiasAdd', 'Relu', 'Reshape', 'MaxPool', 'Conv2D', 'LRN',
-        'Split', 'ConcatV2', 'Const', 'ReadVariableOp', 'VarHandleOp', 'Identity'}
-    with open(served + '/labels.txt', encoding='utf-8') as file:
-        assert file.read().splitlines() == NAMES
-
-
-CONVERT = '''
-import sys
-import numpy as np
-import tensorflow as tf
-converter = tf.lite.TFLiteConverter.from_saved_model(
-    sys.argv[1], signature_keys=['images'])
-interpreter = tf.lite.Interpreter(model_content=converter.convert())
-found = interpreter.get_signature_runner('images')(images=np.load('images.npy'))
-np.save('found.npy', found['probabilities'])
-'''
-
-
-@pytest.mark.skipif(tf.__version__[0] == '1', reason='reads no resource variables')
-def test_exported_model_becomes_one_for_tensorflow_lite(served, expected):
-    """With nothing but the built-in operations of TensorFlow Lite."""
-    paths, _, probabilities, _ = expected
-    np.save('images.npy', images_of(paths))
-    subprocess.check_call([sys.executable, '-c', CONVERT, served])
-    np.testing.assert_allclose(np.load('found.npy'), probabilities, atol=1e-5)
-
-
-def encode(ending):
-    image = cv2.resize(cv2.imread(CAT), (300, 200))
-    if ending == 'grey.bmp':
-        image = image[:, :, 0]
-    if ending.startswith('alpha'):
-        image = np.dstack([image, image[:, :, 0]])
-    return cv2.imencode('.' + ending.split('.')[-1], image)[1].tobytes()
-
-
-@pytest.fixture(scope='module')
-def exported():
-    """Return a function from a picture's bytes, and a margin, to the export's image."""
-    with tf.Graph().as_default() as graph:
-        data = tf.placeholder(tf.string, [])
-        images = {margin: preprocess(data, IMAGE_SIZE, margin, REDUCING_GAP)
-                  for margin in (0, 29)}
-    session = tf.Session(graph=graph)
-    yield lambda content, margin: session.run(images[margin], {data: content})
-    session.close()
-
-
-@pytest.mark.parametrize('ending', ['png', 'gif', 'jpg', 'bmp'])
-def test_exported_model_refuses_what_is_too_large(exported, monkeypatch, ending):
-    monkeypatch.setattr(picture_ops, 'MAX_PIXELS', 300 * 200 - 1)
-    with tf.Graph().as_default(), tf.Session() as session:
-        image = preprocess(tf.constant(encode(ending)), IMAGE_SIZE, 0, REDUCING_GAP)
-        with pytest.raises(tf.errors.InvalidArgumentError, match='more than 59999 pix'):
-            session.run(image)
-    assert exported(encode(ending), 0).shape == (227, 227, 3)
-
-
-@pytest.mark.parametrize('ending', ['png', 'gif', 'jpg', 'bmp', 'alpha.png',
-                                    'alpha.bmp'] + list(range(1, 9)))
-def test_exported_model_sees_a_picture_as_load_image_does(exported, ending):
-    """A number stands for an EXIF orientation, in both orders of bytes."""
-    if ending == 'alpha.bmp' and tf.__version__[0] == '1':
-        pytest.skip('TensorFlow 1.15 cannot read it, and says so')
-    contents = [encode('jpg' if type(ending) is int else ending)]
-    if type(ending) is int:
-        start, rest = contents[0][:2] + b'\xff\xe1\0\x22Exif\0\0', contents[0][2:]
-        contents = [start + exif % ending + rest for exif in [
-            b'II*\0\x08\0\0\0\1\0\x12\1\3\0\1\0\0\0%c' + bytes(7),
-            b'MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0%c' + bytes(6)]]
-    for content in contents:
-        with open('picture', 'wb') as file:
-            file.write(content)
-        for margin in (0, 29):
-            found, plain = exported(content, margin), exported(encode('jpg'), margin)
-            assert (ending in ('jpg', 1)) == np.array_equal(found, plain)
-            np.testing.assert_array_equal(found, load_image('picture', margin=margin))
-
-
-@pytest.mark.parametrize('height, width', [
-    (1, 5), (100, 130), (227, 227), (333, 500), (454, 454), (1201, 900)])
-def test_resize_is_that_of_opencv(height, width):
-    image = np.random.RandomState(0).randint(0, 256, (height, width, 3), np.uint8)
-    for size in [(227, 227), (300, 200)]:
-        with tf.Session() as session:
-            found = session.run(stretch(image, size))
-        np.testing.assert_array_equal(found, cv2.resize(image, size))
-
-
 def test_pictures_are_cropped_as_in_training(tmp_path, narrow_file):
     status, output = finetune(
         tmp_path, '--random_crop=True', '--train_file=images/test.txt',
@@ -515,35 +349,6 @@ def test_pictures_are_cropped_as_in_training(tmp_path, narrow_file):
         [expected] = session.run(tf.nn.softmax(model.fc8), {
             x: [normalize(load_image(rows()[0]['path'], margin=29))]})
     assert abs(float(rows()[0]['probability_1']) - expected.max()) < 1e-4
-
-
-def test_export_that_sees_pictures_in_another_way_is_refused(trained, monkeypatch):
-    preprocess = export.preprocess
-    monkeypatch.setattr(export, 'preprocess', lambda data, **preprocessing: preprocess(
-        data, **preprocessing)[:, ::-1])
-    status, output = predict('--export_path=served', '--checkpoint=' + trained[0])
-    assert status == 2 and 'val_01.jpg: the export would give other pred' in output
-    assert not [name for name in os.listdir('.') if name.startswith('served')]
-
-
-def test_export_without_pictures_to_compare_says_so(trained):
-    shutil.copytree(trained[0], 'copy')
-    with open('copy/model.json') as file:
-        model = json.load(file)
-    assert os.path.isabs(model['val_list'])
-    with open('copy/model.json', 'w') as file:
-        json.dump(dict(model, val_list='/gone.txt'), file)
-    status, output = predict('--export_path=served', '--checkpoint=copy')
-    assert status == 0 and 'Warning: the export was not compared with' in output
-
-
-def test_export_writes_a_new_folder_and_nothing_else(trained, served):
-    assert os.listdir(os.path.dirname(served)) == ['1']
-    assert 'saved_model.pb' in files(served)
-    status, output = predict('--export_path=' + served, '--checkpoint=' + trained[0])
-    assert not os.path.exists('predictions')
-    assert status == 2 and 'export_path' in output
-    assert 'None or a folder that does not exist yet' in output
 
 
 @pytest.mark.parametrize('arguments, complaint', [

@@ -12,7 +12,7 @@ from datagenerator import (IMAGENET_MEAN, IMAGE_SIZE, ImageDataGenerator, load_i
                            normalize)
 from helpers import finetune, make_narrow, run_program, unless_old
 from machinery.errors import InputError
-from machinery.export import preprocess
+from machinery.export import inspect, preprocess
 from machinery.model_file import (check_preprocessing, find_preprocessing,
                                   is_preprocessing)
 from machinery.proportions import fit
@@ -113,8 +113,9 @@ def test_side_that_decides_how_far_a_jpeg_is_reduced(tmp_path):
 
 @pytest.mark.parametrize('way', WAYS)
 def test_export_sees_what_load_image_does(tmp_path, way):
-    data = tf.placeholder(tf.string, [])
-    images = {margin: preprocess(data, IMAGE_SIZE, margin, 2., way, IMAGENET_MEAN)
+    data = tf.placeholder(tf.string, [None])
+    images = {margin: preprocess(data, inspect(data), IMAGE_SIZE, margin, 2., way,
+                                 IMAGENET_MEAN)
               for margin in (0, 29)}
     with tf.Session() as session:
         for shape in [(1, 500), (500, 1), (227, 227), (300, 227), (256, 300),
@@ -125,7 +126,7 @@ def test_export_sees_what_load_image_does(tmp_path, way):
                 (tmp_path / 'picture').write_bytes(content)
                 for margin, image in images.items():
                     np.testing.assert_array_equal(
-                        session.run(image, {data: content}), load_image(
+                        session.run(image, {data: [content]})[0], load_image(
                             str(tmp_path / 'picture'), margin=margin, resize=way))
 
 
