@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# OpenVINO sees only serving_default of a SavedModel, and says of others: no such node.
+# OpenVINO converts only serving_default of a SavedModel; it finds no node of the others.
 #
 # openvino 2026.4.1, tensorflow 2.21.0, numpy 2.4.6, Python 3.11. A SavedModel has two
 # signatures with operations that OpenVINO knows, "images" and "serving_default". One

@@ -11,7 +11,7 @@ from machinery.model_file import read_model
 from machinery.picture_header import inspect
 from machinery.picture_ops import preprocess
 from machinery.text import printable
-from machinery.tf1 import session_config, tf
+from machinery.tf1 import reason_of, session_config, tf
 
 COMPARED = 16  # pictures
 
@@ -46,9 +46,12 @@ def compare(session, pictures, faults, images, outputs, examples):
         try:
             found, expected = [session.run(outputs, feed) for feed in (
                 {pictures: [content]}, {images: image[None]})]
-        except tf.errors.InvalidArgumentError:
-            fault = fault.decode() or 'TensorFlow cannot decode it'
-            refused.append(printable('%s: %s' % (path, fault)))
+        except tf.errors.InvalidArgumentError as error:
+            # Pixels may be damaged; anything else is a fault of the graph.
+            if not fault and not error.op.type.startswith('Decode'):
+                raise
+            refused.append(printable('%s: %s' % (
+                path, fault.decode() or reason_of(error))))
             continue
         difference = np.abs(found - expected).max()
         if difference > 1e-3:
@@ -61,8 +64,9 @@ def compare(session, pictures, faults, images, outputs, examples):
         if count == COMPARED:
             break
     if refused:
-        print('Warning: of %d pictures of the validation list, the export refuses %d; '
-              'the first is %s' % (len(refused) + count, len(refused), refused[0]))
+        print('Warning: of %d pictures of the validation list that were tried, the '
+              'export refuses %d; the first is %s'
+              % (len(refused) + count, len(refused), refused[0]))
     if not count:
         print('Warning: the export was not compared with predict.py, since it can read '
               'no picture of the validation list')
@@ -91,8 +95,8 @@ def export_model(build, kind, folder, preprocessing, grey, examples):
             the same as predict.py; the first 16 that it does not refuse are compared.
 
     Raises:
-        InputError: the folder cannot be written; or the export sees a picture in
-            another way than training did; names it.
+        InputError: the folder cannot be written; or the export sees a picture
+            differently from training; names it.
     """
     folder = os.path.abspath(folder)
     parent, name = os.path.split(folder)

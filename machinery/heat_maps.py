@@ -18,8 +18,8 @@ def grad_cam(model, layers, kind):
 
     Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via
     Gradient-based Localization", ICCV 2017, section 3. The map is made from the last of
-    these layers with rows and columns (conv5 in AlexNet): its channels know the objects
-    in the picture and still their places. Returns None without such a layer. If labels
+    these layers with rows and columns (conv5 in AlexNet): its channels show which
+    objects there are, and where. Returns None without such a layer. If labels
     are numbers (see machinery.labels), the map shows the places that raise the first.
     """
     outputs = [getattr(model, name) for name in layers]

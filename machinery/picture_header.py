@@ -8,6 +8,8 @@ OTHERS = [  # name, where its mark stands, the mark
     ('GIF', 0, b'GIF8'), ('BMP', 0, b'BM'), ('WebP', 8, b'WEBP'),
     ('TIFF', 0, b'II*\0'), ('TIFF', 0, b'MM\0*'), ('HEIC or AVIF', 4, b'ftyp'),
     ('JPEG 2000', 4, b'jP  ')]
+# A turn of TensorFlow's loop takes 0.1 ms, and a small file could ask for a million.
+MAX_SEGMENTS, MAX_CHUNKS = 1000, 20000
 DAMAGED = -1  # in place of an orientation
 ITEM_SIZES = [1, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8]  # bytes, of each type in a TIFF
 GREY, PALETTE, GREY_ALPHA = 0, 3, 4  # kinds of PNG; those above have alpha, too
@@ -16,8 +18,8 @@ GREY, PALETTE, GREY_ALPHA = 0, 3, 4  # kinds of PNG; those above have alpha, too
 def inspect(pictures):
     """Look at the headers of picture files, a string tensor (n,).
 
-    Only the decoder finds damage behind the header; nobody checks the sum of a PNG's
-    chunk eXIf, with which OpenCV ignores a damaged one.
+    Only the decoder finds damage behind the header. The CRC of a PNG's chunk eXIf is
+    not checked; OpenCV ignores a chunk with a wrong one.
 
     Returns:
         faults: strings (n,), why the export refuses a picture, or ''.
@@ -83,7 +85,8 @@ def inspect_jpeg(content):
         return after, tf.where(is_frame, place, frame), orientation
 
     scan, frame, orientation = tf.while_loop(
-        is_before_scan, step, [np.int64(2), np.int64(0), 0])
+        is_before_scan, step, (np.int64(2), np.int64(0), 0),
+        maximum_iterations=MAX_SEGMENTS)
     header = read(content, frame, 10)
     height, width, channels = number(header[5:7]), number(header[7:9]), header[9]
     rest = content[scan:]
@@ -116,8 +119,9 @@ def inspect_png(content):
         return (place + 12 + number(chunk[:4]), first,
                 counts + tf.cast(is_here, tf.int32))
 
-    end, first, counts = tf.while_loop(is_before_end, step, [
-        np.int64(8), np.zeros(len(names), np.int64), np.zeros(len(names), np.int32)])
+    end, first, counts = tf.while_loop(is_before_end, step, (
+        np.int64(8), np.zeros(len(names), np.int64), np.zeros(len(names), np.int32)),
+        maximum_iterations=MAX_CHUNKS)
     first, counts = (dict(zip(names, tf.unstack(values, len(names))))
                      for values in (first, counts))
 
@@ -128,7 +132,7 @@ def inspect_png(content):
     width, height = number(header[8:12]), number(header[12:16])
     bits, kind = header[16], header[17]
     has_level = (counts[b'tRNS'] > 0) & (kind < GREY_ALPHA)
-    # libpng and Pillow make different things of one that is not right.
+    # libpng and Pillow read a wrong tRNS differently.
     levels = read(content, first[b'tRNS'] + 8, 6)
     is_right = first_of(
         (tf.equal(kind, PALETTE), (length_of(b'tRNS') > 0) &
@@ -147,6 +151,7 @@ def inspect_png(content):
          'its header is damaged or cut off'),
         *too_large(width, height),
         (end + 12 > size, 'cut off'),
+        (~has(content, end + 4, b'IEND'), 'PNG of more than %d chunks' % MAX_CHUNKS),
         (counts[b'acTL'] > 0, 'animated PNG: send a single picture'),
         (has_level & tf.equal(bits, 16), 'PNG of 16 bits that names a value that is '
                                          'transparent: save it with an alpha channel'),

@@ -152,10 +152,10 @@ def decode_transparent(data, path):
             if name == 'transparency' or name == 'exif' and (
                 is_tiff(value) or is_tiff(value[len(b'Exif\0\0'):]))}
         # Pillow spreads 2 or 4 bits of grey to 0..255, but not the transparent level.
-        largest = 2 ** int(data[24]) - 1
-        if data[24:26].tolist() in ([2, 0], [4, 0]) and (
-                image.info['transparency'] <= largest):
-            image.info['transparency'] *= 255 // largest
+        if image.format == 'PNG' and data[24:26].tolist() in ([2, 0], [4, 0]):
+            largest = 2 ** int(data[24]) - 1
+            if image.info['transparency'] <= largest:
+                image.info['transparency'] *= 255 // largest
         return np.asarray(ImageOps.exif_transpose(image).convert('RGBA'))
     except Exception as error:  # for damage, Pillow raises any kind
         raise InputError('%s: damaged: %s' % (path, error))

@@ -120,7 +120,7 @@ def write_curve(folder, losses):
 def try_rates(run, features, loss, train_op, inputs):
     """Print the learning rate to try, draw the curve, and end the script.
 
-    Only the curve is left of the run, as a picture in its folder for TensorBoard.
+    The run leaves only the curve, as a picture in its folder for TensorBoard.
 
     Args:
         run: a new Run, in its session.

@@ -37,7 +37,7 @@ INT8 = 'model.tflite', 'model.int8.tflite'
 HINT = ", {'INFERENCE_PRECISION_HINT': 'f32'}", ''
 ROWS = [
     ('TensorFlow', 'new', 'TensorFlow 2.21.0', 'served/1', ()),
-    ('TensorFlow', 'new', 'TensorFlow 2.21.0, export of 1.15.5', 'served_old/1',
+    ('TensorFlow', 'new', 'TensorFlow 2.21.0, export by 1.15.5', 'served_old/1',
      ('served/1', 'served_old/1')),
     ('Keras', 'new', 'Keras 3.15.1', 'served/1', ()),
     ('LiteRT', 'new', 'LiteRT 2.3.0', 'model.tflite', ()),
@@ -48,8 +48,9 @@ ROWS = [
     ('OpenVINO', 'new', 'OpenVINO 2026.4.1', 'model.bin', ()),
     ('OpenVINO', 'new', 'OpenVINO 2026.4.1 without the hint', 'model.bin', HINT)]
 CONVERTERS = {
-    'model.tflite': '`tf.lite.TFLiteConverter`', 'model.onnx': '`tf2onnx.convert`',
-    'model.int8.tflite': '`tf.lite.TFLiteConverter`', 'model.bin': '`ov.convert_model`'}
+    'model.tflite': '`tf.lite.TFLiteConverter`',
+    'model.int8.tflite': '`tf.lite.TFLiteConverter`',
+    'model.onnx': '`tf2onnx.convert` 1.17.0', 'model.bin': '`ov.convert_model`'}
 CONVERSIONS = [  # section, environment, what it writes
     ('LiteRT', 'new', 'model.tflite'), ('LiteRT with int8', 'new', 'model.int8.tflite'),
     ('ONNX Runtime', 'new', 'model.onnx'), ('OpenVINO', 'new', 'model.bin'),
@@ -158,7 +159,7 @@ def stand_in(classify):
             self.wfile.write(answer.encode())
 
     with http.server.HTTPServer(('127.0.0.1', 0), Handler) as server:
-        thread = threading.Thread(target=server.handle_request)
+        thread = threading.Thread(target=server.handle_request, daemon=True)
         thread.start()
         yield str(server.server_port)
         thread.join()

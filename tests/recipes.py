@@ -41,6 +41,7 @@ def make_narrow(folder):
     text = ''.join(read_lines(path))
     for old, new in [('4096', '64'), ('384', '96'), ('5, 5, 256', '5, 5, 64'),
                      ('11, 11, 96', '11, 11, 24')]:  # as helpers.NARROW
+        assert old in text, old
         text = text.replace(old, new)
     with open(path, 'w', encoding='utf-8') as file:
         file.write(text)

@@ -16,7 +16,7 @@ from PIL import Image
 
 from datagenerator import IMAGE_SIZE, REDUCING_GAP, load_image
 from helpers import NAMES, ROOT, files, images_of, run_program
-from machinery import export
+from machinery import export, picture_header
 from machinery.picture_header import inspect
 from machinery.picture_ops import preprocess, stretch
 from machinery.tf1 import tf
@@ -70,7 +70,7 @@ def check_outputs(found, expected):
     assert set(found) == {'probabilities', 'class_ids', 'names'}
     assert (found['class_ids'] == probabilities.argsort(1)[:, ::-1]).all()
     np.testing.assert_allclose(found['probabilities'],
-                               np.sort(probabilities)[:, ::-1], atol=1e-3)
+                               np.sort(probabilities)[:, ::-1], atol=1e-5)
     assert (found['names'] == np.array(NAMES, 'S')[found['class_ids']]).all()
 
 
@@ -305,7 +305,7 @@ REFUSED = [
     (changed(JPEG, FRAME, 5, 4 * b'\xff'), '65535 x 65535 pixels are more than 100 '
                                            'million'),
     (changed(JPEG, FRAME, 5, 2 * b'\0'), HEADER), (JPEG[:300], HEADER),
-    (JPEG[:2] + b'\xff', 'its header is damaged or cut off'),
+    (JPEG[:2] + b'\xff', HEADER), (JPEG[:2] + 2000 * b'\xff' + JPEG[2:], HEADER),
     (JPEG[:-1], 'cut off'), (JPEG[:-100], 'cut off'), (PNG[:-1], 'cut off'),
     (PNG[:-100], 'cut off'), (PNG[:40], 'cut off'), (PNG[:20], HEADER),
     (changed(PNG, b'IHDR', 4, 4 * b'\0'), HEADER),
@@ -340,6 +340,18 @@ def test_every_picture_that_is_refused_is_named(exported, classify):
         with pytest.raises(tf.errors.InvalidArgumentError) as error:
             exported(content, 0)
         assert '[pictures[0]: %s]' % fault in error.value.message
+
+
+def test_limits_are_the_largest_that_are_taken(monkeypatch):
+    monkeypatch.setattr(picture_header, 'MAX_CHUNKS', 5)
+    contents = [changed(png(*chunks), b'IHDR', 4, struct.pack('>II', 10000, height))
+                for chunks, height in [((), 10000), ((), 10001),
+                                       (5 * [chunk(b'teXt', b'')], 1)]]
+    with tf.Session() as session:
+        faults = session.run(inspect(tf.constant(contents))[0])
+    assert faults.tolist() == [
+        b'', b'10000 x 10001 pixels are more than 100 million',
+        b'PNG of more than 5 chunks']
 
 
 def test_requests_do_not_disturb_each_other(classify):
@@ -380,11 +392,21 @@ def test_export_that_sees_pictures_in_another_way_is_refused(trained, monkeypatc
     assert not [name for name in os.listdir('.') if name.startswith('served')]
 
 
+def test_export_that_fails_is_not_taken_for_pictures_that_are_refused(trained,
+                                                                      monkeypatch):
+    preprocess = export.preprocess
+    monkeypatch.setattr(export, 'preprocess', lambda *data, **how: tf.reshape(
+        preprocess(*data, **how), [2, 227, 227, 3]))
+    with pytest.raises(tf.errors.InvalidArgumentError, match='reshape'):
+        predict('--export_path=served', '--checkpoint=' + trained[0])
+
+
 @pytest.mark.parametrize('lines, told', [
     (None, ['the export was not compared with predict.py, since it can read no picture '
             'of the validation list']),
     (['gone.jpg', CAT, 'a.bmp', 'b.bmp'], [
-        'of 3 pictures of the validation list, the export refuses 2; the first is '
+        'of 3 pictures of the validation list that were tried, the export refuses 2; '
+        'the first is '
         'a.bmp: BMP: send JPEG or PNG'])])
 def test_export_says_what_it_has_not_compared(trained, lines, told):
     for name in ('a.bmp', 'b.bmp'):

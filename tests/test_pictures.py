@@ -372,8 +372,11 @@ def test_transparency_is_turned_like_the_picture(tmp_path):
     exif[0x112] = 6  # a quarter to the right
     image = Image.fromarray(pixels, 'RGBA')
     for name, options in [('a.png', {}), ('a.webp', {'lossless': True, 'exact': True})]:
-        path = save(tmp_path / name, image, exif=exif, **options)
-        np.testing.assert_array_equal(decode_image(path), np.rot90(expected, -1))
+        for width in (12, 3):  # a header of WebP has the width where PNG has the bits
+            path = save(tmp_path / name, image.crop((0, 0, width, 8)), exif=exif,
+                        **options)
+            np.testing.assert_array_equal(decode_image(path),
+                                          np.rot90(expected[:, :width], -1))
 
 
 def test_transparent_level_of_a_png_becomes_white(tmp_path):

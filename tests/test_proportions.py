@@ -12,9 +12,10 @@ from datagenerator import (IMAGENET_MEAN, IMAGE_SIZE, ImageDataGenerator, load_i
                            normalize)
 from helpers import finetune, make_narrow, run_program, unless_old
 from machinery.errors import InputError
-from machinery.export import inspect, preprocess
 from machinery.model_file import (check_preprocessing, find_preprocessing,
                                   is_preprocessing)
+from machinery.picture_header import inspect
+from machinery.picture_ops import preprocess
 from machinery.proportions import fit
 from machinery.tf1 import tf
 from test_features import Forward, size_of_passes, stored  # noqa: F401

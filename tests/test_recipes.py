@@ -18,7 +18,7 @@ from machinery.lists import read_list
 from machinery.tf1 import tf
 from recipes import SCRIPTS, copy_scripts, make_narrow, read_recipes
 
-pytestmark = pytest.mark.usefixtures('narrow_network')  # passes of 8 images
+pytestmark = pytest.mark.usefixtures('narrow_network')
 JOB = ['--num_epochs=2', '--batch_size=4', "--train_layers=['fc8']", '--dropout_rate=0',
        '--learning_rate=0.01', '--horizontal_flip=False']
 RECIPES = read_recipes()

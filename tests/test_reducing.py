@@ -16,8 +16,9 @@ from helpers import checkpoint_of, finetune, make_narrow, run_program
 from machinery import pictures
 from machinery.checkpoint_files import find_weights
 from machinery.errors import InputError
-from machinery.export import inspect, preprocess
 from machinery.model_file import find_decoding
+from machinery.picture_header import inspect
+from machinery.picture_ops import preprocess
 from machinery.pictures import examine
 from machinery.tf1 import tf
 from test_features import Forward, size_of_passes, stored  # noqa: F401
