@@ -58,11 +58,11 @@ class AlexNet:
                              'normalize(images)' % (self.X.dtype.name, self.X.shape))
         self.KEEP_PROB = tf.convert_to_tensor(keep_prob, tf.float32)
         self.NUM_CLASSES = num_classes
-        self.start = {}  # of a layer: 'by name' or 'fresh', if the weights decide that
+        self.start = {}  # how load_initial_weights starts a layer: 'by name' or 'fresh'
         earlier = set(tf.global_variables())
         self.create(*dropout_seeds(dropout_seed))
         known = earlier.union(*self.variables.values())
-        self.added = list(set(tf.global_variables()) - known)  # batch norm's, say
+        self.added = list(set(tf.global_variables()) - known)  # as of batch norm
 
     def create(self, seed6=None, seed7=None):
         """Build the layers; the seeds are those of dropout."""

@@ -44,7 +44,7 @@ keep = 2  # newest checkpoints to keep, besides the best; one when a run is fini
 resume = False  # True: go on with the newest run; or a run's number; or a path
 peer_timeout = 120  # seconds of silence before another machine counts as lost
 
-settings = read_settings(globals(), sys.argv[1:], has_lists=True)  # before TensorFlow
+settings = read_settings(globals(), sys.argv[1:], has_lists=True)  # command line
 from alexnet import AlexNet, LAYERS
 from datagenerator import (CROP_MARGIN, IMAGE_SIZE, ImageDataGenerator, load_image,
                            normalize)
@@ -67,7 +67,7 @@ workers = start_workers(settings)  # just this one, unless TF_CONFIG names more
 run = Run(checkpoint_path, filewriter_path, resume, keep, settings, workers)
 
 # Data: each worker reads its share of the lists; only training pictures are shuffled.
-kind = choose_kind(settings, run, LAYERS[-1])  # of labels: what they mean, their names
+kind = choose_kind(settings, run, LAYERS[-1])  # of labels; kind.width: how many
 shared = dict(kind=kind, pictures_path=pictures_path, resize=resize,
               margin=CROP_MARGIN if random_crop else 0, shard=workers.shard,
               check_files=on_bad_image == 'stop', **run.decoding)  # of a resumed run
@@ -88,7 +88,7 @@ weights_path, skip_layers = choose_weights(settings, run)
 model = AlexNet(x, keep_prob, kind.width, skip_layers, weights_path, train_layers,
                 dropout_seed=[seed + workers.rank, global_step])
 variables = sum([tf.trainable_variables(name + '/') for name in train_layers], [])
-# The frozen layers run once per picture; the trained ones are fed with their output.
+# Frozen layers run once per picture. Then their output is fed; TF1 feeds any tensor.
 fed = pictures if model.bottleneck is model.X else model.bottleneck
 
 with tf.name_scope('scores'):  # one value per picture; add yours here
@@ -143,7 +143,7 @@ with run.session(initialize) as session:
                                                  load_image)
     train_features, val_features, test_features = open_features(
         [train_data, val_data, test_data], frozen, store)
-    seen = train_features.select_unchanged()  # None for batches of your own
+    seen = train_features.select_unchanged()  # 200 pictures, without dropout
     if find_rate:  # try rates from 1e-5 to 1, print the best one, and end
         try_rates(run, train_features, loss, train_op, (fed, y, rate, keep_prob))
     step = int(session.run(global_step))

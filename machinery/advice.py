@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 
 from machinery.features import SAMPLE_SIZE
-from machinery.text import quote
+from machinery.text import number_of, quote
 
 
 def list_results(folder, latest, progress, facts):
@@ -126,6 +126,9 @@ def compare_with_common(true, predicted, class_names):
     # The pictures are the same, so only differing verdicts count (McNemar's test).
     if is_common.all() or won - lost > 2 * math.sqrt(won + lost):
         return None
+    if is_hit.all():
+        return ('All %s of the validation list are right, but they are too few to '
+                'tell: give it more' % number_of(true))
     return ('Accuracy %.2f in validation is not clearly above %.2f, which always '
             'predicting %s gives. Try another learning_rate (find_rate = True proposes '
             'one), or more pictures'

@@ -204,15 +204,21 @@ def examine(path):
         return str(error), False, content
 
 
+def is_low(image):
+    """Tell if a uint8 image has next to nothing above 64; single pixels may be hot."""
+    return np.count_nonzero(image > 64) <= image.size // 1000
+
+
 def is_dark(data, image):
     """Tell if training sees next to nothing of a picture, but deeper values exist."""
-    if image.max() > 64:
+    if not is_low(image):
         return False
     with contextlib.suppress(cv2.error):
         deep = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
         if deep is not None and deep.dtype == np.uint16:
             # Formats that tell their number of bits, like AVIF, are scaled already.
-            return deep.max() < 2 ** 14 and abs(deep.max() / 257 - image.max()) <= 1
+            deepest, highest = np.percentile(deep, 99.9), np.percentile(image, 99.9)
+            return deepest < 2 ** 14 and abs(deepest / 257 - highest) <= 1
     return False
 
 

@@ -1,11 +1,14 @@
 """Pictures without a list file and without labels."""
 import os
+import sys
 
 import numpy as np
+from tqdm import tqdm
 
 from machinery.batches import Batch, part_faults
 from machinery.errors import InputError
-from machinery.pictures import load_ahead
+from machinery.pictures import examine, is_low, load_ahead
+from machinery.text import number_of
 
 
 def list_pictures(pictures):
@@ -30,6 +33,7 @@ class PlainPictures:
     load(path) returns a uint8 image, even if the path is an array of pixels;
     preprocessing has its arguments for load_image. With leave_out_bad, faults is
     {sample: InputError} of the bad pictures so far; else the first fault is raised.
+    Warns of pictures that are nearly black.
     """
 
     class_list, is_read_once = 'the pictures', True
@@ -39,6 +43,7 @@ class PlainPictures:
         self.samples = np.arange(len(paths))
         self._load, self.preprocessing = load, preprocessing
         self.leave_out_bad, self.faults = leave_out_bad, {}
+        self._dark = []
 
     def plan(self, epoch):
         """Return (order, mirrored, is_random): as listed, never mirrored or random."""
@@ -47,7 +52,10 @@ class PlainPictures:
 
     def load(self, sample, epoch=0, is_mirrored=False):
         """Return a sample's image."""
-        return self._load(self.paths[sample])
+        image, path = self._load(self.paths[sample]), self.paths[sample]
+        if is_low(image) and isinstance(path, str) and examine(path)[1]:
+            self._dark.append(path)
+        return image
 
     def one_hot(self, samples):
         """Return None, as there are no labels."""
@@ -57,6 +65,10 @@ class PlainPictures:
         for batch in self.batches_of(self.samples, batch_size, epoch):
             if len(batch.samples):
                 yield batch
+        if self._dark:
+            tqdm.write('Warning: nearly black, because only the darkest quarter of 16 '
+                       'bits is in use: %s. The first is %s' % (
+                           number_of(self._dark), min(self._dark)), file=sys.stderr)
 
     def batches_of(self, samples, batch_size, epoch):
         """Yield Batches of these samples; a batch may be empty."""

@@ -40,6 +40,15 @@ def test_a_healthy_run_needs_no_advice():
     assert advise(history((0.1, 0.2)), *GOOD, NAMES) == []
 
 
+@pytest.mark.parametrize('counts, is_told', [((3, 4), True), ((4, 1), True),
+                                             ((5, 5), False)])
+def test_a_perfect_score_needs_no_advice_but_pictures_that_can_tell(counts, is_told):
+    true, _ = np.repeat(classes(cat_cat=1, dog_dog=1), counts, axis=1)
+    lines = advise(STEADY, true, true, NAMES)
+    assert lines == is_told * ['All %d pictures of the validation list are right, but '
+                               'they are too few to tell: give it more' % sum(counts)]
+
+
 def test_mistakes_are_named_with_the_most_frequent_first():
     true, predicted = classes(cat_cat=20, dog_dog=20, emu_emu=20, cat_dog=2, emu_cat=3,
                               dog_cat=1, cat_emu=1, emu_dog=1, dog_emu=1)

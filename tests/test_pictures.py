@@ -19,6 +19,7 @@ from machinery.errors import InputError
 from machinery.labels import OneClass
 from machinery.memory import MemoryBudget
 from machinery.pictures import decode_image, examine
+from machinery.plain_pictures import PlainPictures
 from machinery.workers import Workers
 from test_datagenerator import TRAIN, colours, picture, write_list
 
@@ -299,6 +300,9 @@ def test_small_dark_and_damaged_pictures(tmp_path, capfd):
         for ending in ('png', 'bmp'):
             cv2.imwrite('%s/%d.%s' % (tmp_path, side, ending), image[:side, :side])
     cv2.imwrite(str(tmp_path / 'dark.png'), image.astype(np.uint16) * 16)
+    hot = image.astype(np.uint16) * 16
+    hot[:2, :2] = 65535
+    cv2.imwrite(str(tmp_path / 'hot.png'), hot)
     cv2.imwrite(str(tmp_path / 'bright.png'), image.astype(np.uint16) * 65)
     # OpenCV reads it as floats, but not in 8 bits, as load_image does.
     cv2.imwrite(str(tmp_path / 'float.tif'), np.float32(image / 255))
@@ -312,8 +316,8 @@ def test_small_dark_and_damaged_pictures(tmp_path, capfd):
     verdicts, bad = look_at(generator)
     assert {names[sample] for sample in bad} == {'cut.jpg', 'damaged.jpg', 'float.tif'}
     assert 'damaged.jpg: Corrupt JPEG data: ' in bad[names.index('damaged.jpg')]
-    assert [verdicts.count(verdict) for verdict in (BAD, DARK)] == [3, 1]
-    assert verdicts[names.index('dark.png')] == DARK
+    assert [verdicts.count(verdict) for verdict in (BAD, DARK)] == [3, 2]
+    assert {verdicts[names.index(name)] for name in ('dark.png', 'hot.png')} == {DARK}
     assert look_at(generator) == (verdicts, bad)
     assert 'JPEG' not in ''.join(capfd.readouterr())
 
@@ -362,6 +366,16 @@ def save(path, image, **options):
     """Write a picture with Pillow; return its path as text."""
     image.save(str(path), **options)
     return str(path)
+
+
+def test_predict_warns_of_nearly_black_pictures(tmp_path, capsys):
+    for name, factor in [('dark', 16), ('good', 65)]:
+        values = np.arange(10000, dtype=np.uint16).reshape(100, 100) % 256 * factor
+        cv2.imwrite('%s/%s.png' % (tmp_path, name), values)
+    paths = [str(tmp_path / name) for name in ('good.png', 'dark.png')]
+    list(PlainPictures(paths, load_image, {}, False).batches(2))
+    told = capsys.readouterr().err
+    assert 'nearly black' in told and '1 picture. The first is ' + paths[1] in told
 
 
 def test_transparency_is_turned_like_the_picture(tmp_path):
