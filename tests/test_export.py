@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import struct
-import subprocess
-import sys
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
@@ -100,33 +98,6 @@ def test_signature_for_images_is_the_network_alone(served, expected):
         'Split', 'ConcatV2', 'Const', 'ReadVariableOp', 'VarHandleOp', 'Identity'}
     with open(served + '/labels.txt', encoding='utf-8') as file:
         assert file.read().splitlines() == NAMES
-
-
-CONVERT = '''
-import sys
-import numpy as np
-import tensorflow as tf
-converter = tf.lite.TFLiteConverter.from_saved_model(
-    sys.argv[1], signature_keys=['images'])
-interpreter = tf.lite.Interpreter(model_content=converter.convert())
-found = interpreter.get_signature_runner('images')(images=np.load('images.npy'))
-np.save('found.npy', found['probabilities'])
-contents = tf.constant([open(path, 'rb').read() for path in sys.argv[2:]])
-classify = tf.saved_model.load(sys.argv[1]).signatures['serving_default']
-np.savez('found.npz', **{name: values.numpy().tolist()
-                         for name, values in classify(pictures=contents).items()})
-'''
-
-
-@pytest.mark.skipif(tf.__version__[0] == '1', reason='reads no resource variables')
-def test_exported_model_is_read_by_tensorflow_2_and_lite(served, expected):
-    """With nothing but the built-in operations of TensorFlow Lite."""
-    paths, _, probabilities, _ = expected
-    np.save('images.npy', images_of(paths))
-    subprocess.check_call([sys.executable, '-c', CONVERT, served] + paths)
-    with np.load('found.npz') as found:
-        check_outputs(dict(found), expected)
-    np.testing.assert_allclose(np.load('found.npy'), probabilities, atol=1e-5)
 
 
 def photograph():

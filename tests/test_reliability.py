@@ -419,7 +419,7 @@ def test_resume_takes_the_newest_checkpoint_that_is_whole(tmp_path, uninterrupte
     folder = tmp_path / 'new' / 'checkpoints' / '1'
     shutil.copytree(uninterrupted + '/new/checkpoints/1', str(folder))
     path = folder / 'model_epoch3.ckpt.data-00000-of-00001'
-    os.truncate(str(path), 10 ** 7)
+    os.truncate(str(path), 3 * 10 ** 6)
     (folder / 'model_epoch1.ckpt.index').write_bytes(b'')
     best = folder / 'model_best.ckpt.index'
     best.write_bytes(bytes(100))
@@ -556,7 +556,7 @@ def test_infinite_loss_stops_the_run_and_poisons_nothing(tmp_path):
 
 def limit_files():
     make_narrow()
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10 ** 7, 10 ** 7))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3 * 10 ** 6, 3 * 10 ** 6))
 
 
 def test_full_disk_is_a_clear_error_and_leaves_earlier_checkpoints(tmp_path,

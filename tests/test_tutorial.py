@@ -30,7 +30,7 @@ class Script:
         self.loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits_v2(
             logits=self.score, labels=self.y))
         gradients = list(zip(tf.gradients(self.loss, variables), variables))
-        self.train_op = tf.train.GradientDescentOptimizer(1e-3).apply_gradients(
+        self.train_op = tf.train.GradientDescentOptimizer(0.1).apply_gradients(
             grads_and_vars=gradients)
 
     def feed(self, batch):
@@ -46,8 +46,8 @@ class Script:
                         for _ in range(steps)])
 
 
-def test_first_version_with_next_batch(narrow_golden_file, tmp_path):
-    script = Script(narrow_golden_file)
+def test_first_version_with_next_batch(narrow_file, tmp_path):
+    script = Script(narrow_file)
     train = ImageDataGenerator(TRAIN, horizontal_flip=True, shuffle=True, nb_classes=3)
     val = ImageDataGenerator(VAL, shuffle=False, nb_classes=3)
     assert len(train.images) == len(train.labels) == train.data_size == 54
@@ -82,8 +82,8 @@ def test_first_version_with_next_batch(narrow_golden_file, tmp_path):
     assert (found == expected).all() and fc7.min() < 0  # before its ReLU
 
 
-def test_second_version_with_datasets(narrow_golden_file):
-    script = Script(narrow_golden_file)
+def test_second_version_with_datasets(narrow_file):
+    script = Script(narrow_file)
     with tf.device('/cpu:0'):
         train = ImageDataGenerator(TRAIN, mode='training', batch_size=16, num_classes=3,
                                    shuffle=True)
@@ -111,10 +111,10 @@ def test_second_version_with_datasets(narrow_golden_file):
                                   normalize([load_image(path) for path in val.paths]))
 
 
-def test_chinese_translation_with_paths_and_labels(narrow_golden_file, monkeypatch):
+def test_chinese_translation_with_paths_and_labels(narrow_file, monkeypatch):
     """stephen-v/tensorflow_alexnet_classify passes images and labels as lists."""
     monkeypatch.chdir(os.path.join(ROOT, 'images', 'textures'))
-    script = Script(narrow_golden_file)
+    script = Script(narrow_file)
     paths = sorted(glob.glob('*/val_*.jpg'))
     labels = [sorted(os.listdir('.')).index(path.split(os.sep)[0]) for path in paths]
     train = ImageDataGenerator(images=paths, labels=labels, batch_size=16,

@@ -175,6 +175,7 @@ def fc_with_wide_fc7(x, num_in, num_out, name, **options):
 
 
 def make_fc7_wide():
+    make_narrow()
     alexnet.fc = fc_with_wide_fc7
 
 
@@ -190,6 +191,7 @@ def test_workers_try_learning_rates_together(tmp_path):
 def test_workers_drop_different_units(tmp_path, narrow_file, monkeypatch):
     """Of fc8's inputs that are not 0, a half would learn in a step, not three quarters,
     if both workers had the same mask for the same picture."""
+    make_narrow(monkeypatch.setattr)
     monkeypatch.setattr(alexnet, 'fc', fc_with_wide_fc7)
     weights, rng = read_weights(narrow_file), np.random.RandomState(0)
     weights['fc7'] = [rng.standard_normal((64, 4096)).astype('f4') / 8, np.zeros(4096)]
