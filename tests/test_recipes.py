@@ -16,7 +16,7 @@ from machinery.checkpoint_files import list_checkpoints
 from machinery.labels import OneClass
 from machinery.lists import read_list
 from machinery.tf1 import tf
-from recipes import SCRIPTS, copy_scripts, make_narrow, read_recipes
+from recipes import NARROW, SCRIPTS, copy_scripts, make_narrow, read_recipes
 
 pytestmark = pytest.mark.usefixtures('narrow_network')
 JOB = ['--num_epochs=2', '--batch_size=4', "--train_layers=['fc8']", '--dropout_rate=0',
@@ -223,6 +223,12 @@ SHORT = {
     'RGB with mean and deviation': has_other_weights,
     'Pictures of 384 x 384 pixels': has_larger_pictures}
 FROM_CONV1 = ['--train_layers=conv1,fc8', '--dropout_rate=0.5', '--num_epochs=1']
+
+
+def test_networks_of_recipes_can_be_made_narrow():
+    with open(os.path.join(ROOT, 'alexnet.py'), encoding='utf-8') as file:
+        text = file.read()
+    assert [width for width in NARROW if width not in text] == []
 
 
 @pytest.mark.parametrize('title', [
