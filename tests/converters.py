@@ -136,8 +136,10 @@ def measure(title, *replaced):
             times.append(time.perf_counter() - start)
         return statistics.median(times[1:])
 
+    import numpy as np
+    is_same = snippet(images).argmax(1) == np.load('expected.npy').argmax(1)
     print('\n' + json.dumps({
-        'difference': float(differences.max()),
+        'difference': float(differences.max()), 'same': int(is_same.sum()),
         'speed': 32 / seconds(images[:32], 5), 'latency': seconds(images[:1], 20)}))
 
 
@@ -279,13 +281,13 @@ def main():
         prepare_folder(args.old)
     print('serving_default differs by %s' % run(
         'new', __file__, 'bytes'))
-    print('| library | converted by | difference | file | images/s '
-          '| one picture |\n| --- | --- | --- | --- | --- | --- |')
+    print('| library | converted by | difference | same class | file | images/s '
+          '| one picture |\n| --- | --- | --- | --- | --- | --- | --- |')
     for title, name, shown, path, replaced in ROWS:
         if os.path.exists(path):
             found = json.loads(run(name, __file__, 'measure', title, *replaced))
-            print('| %s | %s | %.1e | %.0f MB | %.0f | %.0f ms |' % (
-                shown, CONVERTERS.get(path, ''), found['difference'],
+            print('| %s | %s | %.1e | %d | %.0f MB | %.0f | %.0f ms |' % (
+                shown, CONVERTERS.get(path, ''), found['difference'], found['same'],
                 size_of(path) / 1e6, found['speed'], 1e3 * found['latency']),
                 flush=True)
 
