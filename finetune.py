@@ -143,7 +143,7 @@ with run.session(initialize) as session:
                                                  load_image)
     train_features, val_features, test_features = open_features(
         [train_data, val_data, test_data], frozen, store)
-    seen = train_features.select_unchanged()  # 200 pictures, without dropout
+    seen = train_features.select_unchanged()  # 200 pictures; None: your own batches
     if find_rate:  # try rates from 1e-5 to 1, print the best one, and end
         try_rates(run, train_features, loss, train_op, (fed, y, rate, keep_prob))
     step = int(session.run(global_step))

@@ -42,11 +42,11 @@ def compare(session, pictures, faults, images, outputs, examples):
     """
     count, refused = 0, []
     for path, content, image in examples:
-        [fault] = session.run(faults, {pictures: [content]})
         try:
             found, expected = [session.run(outputs, feed) for feed in (
                 {pictures: [content]}, {images: image[None]})]
         except tf.errors.InvalidArgumentError as error:
+            [fault] = session.run(faults, {pictures: [content]})
             # Pixels may be damaged; anything else is a fault of the graph.
             if not fault and not error.op.type.startswith('Decode'):
                 raise

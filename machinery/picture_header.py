@@ -106,7 +106,6 @@ def inspect_jpeg(content):
 def inspect_png(content):
     """Walk through a PNG's chunks. PNG, third edition, sections 5 and 11."""
     names = [b'PLTE', b'tRNS', b'IDAT', b'eXIf', b'acTL']
-
     size = tf.size(content, out_type=tf.int64)
 
     def is_before_end(place, *_):
@@ -115,7 +114,8 @@ def inspect_png(content):
     def step(place, first, counts):
         chunk = read(content, place, 8)
         is_here = tf.reduce_all(tf.equal(chunk[4:], [list(name) for name in names]), 1)
-        first = tf.where(is_here & tf.equal(counts, 0), place + 0 * first, first)
+        is_first = is_here & tf.equal(counts, 0)
+        first = tf.where(is_first, tf.fill([len(names)], place), first)
         return (place + 12 + number(chunk[:4]), first,
                 counts + tf.cast(is_here, tf.int32))
 

@@ -63,17 +63,14 @@ def classify(served):
     session.close()
 
 
-def check_outputs(found, expected):
-    probabilities = expected[2]
+def test_exported_model_classifies_the_bytes_of_pictures(classify, expected):
+    paths, _, probabilities, _ = expected
+    found = classify(contents_of(paths))
     assert set(found) == {'probabilities', 'class_ids', 'names'}
     assert (found['class_ids'] == probabilities.argsort(1)[:, ::-1]).all()
     np.testing.assert_allclose(found['probabilities'],
                                np.sort(probabilities)[:, ::-1], atol=1e-5)
     assert (found['names'] == np.array(NAMES, 'S')[found['class_ids']]).all()
-
-
-def test_exported_model_classifies_the_bytes_of_pictures(classify, expected):
-    check_outputs(classify(contents_of(expected[0])), expected)
     for values in classify([]).values():
         assert values.shape == (0, 3)
 
@@ -377,8 +374,7 @@ def test_export_that_fails_is_not_taken_for_pictures_that_are_refused(trained,
             'of the validation list']),
     (['gone.jpg', CAT, 'a.bmp', 'b.bmp'], [
         'of 3 pictures of the validation list that were tried, the export refuses 2; '
-        'the first is '
-        'a.bmp: BMP: send JPEG or PNG'])])
+        'the first is a.bmp: BMP: send JPEG or PNG'])])
 def test_export_says_what_it_has_not_compared(trained, lines, told):
     for name in ('a.bmp', 'b.bmp'):
         cv2.imwrite(name, PHOTO)
