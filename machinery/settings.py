@@ -95,7 +95,8 @@ def read_settings(script, arguments, positional=None, has_lists=False):
     """Set a script's variables from its command line, check and return them.
 
     An option has the name of a variable. Its value is a Python literal, or text without
-    quotes; a ~ at the start of text becomes the home folder.
+    quotes; a ~ at the start of text becomes the home folder. --resume alone, or the
+    name of another switch, means True.
 
     Args:
         script: its globals(); --help shows the comments behind the variables.
@@ -121,6 +122,7 @@ def read_settings(script, arguments, positional=None, has_lists=False):
         text = '%s (%r)' % (comments[name], default)
         parser.add_argument(
             '--' + name, metavar='', help=text.strip().replace('%', '%%'),
+            **(dict(nargs='?', const=True) if type(default) is bool else {}),
             type=lambda text, rule=setting_of(name, default).rule: parse(text, rule))
     parser.color = False  # a Stream escapes the colours of Python 3.14
     if positional:
@@ -128,10 +130,14 @@ def read_settings(script, arguments, positional=None, has_lists=False):
     namespace, unknown = parser.parse_known_intermixed_args(
         arguments if '__file__' in script else [])
     if unknown:
-        name = unknown[0].split('=')[0]
+        name, hint = unknown[0].split('=')[0], ''
         close = difflib.get_close_matches(name.lstrip('-'), settings, 1, 0.5)
+        if close:
+            hint = ', did you mean --%s?' % close[0]
+        elif name[0] != '-':
+            hint = ', write lists with commas, like fc8,fc7'
         raise InputError('%.200s is not an option%s; --help shows the options' % (
-            name, ', did you mean --%s?' % close[0] if close else ''))
+            name, hint))
     changed = vars(namespace)
     if 'positional' in changed:
         changed[positional] = changed.pop('positional')

@@ -65,6 +65,8 @@ def script(make):
     ('--weights_path=w.npy', {'weights_path': 'w.npy'}),
     ('--resume=True', {'resume': True}),
     ('--resume=model.ckpt', {'resume': 'model.ckpt'}),
+    ('--resume', {'resume': True}), ('--resume 3', {'resume': 3}),
+    ('--resume --num_epochs 3', {'resume': True, 'num_epochs': 3}),
     ('--my_momentum=1', {'my_momentum': 1}),
     ('--train_file=~/a.txt', {'train_file': os.path.expanduser('~/a.txt')})])
 def test_options_change_the_variables(script, arguments, changed):
@@ -82,6 +84,7 @@ def test_options_change_the_variables(script, arguments, changed):
     ('--epochs=3', '--epochs is not an option, did you mean --num_epochs?'),
     ('--zzz', '--zzz is not an option; --help shows the options'),
     ('num_epochs=3', 'num_epochs is not an option, did you mean --num_epochs?'),
+    ('fc7', 'fc7 is not an option, write lists with commas, like fc8,fc7'),
     ('--num_epochs', '--num_epochs: expected one argument'),
     ('--num_epochs=', "--num_epochs: '' is not an integer"),
     ('--num_epochs=3.5', "--num_epochs: '3.5' is not an integer"),
