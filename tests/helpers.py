@@ -141,12 +141,19 @@ def summaries(folder, part):
             for event in events(folder, part) for value in event.summary.value]
 
 
-def execute(name, arguments):
-    """Run a script of the repository as the interpreter would; return its status."""
+def execute(name, arguments, draws=False):
+    """Run a script of the repository as the interpreter would; return its status.
+
+    Without draws it makes no pictures for TensorBoard, which are a third of the time.
+    """
     sys.argv = [name] + [str(argument) for argument in arguments]
     try:
         try:
-            runpy.run_path(os.path.join(ROOT, name), run_name='__main__')
+            with pytest.MonkeyPatch.context() as patch:
+                if not draws:
+                    patch.setattr('machinery.summaries.try_to_draw',
+                                  lambda draw, *args: (None, None))
+                runpy.run_path(os.path.join(ROOT, name), run_name='__main__')
         except (InputError, KeyboardInterrupt):
             sys.excepthook(*sys.exc_info())
     except SystemExit as end:
@@ -168,17 +175,17 @@ class Output(io.TextIOWrapper):
         return super().write(text)
 
 
-def run_program(name, *arguments, react=lambda text: None):
+def run_program(name, *arguments, react=lambda text: None, draws=False):
     """Run a script of the repository in this process; return (status, output).
 
-    Starting a process of its own would take 4 s, for the import of TensorFlow.
+    See execute. Starting a process of its own would take 4 s, for the import of TensorFlow.
     """
     if name.endswith('predict.py') and '--features_path' not in str(arguments):
         arguments += '--features_path=None',  # not the user's
     output, argv, hook = Output(react), sys.argv, sys.excepthook
     try:
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
-            status = execute(name, arguments)
+            status = execute(name, arguments, draws)
     finally:
         sys.argv, sys.excepthook = argv, hook
     return status, output.buffer.getvalue().decode()

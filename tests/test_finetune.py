@@ -26,7 +26,8 @@ def run(module_path, narrow_network, narrow_golden_file):
         status, output = finetune(
             folder, '--weights_path=' + narrow_golden_file, '--num_epochs=3',
             '--train_file=images/test.txt', "--train_layers=['fc8']", '--batch_size=27',
-            '--learning_rate=1e-6', '--display_step=2', '--dropout_rate=0', *keep)
+            '--learning_rate=1e-6', '--display_step=2', '--dropout_rate=0', *keep,
+            draws=True)
     assert status == 0, output
     return folder, output
 

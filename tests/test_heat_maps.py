@@ -85,7 +85,7 @@ def corner(module_path, narrow_network, narrow_file):
             '--val_file=%s/val.txt' % module_path, '--classes_file=None',
             '--weights_path=%s/weights.npy' % module_path, "--skip_layers=['fc8']",
             '--train_layers=fc6,fc7,fc8', '--num_epochs=5', '--batch_size=8',
-            '--dropout_rate=0', '--horizontal_flip=False')
+            '--dropout_rate=0', '--horizontal_flip=False', draws=True)
     assert status == 0 and heat_maps.NO_MAP not in output, output
     return str(module_path)
 

@@ -312,7 +312,7 @@ def train(module_path, narrow_file, narrow_network, features_path):
                '--num_epochs=%d' % num_epochs, '--learning_rate=0.01',
                '--features_path=' + features_path, '--train_layers=fc8',
                *write_lists(folder, header, cells_of)]
-        status, output = finetune(folder, *job)
+        status, output = finetune(folder, *job, draws=True)
         assert status == 0, output
         return folder, job, output
     return run

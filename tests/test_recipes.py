@@ -60,7 +60,7 @@ class Edited:
         out = self.folder / name
         with all_checkpoints_kept() as keep:
             status, output = run_program(str(self.folder / 'finetune.py'), *(
-                JOB + outputs_in(out) + self.lists + keep + list(arguments)))
+                JOB + outputs_in(out) + self.lists + keep + list(arguments)), draws=True)
         assert status == 0, output
         return str(out), output
 
