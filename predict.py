@@ -49,7 +49,7 @@ from machinery.model_file import (check_summary, find_preprocessing, read_model,
 from machinery.numbered import NewFiles
 from machinery.plain_pictures import PlainPictures, list_pictures
 from machinery.predictions import (find_samples, leave_out, name_ranked, print_best,
-                                   rank, score, write_drawing, write_table)
+                                   rank, score, write_table)
 from machinery.rules import check_value
 from machinery.text import number_of
 from machinery.tf1 import find_device, session_config, tf
@@ -195,6 +195,6 @@ if __name__ == '__main__':
             with files.new(predictions_file, 'predictions.csv') as file:
                 write_table(file, paths, labels, values, *ranked, kind)
             if labels is not None:  # scores tell how far to trust the predictions
-                write_drawing(files, confusion_file, kind, score(labels, values, kind))
+                score(labels, values, kind, files, confusion_file)
             if heat_maps:
                 write_heat_maps(heat_maps, paths, classify, name_ranked(*ranked, kind))

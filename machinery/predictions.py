@@ -95,26 +95,21 @@ def class_rows(paths, labels, outputs, places, ranked, kind):
 
     With several classes per picture, a column has the predicted classes.
     """
-    header = ['path']
+    columns = {'path': map(cell_of, paths)}
+    if labels is not None and kind.name == 'class':
+        columns['true_class'] = labels
     if labels is not None:
-        header += ['true_class', 'true_name'] if kind.name == 'class' else ['true_name']
+        columns['true_name'] = (cell_of(kind.show(label)) for label in labels)
     if kind.name == 'classes':
-        header.append('predicted_name')
-    for number in range(1, places.shape[1] + 1):
-        header += [name % number for name in ('class_%d', 'name_%d', 'probability_%d')]
-    yield header
-    named = name_ranked(places, ranked, kind)
-    for sample, path in enumerate(paths):
-        cells = [cell_of(path)]
-        if 'true_class' in header:
-            cells.append(labels[sample])
-        if 'true_name' in header:
-            cells.append(cell_of(kind.show(labels[sample])))
-        if 'predicted_name' in header:
-            cells.append(cell_of(kind.show(kind.choose(outputs[sample]))))
-        for place, (name, probability) in zip(places[sample], named[sample]):
-            cells += [place, cell_of(name), '%.6f' % probability]
-        yield cells
+        columns['predicted_name'] = (cell_of(kind.show(is_chosen))
+                                     for is_chosen in kind.choose(outputs))
+    names = [cell_of(name) for name in kind.names + [UNKNOWN]]
+    for number, (best, values) in enumerate(zip(places.T, ranked.T), 1):
+        columns['class_%d' % number] = best
+        columns['name_%d' % number] = (names[place] for place in best)
+        columns['probability_%d' % number] = ('%.6f' % value for value in values)
+    yield list(columns)
+    yield from zip(*columns.values())
 
 
 def number_rows(paths, labels, outputs, kind):
@@ -128,8 +123,12 @@ def number_rows(paths, labels, outputs, kind):
                                 for value in values]]
 
 
-def score(labels, outputs, kind):
-    """Print scores; return a PNG of labels against predictions, or None."""
+def score(labels, outputs, kind, files, path):
+    """Print scores; draw labels against predictions, if kind has a drawing.
+
+    Writes the drawing to NewFiles, at path if it is not None. If it cannot be drawn,
+    prints a warning.
+    """
     predicted = outputs
     if kind.name == 'class':
         predicted = kind.rank(outputs)[:, 0]
@@ -143,33 +142,27 @@ def score(labels, outputs, kind):
     if fault:
         print('Warning: the %s cannot be drawn: %s'
               % (kind.drawing.replace('_', ' '), fault))
-    return drawing
-
-
-def write_drawing(files, path, kind, drawing):
-    """Write the drawing from score to NewFiles, unless it is None."""
     if drawing:
         with files.new(path, kind.drawing + '.png') as file:
             file.write(drawing)
 
 
-def print_table(names, right, true, claimed, *others):
+def print_table(names, right, true, claimed, **others):
     """Print precision, recall and F1 of each class that occurs.
 
     right, true and claimed count pictures of each class, (number of classes,); others
-    are (title, values) of further columns.
+    are further columns of this shape.
     """
-    width = max(len(name) for name in names + ['class'])
-    titles = ['precision', 'recall', 'F1', *[title for title, _ in others]]
-    print('%-*s' % (width, 'class') + ''.join(' %9s' % title for title in titles)
-          + ' %9s' % 'pictures')
+    columns = {'precision': right / np.maximum(claimed, 1),
+               'recall': right / np.maximum(true, 1),
+               'F1': 2 * right / np.maximum(true + claimed, 1), **others}
+    width = max(map(len, names + ['class']))
+    print('%-*s' % (width, 'class') + ''.join(
+        ' %9s' % title for title in [*columns, 'pictures']))
     for place in np.flatnonzero(true + claimed):
-        values = [right[place] / max(claimed[place], 1),
-                  right[place] / max(true[place], 1),
-                  2 * right[place] / (true[place] + claimed[place]),
-                  *[column[place] for _, column in others]]
         print('%-*s' % (width, names[place]) + ''.join(
-            ' %9.4f' % value for value in values) + ' %9d' % true[place])
+            ' %9.4f' % values[place] for values in columns.values())
+            + ' %9d' % true[place])
 
 
 def print_scores(labels, predicted, probabilities, names):
@@ -200,7 +193,7 @@ def print_several(labels, probabilities, kind):
     true, claimed = labels > 0, kind.choose(probabilities)
     precisions = average_precisions(labels, probabilities)
     print_table(kind.names, (true & claimed).sum(0), true.sum(0), claimed.sum(0),
-                ('average', precisions))
+                average=precisions)
     print('Accuracy: %.4f of the answers for %s are right'
           % ((true == claimed).mean(), number_of(labels)))
     print('Mean average precision: %.4f' % mean_of_known(precisions))
