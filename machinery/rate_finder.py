@@ -14,8 +14,7 @@ from tqdm import tqdm
 
 from machinery.drawings import new_figure, render, try_to_draw
 from machinery.files import write_whole
-from machinery.summaries import EventFile
-from machinery.tf1 import assign, reason_of, tf
+from machinery.tf1 import assign, tf
 
 RATES = np.geomspace(1e-5, 1, 40)  # one for each step
 MOST_PICTURES = 2000  # training pictures, whose features are stored
@@ -96,31 +95,16 @@ def draw_rates(losses):
     return cv2.imencode('.png', render(figure))[1].tobytes()
 
 
-def write_curve(folder, losses):
-    """Write the curve into a run's folder, and for TensorBoard; print its path.
-
-    If that fails, as on a full disk, print a warning: the proposal still counts.
-    """
-    data, fault = try_to_draw(draw_rates, losses)
-    try:
-        if data:
-            path = os.path.join(folder, 'learning_rate.png')
-            with write_whole(path) as file:
-                file.write(data)
-            EventFile(folder, 'rates').add(summary=tf.Summary(value=[tf.Summary.Value(
-                tag='learning_rate', image=tf.Summary.Image(
-                    encoded_image_string=data))]))
-            print('Curve:      %s, also in TensorBoard' % path)
-            return
-    except (tf.errors.OpError, OSError) as error:
-        fault = reason_of(error)
-    print('Warning: there is no picture of the curve: %s' % fault)
+def write_curve(path, losses):
+    """Write the curve to a PNG file, whole or not at all."""
+    with write_whole(path) as file:
+        file.write(draw_rates(losses))
 
 
 def try_rates(run, features, loss, train_op, inputs):
     """Print the learning rate to try, draw the curve, and end the script.
 
-    The run leaves only the curve, as a picture in its folder for TensorBoard.
+    The run leaves only the curve, as a picture in its numbered folder.
 
     Args:
         run: a new Run, in its session.
@@ -155,7 +139,11 @@ def try_rates(run, features, loss, train_op, inputs):
             if has_exploded(losses):
                 break
     if run.workers.is_chief:
-        write_curve(run.folder.log_path, losses)
+        path = os.path.join(run.folder.log_path, 'learning_rate.png')
+        # Without the curve, as on a full disk, the proposal still counts.
+        _, fault = try_to_draw(write_curve, path, losses)
+        print('Warning: there is no picture of the curve: %s' % fault if fault else
+              'Curve:      %s' % path)
     run.workers.leave(0, tell(losses))
 
 

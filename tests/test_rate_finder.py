@@ -12,7 +12,6 @@ from machinery import rate_finder
 from machinery.features import Features
 from machinery.rate_finder import RATES, draw_rates, has_exploded, propose, tell
 from machinery.store import Store
-from machinery.tf1 import tf
 
 
 def descend(curvatures, noise=0.):
@@ -98,17 +97,12 @@ def test_rates_are_tried_and_leave_nothing_but_the_curve(tmp_path, narrow_networ
     assert status == 0, output
     *_, curve, told = output.splitlines()
     picture = str(tmp_path / 'log' / '1' / 'learning_rate.png')
-    assert curve == 'Curve:      %s, also in TensorBoard' % picture
+    assert curve == 'Curve:      ' + picture
     assert told.startswith('Rate:       the loss falls fastest at ')
     assert 1e-5 < float(told.split()[-1]) <= 1
     assert not files(tmp_path / 'new') and 'Epoch' not in output
-    event = os.path.join(os.path.dirname(picture), 'events.out.tfevents.rates')
-    assert sorted(files(tmp_path / 'log')) == sorted(map(os.path.basename,
-                                                         [picture, event]))
-    [image] = [value.image.encoded_image_string for event in
-               tf.train.summary_iterator(event) for value in event.summary.value]
-    with open(picture, 'rb') as file:
-        assert file.read() == image
+    assert files(tmp_path / 'log') == ['learning_rate.png']
+    assert cv2.imread(picture).shape == (500, 800, 3)
 
     # The next run takes the next number in both folders, and can be resumed.
     status, output = try_rates(tmp_path, narrow_file)
