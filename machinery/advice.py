@@ -14,27 +14,23 @@ def list_results(folder, latest, progress, facts):
 
     folder: its RunFolder; latest: the newest checkpoint; facts: its model.json.
     """
-    lines = []
+    settings, lines = facts['settings'], []
     if progress.best_epoch:
         lines.append('Best:       %s, of epoch %d, validation %s %.4f' % (
             folder.best, progress.best_epoch, facts.get('best_by') or 'score',
             progress.best_score))
-    lines.append('Checkpoint: %s, the newest; --resume=%s continues from it'
-                 % (latest, folder.number))
-    return lines + list_commands(facts['settings'], folder.path)
-
-
-def list_commands(settings, folder):
-    """Return lines with commands that use the files in a run's folder."""
     tested = quote(settings['test_file'] or settings['val_file'])
     if settings.get('pictures_path'):
         tested += ' --pictures_path ' + quote(settings['pictures_path'])
-    return ['Curves:     tensorboard --logdir %s --samples_per_plugin images=100'
-            % quote(os.path.abspath(settings['filewriter_path'])),
-            'Predict:    python predict.py %s --checkpoint %s'
-            % (tested, quote(folder)),
-            'Export:     python predict.py --export_path served/1 --checkpoint %s'
-            % quote(folder)]
+    return lines + [
+        'Checkpoint: %s, the newest; --resume=%s continues from it'
+        % (latest, folder.number),
+        'Curves:     tensorboard --logdir %s --samples_per_plugin images=100'
+        % quote(os.path.abspath(settings['filewriter_path'])),
+        'Predict:    python predict.py %s --checkpoint %s'
+        % (tested, quote(folder.path)),
+        'Export:     python predict.py --export_path served/1 --checkpoint %s'
+        % quote(folder.path)]
 
 
 def advise(history, values, kind):
