@@ -41,9 +41,11 @@ def advise(history, values, kind):
     of the validation list at the end. kind: the kind of its labels.
     """
     true, predicted = values['true'], values['predicted']
-    losses = [losses_of(history, place, kind.loss) for place in (0, 1)]
-    lines = [find_overfitting(history, losses[1], len(true)),
-             follow_loss(*losses, max(history), kind.guessing(true))]
+    trained, validated = [
+        {epoch: means[place][kind.loss] for epoch, means in history.items()
+         if kind.loss in means[place]} for place in (0, 1)]
+    lines = [find_overfitting(*history[max(history)], len(true)),
+             follow_loss(trained, validated, max(history), kind.guessing(true))]
     if kind.name == 'class':
         lines += [compare_with_common(true, predicted, kind.names),
                   find_missed(true, predicted, kind.names),
@@ -51,26 +53,18 @@ def advise(history, values, kind):
     return [line for line in lines if line]
 
 
-def find_overfitting(history, losses, count):
-    """Compare training accuracy with the accuracy on count validation pictures.
-
-    losses: {epoch: validation loss}.
-    """
-    last = max(history)
-    trained, validated = [means.get('accuracy') for means in history[last]]
+def find_overfitting(train_means, val_means, count):
+    """Compare training accuracy with the accuracy on count validation pictures."""
+    trained, validated = train_means.get('accuracy'), val_means.get('accuracy')
     if trained is None or validated is None:
         return None
     error = math.hypot(standard_error(trained, SAMPLE_SIZE),
                        standard_error(validated, count))
     if trained - validated < max(0.05, 2 * error):
         return None
-    line = ('Overfitting: accuracy %.2f on training pictures, %.2f in validation. Try '
+    return ('Overfitting: accuracy %.2f on training pictures, %.2f in validation. Try '
             'more pictures, random_crop = True, a higher dropout_rate, fewer '
             'train_layers' % (trained, validated))
-    best = min(losses, key=losses.get, default=last)
-    if best != last and losses[last] > 1.05 * losses[best]:
-        line += ', or num_epochs = %d, where the validation loss was lowest' % best
-    return line
 
 
 def standard_error(share, count):
@@ -81,12 +75,6 @@ def standard_error(share, count):
     """
     share = (share * count + 2) / (count + 4)
     return math.sqrt(share * (1 - share) / (count + 4))
-
-
-def losses_of(history, place, name):
-    """Return {epoch: loss} from the means of training (place 0) or validation (1)."""
-    return {epoch: means[place][name] for epoch, means in history.items()
-            if name in means[place]}
 
 
 def follow_loss(losses, validated, last, guessing):

@@ -3,7 +3,6 @@ import functools
 import os
 import platform
 import re
-import socket
 import time
 
 import cv2
@@ -115,7 +114,7 @@ class EventFile:
 
     def __init__(self, folder, name=None):
         os.makedirs(folder, exist_ok=True)
-        name = name or '%017.6f.%s' % (time.time(), socket.gethostname())
+        name = name or '%017.6f' % time.time()
         self._writer = tf.python_io.TFRecordWriter(os.fsencode(
             os.path.join(folder, 'events.out.tfevents.' + name)))
         self.add(file_version='brain.Event:2')

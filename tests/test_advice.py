@@ -72,12 +72,6 @@ def test_a_gap_beyond_chance_is_overfitting(trained, validated, count, is_told):
         assert 'random_crop' in lines[0] and 'num_epochs' not in lines[0]
 
 
-def test_overfitting_names_the_epoch_with_the_lowest_loss():
-    found = history((0.5, 0.5), (0.3, 0.4), (0.1, 0.9), accuracies=[(1., 0.6)], first=4)
-    [line] = advise(found, *GOOD, NAMES)
-    assert line.endswith(', or num_epochs = 5, where the validation loss was lowest')
-
-
 def test_a_loss_that_still_falls_asks_for_more_epochs():
     found = history((0.9, 0.9), (0.5, 0.6), (0.4, 0.5), first=8)
     assert advise(found, *GOOD, NAMES) == [
