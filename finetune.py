@@ -187,4 +187,3 @@ with run.session(initialize) as session:
         summaries.report('test', step, test_features, test_means, test_values)
     bar.advise()
     run.finish()
-    summaries.finish()

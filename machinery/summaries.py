@@ -169,14 +169,14 @@ class Summaries:
         print(layers)
         if not self._look:
             print(NO_MAP)
-        # TensorBoard believes the first settings that it reads.
-        self._session = EventFile(self._run.folder.log_path, 'settings')
         settings = {  # protobuf takes no bytes of paths that are not UTF-8
             name: value if type(value) in (int, float) else
             str(value).encode(errors='backslashreplace').decode()
             for name, value in self._run.settings.items()}
         from tensorboard.plugins.hparams import summary as hparams
-        self._session.add(summary=hparams.session_start_pb(settings))
+        # TensorBoard believes the first settings that it reads, so replace them.
+        EventFile(self._run.folder.log_path, 'settings').add(
+            summary=hparams.session_start_pb(settings))
         graph = tf.get_default_graph().as_graph_def(add_shapes=True)
         self._file('train').add(graph_def=graph.SerializeToString())
         self._add_values('train', self._first_step, [
@@ -223,12 +223,6 @@ class Summaries:
             folder = os.path.join(self._run.folder.log_path, run)
             add('projector', write_projector, folder, features, 64, kind)
             self._ended.add('projector')
-
-    @unless_lost
-    def finish(self):
-        """Mark the run as finished."""
-        from tensorboard.plugins.hparams import api_pb2, summary as hparams
-        self._session.add(summary=hparams.session_end_pb(api_pb2.STATUS_SUCCESS))
 
     def _file(self, part):
         """Return the event file in a subfolder, made when it is first needed."""

@@ -169,7 +169,6 @@ def test_trouble_with_drawings_is_one_warning(tmp_path, capsys):
     tags = [value.tag for event in tf.train.summary_iterator(path)
             for value in event.summary.value]
     assert tags == 2 * ['accuracy', 'a_filters']
-    summaries.finish()
 
 
 def test_each_trouble_is_told_once(tmp_path, monkeypatch, capsys):
