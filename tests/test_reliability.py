@@ -72,7 +72,7 @@ def test_interrupted_run_resumes_exactly(tmp_path):
     output = run(folder, '--batch_size=2', '--resume=True')
     assert 'Resuming from %s/new/checkpoints/1/model_epoch2_step' % folder in output
     assert same(final(folder), final(reference))
-    assert len(events(folder, '.')) == 3  # version, start and end: not one per start
+    assert len(events(folder, '.')) == 2  # version and settings: not one per start
     output = run(folder, '--batch_size=2', '--resume=True')
     assert 'All 3 epochs are done' in output and 'Next: ' not in output
     epochs = [step for step, tag, _ in event_steps(folder) if tag == 'accuracy']
