@@ -1,4 +1,5 @@
 """Drawings that show how good a network is, as the bytes of picture files."""
+import contextlib
 import math
 import os
 import warnings
@@ -59,7 +60,7 @@ def draw_confusions(labels, predicted, class_names):
     title = 'Confusion matrix' if len(shown) == len(class_names) else (
         'The %d of %d classes that are confused most' % (len(shown), len(class_names)))
     inches = max(4, 3 + 0.15 * len(shown))
-    figure = new_figure((inches, inches), dpi=CHART_WIDTH / inches, tight_layout=True)
+    figure = new_figure((inches, inches), dpi=CHART_WIDTH / inches)
     axes = figure.add_subplot()
     axes.imshow(shares, 'Blues', vmin=0, vmax=1)
     axes.set(xlabel='predicted', ylabel='true')
@@ -67,7 +68,9 @@ def draw_confusions(labels, predicted, class_names):
     names = [plain(cut(class_names[number])) for number in shown]
     axes.set_xticks(range(len(shown)), names, rotation=90)
     axes.set_yticks(range(len(shown)), names)
-    render(figure)  # lays it out, so that the width of a cell is known
+    with boxes_for_letters():
+        figure.tight_layout()
+    axes.apply_aspect()  # now the width of a cell is known
     cell = axes.get_window_extent().width / figure.dpi * 72 / len(shown)
     for row, column in zip(*matrix.nonzero()):
         count = str(matrix[row, column])
@@ -217,10 +220,17 @@ def new_figure(*args, **kwargs):
     return FigureCanvasAgg(Figure(*args, **kwargs)).figure
 
 
+@contextlib.contextmanager
+def boxes_for_letters():
+    """Silence warnings of letters that the font draws as boxes."""
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', UserWarning)
+        yield
+
+
 def render(figure):
     """Return a figure as a uint8 BGR array."""
-    with warnings.catch_warnings():  # of letters that the font draws as boxes
-        warnings.simplefilter('ignore', UserWarning)
+    with boxes_for_letters():
         figure.canvas.draw()
     return np.ascontiguousarray(np.asarray(figure.canvas.buffer_rgba())[:, :, 2::-1])
 
