@@ -2,7 +2,6 @@
 import hashlib
 import itertools
 import os
-import pathlib
 import re
 from collections import Counter, namedtuple
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from machinery.download import DEFAULT_WEIGHTS
 from machinery.errors import InputError, act_as_script, input_errors
-from machinery.find import HEIC_ENDINGS, find_files
+from machinery.find import find_files
 from machinery.lists import read_class_names
 from machinery.parts import find_classes
 from machinery.pictures import read_file
@@ -51,11 +50,9 @@ def find_pictures(folder, classes_file=None):
     return Found(classes, is_split, class_names, left_out, others)
 
 
-def read_contents(found):
-    """Return {path: digest of its content} for the pictures of all parts."""
-    return {path: hashlib.sha1(read_file(path)[0]).digest()
-            for classes in found.classes.values()
-            for paths in classes.values() for path in paths}
+def read_contents(paths):
+    """Return {path: digest of its content}."""
+    return {path: hashlib.sha1(read_file(path)[0]).digest() for path in paths}
 
 
 def split_pictures(found, unit_of, shares, seed):
@@ -115,7 +112,7 @@ def write_lists(lists, class_names, args):
     return {name: paths[name] for name in lines}
 
 
-def report(folder, found, lists, written, contents):
+def report(folder, found, lists, written):
     """Print the size of each list, warnings, and the command to train."""
     labelled = [name for name in lists if None not in found.classes.get(name, {})]
     counts = {name: np.bincount([label for _, label in lists[name]],
@@ -128,8 +125,7 @@ def report(folder, found, lists, written, contents):
         lacking = [found.class_names[label] for label in np.flatnonzero(count == 0)]
         if lacking:
             print('Warning: %s.txt has no picture of %s' % (name, ', '.join(lacking)))
-    report_copies(lists, contents)
-    report_ignored(pathlib.Path(folder), found, contents)
+    report_ignored(found)
     if found.is_split:
         made = ['; %s.txt was taken from its part for training' % name
                 for name in lists if name not in found.classes]
@@ -148,27 +144,8 @@ def report(folder, found, lists, written, contents):
               '--weights_path None with %s' % with_weights)
 
 
-def report_copies(lists, contents):
-    """Warn about equal pictures in several lists or classes."""
-    first, copies = {}, {}
-    for name, pairs in lists.items():
-        for path, label in pairs:
-            there, its_label, its_path = first.setdefault(contents[path],
-                                                          (name, label, path))
-            kinds = []
-            if there != name:
-                kinds.append('also in %s.txt: %%s of %s.txt' % (there, name))
-            if None not in (label, its_label) and label != its_label:
-                kinds.append('in more than one class: %s')
-            for kind in kinds:
-                copies.setdefault(kind, []).append((path, its_path))
-    for kind, pairs in copies.items():
-        print('Warning: %s; the first is %s, the same as %s'
-              % (kind % number_of(pairs), *pairs[0]))
-
-
-def report_ignored(folder, found, contents):
-    """Print the files that are in no list, and the folders without pictures."""
+def report_ignored(found):
+    """Print how many pictures and other files are in no list."""
     left_out = Counter(map(os.path.dirname, found.left_out))
     for place, count in sorted(left_out.items()):
         print('Left out: %s without a class in %s' % (number_of(range(count)), place))
@@ -176,16 +153,6 @@ def report_ignored(folder, found, contents):
     if endings:
         print('Ignored: ' + ', '.join('%d %s' % (count, ending or 'without an ending')
                                       for ending, count in sorted(endings.items())))
-    if set(HEIC_ENDINGS) & set(endings):
-        print('OpenCV does not read HEIC: convert these to JPEG first, for example '
-              'with "mogrify -format jpg *.heic" of ImageMagick.')
-    used = {place for name in {*map(os.path.dirname, contents), *left_out}
-            for place in [pathlib.Path(name), *pathlib.Path(name).parents]
-            if place == folder or folder in place.parents}
-    empty = [str(path.relative_to(folder)) for place in used for path in place.iterdir()
-             if path not in used and path.name[0] != '.' and path.is_dir()]
-    if empty:
-        print('No pictures in: ' + ', '.join(sorted(empty)))
 
 
 def main():
@@ -212,9 +179,9 @@ def main():
         parser.error('--split: the shares must be 0 or more, those of training and '
                      'validation above 0')
     found = find_pictures(args.folder, args.classes)
-    contents = read_contents(found)
-    unit_of = contents if args.group is None else find_groups(
-        args.folder, itertools.chain(*found.classes['train'].values()), args.group)
+    train = itertools.chain(*found.classes['train'].values())
+    unit_of = (find_groups(args.folder, train, args.group) if args.group
+               else read_contents(train))
     lists = split_pictures(found, unit_of, dict(zip(LISTS, shares)), args.seed)
     if not lists['val']:
         raise InputError('%s: too few %s for a val.txt' % (
@@ -222,8 +189,4 @@ def main():
     written = write_lists(lists, found.class_names, args)
     if shares[2] and 'test' not in lists:
         print('Warning: too few pictures for a test.txt')
-    if args.group:
-        print('Groups: ' + ', '.join('%d in %s.txt' % (
-            len({unit_of[path] for path, _ in pairs}), name)
-            for name, pairs in lists.items() if pairs[0][0] in unit_of))
-    report(args.folder, found, lists, written, contents)
+    report(args.folder, found, lists, written)

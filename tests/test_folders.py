@@ -153,15 +153,12 @@ def test_nothing_vanishes_silently(tmp_path):
     """What is no picture is counted; content tells where a name does not."""
     make(tmp_path / 'photos', ['fish/x.txt', 'a/b.heic', 'a/c.HEIC', 'b/plain',
                                'Thumbs.db', 'b/notes.pdf'])
-    (tmp_path / 'photos' / 'empty').mkdir()
     shutil.copy(os.path.join(ROOT, 'images', 'cat.jpg'), str(tmp_path / 'photos/b/cat'))
     found, classes, output = split(tmp_path, ['%s/%d.jpg' % (name, i) for name in 'ab'
                                               for i in range(9)])
     assert classes == ['a', 'b']
     assert 'b/cat' in [path for path, _ in sum(found.values(), [])]
     assert 'Ignored: 1 without an ending, 2 .heic, 1 .pdf, 1 .txt\n' in output
-    assert 'OpenCV does not read HEIC' in output
-    assert 'No pictures in: empty, fish\n' in output
 
 
 def test_command_to_go_on_with_is_quoted(tmp_path):
@@ -405,16 +402,13 @@ def test_a_test_list_that_would_be_empty_is_not_written(tmp_path):
 def test_groups_stay_together(tmp_path):
     names = ['%s/p%d_%d.jpg' % (name, i, j) for name in 'ab' for i in range(30)
              for j in range(3)]
-    found, _, output = split(tmp_path, names, '--group', r'p(\d+)_')
+    found, _, _ = split(tmp_path, names, '--group', r'p(\d+)_')
     list_of = {}
     for name, pairs in found.items():
         for path, _ in pairs:
             group = re.search('p[0-9]+', path).group()
             assert list_of.setdefault(group, name) == name
     assert len(sum(found.values(), [])) == 180 and len(list_of) == 30
-    counts = [list(list_of.values()).count(name) for name in ('train', 'val', 'test')]
-    assert 'Groups: %d in train.txt, %d in val.txt, %d in test.txt\n' % tuple(
-        counts) in output
     found, _, _ = split(tmp_path, ['a/p%d_9.jpg' % i for i in range(40)], '--force',
                         '--group', r'p(\d+)_')
     assert all(list_of.get(re.search('p[0-9]+', path).group(), name) == name
@@ -425,16 +419,3 @@ def test_groups_stay_together(tmp_path):
         2, '--group p(\\d+)_: finds nothing in the path b/x.jpg\n')
     assert write_lists(tmp_path / 'photos', '--out', tmp_path, '--group', '^.') == (
         2, '%s: too few groups for a val.txt\n' % (tmp_path / 'photos'))
-
-
-def test_equal_pictures_in_two_classes_or_parts_are_pointed_out(tmp_path):
-    photos = tmp_path / 'photos'
-    output = split(tmp_path, ['train/a/%d.jpg=%d' % (i, i) for i in range(9)] +
-                   ['train/b/%d.jpg=%d' % (i, i + 8) for i in range(9)] +
-                   ['val/a/1.jpg=x', 'test/a/1.jpg=1', 'test/a/2.jpg=2'])[2]
-    assert [line for line in output.splitlines() if line.startswith('Warning: ')] == [
-        'Warning: val.txt has no picture of b', 'Warning: test.txt has no picture of b',
-        'Warning: in more than one class: 1 picture; the first is %s/train/b/0.jpg, the'
-        ' same as %s/train/a/8.jpg' % (photos, photos),
-        'Warning: also in train.txt: 2 pictures of test.txt; the first is %s/test/a/1'
-        '.jpg, the same as %s/train/a/1.jpg' % (photos, photos)]
