@@ -19,14 +19,6 @@ from machinery.text import number_of, some_of
 DARK, BAD = 1, 2
 
 
-def memory_path(data):
-    """Return the path of the file that remembers good pictures; None without a list."""
-    if not has_list(data):
-        return None
-    folder, name = os.path.split(data.class_list)
-    return os.path.join(folder, '.%s.checked' % name)
-
-
 def read_memory(path):
     """Read {state: content} of the good pictures; {} without a valid file."""
     with contextlib.suppress(OSError, ValueError, EOFError), open_plain(path) as file:
@@ -62,7 +54,8 @@ def find_bad_pictures(data, workers):
         the brightest 3/4) or 0 for each sample. Contents, an int array: equal for equal
         files. And {sample: message} for the bad pictures of this share.
     """
-    memory = memory_path(data)
+    folder, name = os.path.split(data.class_list)
+    memory = os.path.join(folder, '.%s.checked' % name) if has_list(data) else None
     known, faults = read_memory(memory) if memory else {}, {}
     found = np.zeros((3, len(data.paths)), np.int64)
     verdicts, contents, states = found
@@ -72,7 +65,7 @@ def find_bad_pictures(data, workers):
     samples = [sample for sample in data.samples.tolist() if not contents[sample]]
     with ThreadPoolExecutor(count_cores()) as pool, tqdm(
             total=len(samples), unit=' pictures',
-            desc='Checking ' + os.path.basename(data.class_list),
+            desc='Checking ' + name,
             disable=None if workers.is_chief and samples else True) as bar:
         for start in range(0, len(samples), 1000):  # limits the memory in use
             chunk = samples[start:start + 1000]

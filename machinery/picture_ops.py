@@ -23,12 +23,11 @@ def preprocess(pictures, headers, size, margin, reducing_gap, resize='squash',
         pictures = tf.identity(pictures)
     whole = size[0] + margin, size[1] + margin
     sides = sides_to_reduce(whole, reducing_gap)
-    compared = tf.reduce_max if resize == 'pad' else tf.reduce_min
 
     def prepare(picture):
         data, orientation, is_transparent = picture
         image = tf.cond(tf.equal(tf.strings.substr(data, 0, 1), b'\xff'),
-                        lambda: decode_jpeg(data, sides, compared),
+                        lambda: decode_jpeg(data, sides, resize),
                         lambda: decode_png(data, is_transparent))
         image = resize_image(turn(image, orientation), whole, resize, grey)
         image = tf.cast(cut(image, whole, size)[:, :, ::-1], tf.uint8)
@@ -37,17 +36,15 @@ def preprocess(pictures, headers, size, margin, reducing_gap, resize='squash',
     return tf.map_fn(prepare, (pictures, orientations, transparent), tf.uint8)
 
 
-def decode_jpeg(data, sides, compared):
-    """Decode a JPEG, at the scale that sides_to_reduce gives.
-
-    compared is reduce_min if its shorter side counts, or reduce_max.
-    """
+def decode_jpeg(data, sides, resize):
+    """Decode a JPEG, at the scale that sides_to_reduce gives."""
     def decode(scale):
         # OpenCV decodes with the same method.
         return tf.image.decode_jpeg(data, 3, scale, dct_method='INTEGER_ACCURATE')
 
     if not sides:
         return decode(1)
+    compared = tf.reduce_max if resize == 'pad' else tf.reduce_min
     side = compared(tf.image.extract_jpeg_shape(data)[:2])
     return tf.case([(side >= least, lambda scale=scale: decode(scale))
                     for scale, least in sides.items()], lambda: decode(1))

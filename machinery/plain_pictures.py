@@ -16,15 +16,12 @@ def list_pictures(pictures):
     if not isinstance(pictures, (list, tuple)):
         raise InputError('give a list of pictures, as [picture], not a %s'
                          % type(pictures).__name__)
-    found = []
     for position, picture in enumerate(pictures):
-        try:
-            found.append(picture if isinstance(picture, np.ndarray) else
-                         os.fsdecode(picture))
-        except TypeError as error:
+        if not isinstance(picture, (str, bytes, os.PathLike, np.ndarray)):
             raise InputError('pictures[%d] is a %s, must be a path or an array'
-                             % (position, type(picture).__name__)) from error
-    return found
+                             % (position, type(picture).__name__))
+    return [picture if isinstance(picture, np.ndarray) else os.fsdecode(picture)
+            for picture in pictures]
 
 
 class PlainPictures:
