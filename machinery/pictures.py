@@ -136,10 +136,9 @@ def decode_transparent(data, path):
     """
     try:
         image = Image.open(io.BytesIO(data))
-        is_transparent = image.mode.endswith('A') or 'transparency' in image.info
     except Exception:  # OpenCV will say what is wrong
-        is_transparent = False
-    if not is_transparent:
+        return None
+    if not image.mode.endswith('A') and 'transparency' not in image.info:
         return None
     if image.format == 'PNG' and data[24] == 16 and not image.mode.endswith('A'):
         raise InputError('%s: this PNG has 16 bits and names a value that is '
