@@ -59,9 +59,7 @@ class PlainPictures:
 
     def batches(self, batch_size, epoch=0, start=0):
         """Yield Batches without unreadable pictures."""
-        for batch in self.batches_of(self.samples, batch_size, epoch):
-            if len(batch.samples):
-                yield batch
+        yield from self.batches_of(self.samples, batch_size, epoch)
         if self._dark:
             tqdm.write('Warning: nearly black, because only the darkest quarter of 16 '
                        'bits is in use: %s. The first is %s' % (
