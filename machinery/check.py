@@ -161,10 +161,9 @@ def list_warnings(generators, contents_of):
         if len(shared):
             twin = np.flatnonzero(there == here[shared[0]])[0]
             warnings.append(
-                '%s of %s %s also in %s (equal content), so its accuracy is too '
-                'optimistic; the first is %s' % (
-                    number_of(shared), data.class_list, is_or_are(shared),
-                    other.class_list, name_both(data, shared[0], other, twin)))
+                '%s also in %s (equal content), so its accuracy is too optimistic; the '
+                'first is %s' % (subject(shared, data), other.class_list,
+                                 name_both(data, shared[0], other, twin)))
     for data, contents in files:
         first_of, pairs = {}, []
         for sample, content in enumerate(contents.tolist()):
@@ -174,10 +173,8 @@ def list_warnings(generators, contents_of):
         if pairs:
             sample, first = pairs[0]
             warnings.append(
-                '%s of %s %s also listed with another label (equal content); the first '
-                'is %s' % (
-                    number_of(pairs), data.class_list, is_or_are(pairs),
-                    name_both(data, sample, data, first)))
+                '%s also listed with another label (equal content); the first is %s'
+                % (subject(pairs, data), name_both(data, sample, data, first)))
         counts = data.kind.count(data.labels)  # None for numbers
         empty = [] if counts is None else np.flatnonzero(counts == 0)
         if len(empty):
@@ -188,9 +185,10 @@ def list_warnings(generators, contents_of):
     return warnings
 
 
-def is_or_are(pictures):
-    """Return 'is' or 'are', to agree with the number of pictures."""
-    return 'are' if len(pictures) > 1 else 'is'
+def subject(pictures, data):
+    """Return '3 pictures of LIST are', for example."""
+    return '%s of %s %s' % (number_of(pictures), data.class_list,
+                            'are' if len(pictures) > 1 else 'is')
 
 
 def name_both(data, sample, other, twin):
