@@ -92,17 +92,16 @@ class Features:
         return self._first + 2 * samples.astype(int) + mirrored
 
     def batches(self, batch_size, epoch=0, start=0):
-        """Yield the Batches of an epoch, with features in place of images.
+        """Return a generator of an epoch's Batches, with features in place of images.
 
         Raises:
             InputError: like the generator's batches; or images are not uint8, or
                 stored features are out of date. If features are stored and every
-                picture of a batch is skipped, yields an empty batch instead.
+                picture of a batch is skipped, the batch is empty instead.
         """
         if self.is_stored:
-            yield from one_ahead(self._stored_batches(batch_size, epoch, start))
-            return
-        yield from compute_batches(
+            return one_ahead(self._stored_batches(batch_size, epoch, start))
+        return compute_batches(
             self._forward, read_batches(self.data, batch_size, epoch, start),
             self._pass_size)
 
