@@ -6,7 +6,6 @@ could not use the features again.
 import contextlib
 import itertools
 import threading
-from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -26,23 +25,13 @@ def compute(forward, images, size):
 
 def compute_batches(forward, batches, size):
     """Yield Batches with features as images; a pass may span several of them."""
-    waiting, rows = deque(), []
-
-    def take_images():
-        for batch in batches:
-            waiting.append(batch)
-            yield from batch.images
-
-    images = take_images()
-    while True:
-        part = np.array(list(itertools.islice(images, size)))
-        if not len(part):
-            return
-        for row in compute(forward, part, size):
-            rows.append(row)
-            if len(rows) == len(waiting[0].images):
-                yield waiting.popleft()._replace(images=np.array(rows))
-                rows = []
+    batches, ahead = itertools.tee(batches)
+    images = (image for batch in ahead for image in batch.images)
+    passes = iter(lambda: list(itertools.islice(images, size)), [])
+    rows = (row for part in passes for row in compute(forward, np.array(part), size))
+    for batch in batches:
+        features = list(itertools.islice(rows, len(batch.images)))
+        yield batch._replace(images=np.array(features))
 
 
 def one_ahead(batches):
