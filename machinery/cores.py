@@ -2,6 +2,7 @@
 import contextlib
 import math
 import os
+import pathlib
 
 CGROUP = '/sys/fs/cgroup'  # Linux keeps a container's limits here
 
@@ -15,11 +16,8 @@ def count_cores():
     for names in (['cpu.max'], ['cpu/cpu.cfs_quota_us', 'cpu/cpu.cfs_period_us']):
         # The file may be missing, or have no quota: max, or -1.
         with contextlib.suppress(OSError, ValueError):
-            words = []
-            for name in names:
-                with open(os.path.join(CGROUP, name)) as file:
-                    words += file.read().split()
-            quota, period = map(int, words)
+            texts = [pathlib.Path(CGROUP, name).read_text() for name in names]
+            quota, period = map(int, ' '.join(texts).split())
             if quota > 0:
                 cores = min(cores, math.ceil(quota / period))
     return cores
