@@ -13,11 +13,11 @@ from machinery.picture_ops import preprocess
 from machinery.text import printable
 from machinery.tf1 import reason_of, session_config, tf
 
-COMPARED = 16  # pictures
+COMPARED = 32  # pictures at most
 
 
 def pictures_to_compare(weights_path, kind, load):
-    """Yield (path, content, image) of pictures of the validation list, 64 at most.
+    """Yield (path, content, image) of some pictures of the validation list.
 
     Leaves out those that training has skipped.
     """
@@ -27,7 +27,7 @@ def pictures_to_compare(weights_path, kind, load):
                                 model.get('pictures_path'))
     except InputError:
         paths = []
-    for path in paths[::1 + len(paths) // 64]:
+    for path in paths[::1 + len(paths) // COMPARED]:
         with contextlib.suppress(InputError, OSError):
             with open_plain(path) as file:
                 content = file.read()
@@ -61,8 +61,6 @@ def compare(session, pictures, faults, images, outputs, examples):
                 'machinery/picture_ops.py? Or TensorFlow reads such a file in '
                 'another way than OpenCV' % (path, difference))
         count += 1
-        if count == COMPARED:
-            break
     if refused:
         print('Warning: of %d pictures of the validation list that were tried, the '
               'export refuses %d; the first is %s'
@@ -92,7 +90,7 @@ def export_model(build, kind, folder, preprocessing, grey, examples):
         preprocessing: the arguments of load_image: size, margin, reducing_gap, resize.
         grey: the colour with which resize = 'pad' pads, blue first.
         examples: (path, content, image) of pictures for which the export must give
-            the same as predict.py; the first 16 that it does not refuse are compared.
+            the same as predict.py, or refuse them.
 
     Raises:
         InputError: the folder cannot be written; or the export sees a picture
