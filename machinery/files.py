@@ -12,7 +12,6 @@ from machinery.errors import InputError, open_plain
 # some FUSE file systems cannot sync it. A full disk (ENOSPC) or fault (EIO) is raised.
 NO_SYNC = [errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EACCES,
            errno.EPERM, errno.EISDIR]
-MAX_JSON = 10 ** 8  # bytes; the names of a million classes take less
 
 
 class Damaged(InputError):
@@ -63,10 +62,8 @@ def read_json(path):
     if not os.path.exists(path):
         return None
     with open_plain(path) as file:
-        content = file.read(MAX_JSON + 1)
+        content = file.read()
     try:
-        if len(content) > MAX_JSON:
-            raise ValueError('it has more than %d bytes' % MAX_JSON)
         found = json.loads(content.decode())
         if type(found) is not dict:
             raise ValueError('it holds no {...}')
