@@ -30,18 +30,18 @@ def find_tasks():
     Each worker is (job, index, address), the chief first. Without a cluster: [None], 0.
     """
     config = os.environ.get('TF_CONFIG')
-    size = 1 if config else int(read_slurm('SLURM_STEP_NUM_TASKS', NUMBER, '1'))
-    if size > 1:
-        return find_slurm_tasks(size)
+    if not config:
+        size = int(read_slurm('SLURM_STEP_NUM_TASKS', NUMBER, '1'))
+        return find_slurm_tasks(size) if size > 1 else ([None], 0)
 
     def check(is_right, fault):
         if not is_right:
             raise InputError('TF_CONFIG: %s\n  expected, for example, %s\n'
                              '  found %.500s' % (fault, EXAMPLE, config))
-    check(not config or config.lstrip().startswith('{'), 'not a JSON object')
+    check(config.lstrip().startswith('{'), 'not a JSON object')
     resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
     try:
-        jobs = resolver.cluster_spec().as_dict() if config else {}
+        jobs = resolver.cluster_spec().as_dict()
         task = (resolver.task_type, resolver.task_id) if jobs else None
     except (AttributeError, TypeError, ValueError, OverflowError,
             RecursionError) as error:
