@@ -8,7 +8,7 @@ import numpy as np
 
 from machinery.advice import list_results
 from machinery.checkpoint_files import (
-    NEW, Progress, find_best, find_in, remove_older, restore_checkpoint)
+    NEW, Progress, find_best, find_in, put_aside, remove_older, restore_checkpoint)
 from machinery.errors import InputError
 from machinery.forgotten import Moving, check_graph, find_unused
 from machinery.last_layer import warn_of_other_pictures
@@ -210,7 +210,8 @@ class Run:
             print('Warning: the best checkpoint was chosen by %s, now it is chosen by '
                   '%s, starting with this epoch' % (before, name))
             self.progress = self.progress._replace(best_score=-np.inf)
-            self.folder.forget_best(self.workers)
+            if self.workers.is_chief:
+                put_aside(self.folder.best, 'earlier')
         is_best = value > self.progress.best_score
         if is_best:
             self.progress = self.progress._replace(best_score=value, best_epoch=epoch)
@@ -277,8 +278,7 @@ class Run:
         if self.workers.any(self._signals.is_stopped):
             self._end()
         # There may have been more steps after the last validation.
-        if self._has_stepped() and self._step() != self._saved_step:
-            self._write(self._session)
+        self._write(self._session)
         print('\n'.join(list_results(self.folder, self.latest, self.progress,
                                      self._facts)))
 

@@ -161,11 +161,6 @@ class RunFolder:
             put_aside(self.best, 'earlier')
         return starts_again
 
-    def forget_best(self, workers):
-        """Put the best checkpoint aside: its score cannot be compared with others."""
-        if workers.is_chief:
-            put_aside(self.best, 'earlier')
-
     def _tell_of_disk(self):
         """Print the disk space of all runs; warn if this run may not have enough."""
         parent, files = self._parents[0], {}
