@@ -74,7 +74,6 @@ NEW_FILE = 'a file that does not exist yet, in a folder to write to', lambda val
     PATH[1](value) and is_new_file(value))
 LAYERS = 'a list of at least one layer', lambda value: (
     is_names(value) and len(value) > 0)
-INFINITY = float('inf')
 
 Setting = namedtuple('Setting', 'rule may_change may_differ is_sample',
                      defaults=[False, False, False])
@@ -94,7 +93,7 @@ SETTINGS = {
     'horizontal_flip': Setting(one_of(True, False)),
     'resize': Setting(one_of('squash', 'crop', 'pad')),
     'random_crop': Setting(one_of(True, False)),
-    'learning_rate': Setting(number('above 0', lambda value: 0 < value < INFINITY)),
+    'learning_rate': Setting(number('above 0', lambda value: 0 < value < float('inf'))),
     'find_rate': Setting(one_of(True, False), may_change=True),
     'num_epochs': Setting(integer(1, 10 ** 9), may_change=True),
     'batch_size': Setting(integer(1, 10 ** 5)),

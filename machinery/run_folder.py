@@ -3,10 +3,10 @@ import contextlib
 import os
 import re
 import shutil
-import socket
 
 import numpy as np
 
+from machinery.alone import hold, release
 from machinery.checkpoint_files import (
     NAME, PART, UNFINISHED, best_in, copy_checkpoint, find_in, find_weights,
     list_checkpoints, list_parts, put_aside, put_aside_if_damaged, read_all)
@@ -14,47 +14,11 @@ from machinery.errors import InputError, input_errors
 from machinery.numbered import list_runs, make_run, run_path
 from machinery.tf1 import tf
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
-
 # Files of a run before its first step, except the curve of find_rate.
 OURS = (r'\.lock|model\.json(\.[0-9a-f]{8}\.part)?|'
         r'events\.out\.tfevents\.(?!rates$).*|'
         '%s(%s|%s)' % (NAME, PART, UNFINISHED))
 KEPT = r'.*model_.*\.ckpt'  # also checkpoints put aside or renamed; never removed
-HELD = {}  # {real path: open file} of this process
-
-
-@input_errors()
-def lock(folder):
-    """Keep other processes out of a run's folder until unlock or this process's end."""
-    path = os.path.join(os.path.realpath(folder), '.lock')
-    if path in HELD:
-        return
-    file = open(path, 'a+')
-    try:
-        if fcntl is None:
-            raise OSError('this system has no such locks')
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)  # the other process writes its name just after locking
-        raise InputError('%s is in use by another run, %s; wait for it, or start a new '
-                         'run with resume = False'
-                         % (folder, file.read() or 'just started'))
-    except OSError as error:
-        print('Warning: %s cannot be locked (%s); make sure that only one run uses it'
-              % (folder, error))
-    file.truncate(0)
-    file.write('process %d on %s' % (os.getpid(), socket.gethostname()))
-    file.flush()
-    HELD[path] = file
-
-
-def unlock(folder):
-    """Let other processes use a folder again."""
-    HELD.pop(os.path.join(os.path.realpath(folder), '.lock')).close()
 
 
 class RunFolder:
@@ -130,7 +94,7 @@ class RunFolder:
         if not workers.is_chief:
             yield
             return
-        lock(self.path)
+        hold(self.path)
         try:
             self._tell_of_disk()
             name = os.path.basename(start or '')
@@ -141,7 +105,7 @@ class RunFolder:
             if self.is_new and not has_stepped():
                 remove_ours(self.path)
                 remove_ours(self.log_path)
-            unlock(self.path)
+            release(self.path)
 
     def set_best(self, reason, is_done):
         """Make model_best the best checkpoint up to the start; put any other aside.
@@ -200,7 +164,7 @@ def is_newest(checkpoint, folder):
 
 def repair(folder):
     """Put damaged checkpoints aside, remove parts; return the newest checkpoint."""
-    lock(folder)
+    hold(folder)
     found = list_checkpoints(folder)
     if os.path.exists(best_in(folder) + '.index'):
         found.append(best_in(folder))
