@@ -20,9 +20,8 @@ def alone(path):
     try:
         yield
     finally:
-        if fcntl:
-            with contextlib.suppress(OSError):
-                os.remove(path + '.lock')
+        with contextlib.suppress(OSError):
+            os.remove(path + '.lock')
         if file:
             file.close()
 
