@@ -58,7 +58,7 @@ class RunFolder:
             numbers = [number for number in numbers
                        if is_newest(checkpoint, run_path(parent, number))]
             if numbers:
-                lock(run_path(parent, numbers[0]))
+                hold(run_path(parent, numbers[0]))
             read_all(checkpoint)  # report damage now, not after minutes of other checks
             if not numbers:
                 return checkpoint
