@@ -2,6 +2,7 @@
 import hashlib
 import itertools
 import os
+import pathlib
 import re
 from collections import Counter, namedtuple
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from machinery.download import DEFAULT_WEIGHTS
 from machinery.errors import InputError, act_as_script, input_errors
-from machinery.find import find_files
+from machinery.find import HEIC_ENDINGS, find_files
 from machinery.lists import read_class_names
 from machinery.parts import find_classes
 from machinery.pictures import read_file
@@ -125,7 +126,7 @@ def report(folder, found, lists, written):
         lacking = [found.class_names[label] for label in np.flatnonzero(count == 0)]
         if lacking:
             print('Warning: %s.txt has no picture of %s' % (name, ', '.join(lacking)))
-    report_ignored(found)
+    report_ignored(pathlib.Path(folder), found)
     if found.is_split:
         made = ['; %s.txt was taken from its part for training' % name
                 for name in lists if name not in found.classes]
@@ -144,8 +145,8 @@ def report(folder, found, lists, written):
               '--weights_path None with %s' % with_weights)
 
 
-def report_ignored(found):
-    """Print how many pictures and other files are in no list."""
+def report_ignored(folder, found):
+    """Print the files that are in no list, and the folders without pictures."""
     left_out = Counter(map(os.path.dirname, found.left_out))
     for place, count in sorted(left_out.items()):
         print('Left out: %s without a class in %s' % (number_of(range(count)), place))
@@ -153,6 +154,18 @@ def report_ignored(found):
     if endings:
         print('Ignored: ' + ', '.join('%d %s' % (count, ending or 'without an ending')
                                       for ending, count in sorted(endings.items())))
+    if set(HEIC_ENDINGS) & set(endings):
+        print('OpenCV does not read HEIC: convert these to JPEG first, for example '
+              'with "mogrify -format jpg *.heic" of ImageMagick.')
+    pictures = itertools.chain(found.left_out, *[
+        paths for classes in found.classes.values() for paths in classes.values()])
+    used = {place for path in set(map(os.path.dirname, pictures))
+            for place in [pathlib.Path(path), *pathlib.Path(path).parents]
+            if place == folder or folder in place.parents}
+    empty = [str(path.relative_to(folder)) for place in used for path in place.iterdir()
+             if path not in used and path.name[0] != '.' and path.is_dir()]
+    if empty:
+        print('No pictures in: ' + ', '.join(sorted(empty)))
 
 
 def main():

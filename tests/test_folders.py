@@ -150,12 +150,15 @@ def test_nothing_vanishes_silently(tmp_path):
     """What is no picture is counted; content tells where a name does not."""
     make(tmp_path / 'photos', ['fish/x.txt', 'a/b.heic', 'a/c.HEIC', 'b/plain',
                                'Thumbs.db', 'b/notes.pdf'])
+    (tmp_path / 'photos' / 'empty').mkdir()
     shutil.copy(os.path.join(ROOT, 'images', 'cat.jpg'), str(tmp_path / 'photos/b/cat'))
     found, classes, output = split(tmp_path, ['%s/%d.jpg' % (name, i) for name in 'ab'
                                               for i in range(9)])
     assert classes == ['a', 'b']
     assert 'b/cat' in [path for path, _ in sum(found.values(), [])]
     assert 'Ignored: 1 without an ending, 2 .heic, 1 .pdf, 1 .txt\n' in output
+    assert 'OpenCV does not read HEIC' in output
+    assert 'No pictures in: empty, fish\n' in output
 
 
 def test_command_to_go_on_with_is_quoted(tmp_path):
