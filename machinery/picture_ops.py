@@ -24,6 +24,7 @@ def preprocess(pictures, headers, size, margin, reducing_gap, resize='squash',
     whole = size[0] + margin, size[1] + margin
     sides = sides_to_reduce(whole, reducing_gap)
 
+    @tf.autograph.experimental.do_not_convert  # see picture_header.inspect_one
     def prepare(picture):
         data, orientation, is_transparent = picture
         image = tf.cond(tf.equal(tf.strings.substr(data, 0, 1), b'\xff'),
