@@ -70,7 +70,7 @@ def trained(tmp_path_factory, narrow_file):
         status, output = finetune(
             path, '--weights_path=' + narrow_file, '--num_epochs=2',
             '--batch_size=32', '--test_file=images/test.txt',
-            '--classes_file=%s/classes.txt' % path)
+            '--classes_file=%s/classes.txt' % path, draws=True)
     assert status == 0, output
     return str(path / 'new' / 'checkpoints' / '1'), output
 

@@ -19,7 +19,7 @@ import pytest
 
 import alexnet
 import datagenerator
-from machinery import feature_key, features, run
+from machinery import export, feature_key, features, run, tf1, workers
 from machinery.errors import InputError
 from machinery.numbered import list_runs, run_path
 from machinery.tf1 import tf
@@ -257,6 +257,13 @@ def narrow(weights):
     return result
 
 
+def plain_config(make=tf1.session_config):
+    """session_config, but graphs run as they are: optimising takes half of a run."""
+    config = make()
+    config.graph_options.rewrite_options.disable_meta_optimizer = True
+    return config
+
+
 def make_narrow(set_attribute=setattr):
     """Let this process have a narrow network, and passes of 12 images, not 48.
 
@@ -264,6 +271,8 @@ def make_narrow(set_attribute=setattr):
     """
     set_attribute(alexnet, 'fc', narrow_fc)
     set_attribute(alexnet, 'conv', narrow_conv)
+    for module in (tf1, workers, export):
+        set_attribute(module, 'session_config', plain_config)
     for module in (features, feature_key):
         set_attribute(module, 'find_pass_size', lambda: 12)
 

@@ -431,7 +431,8 @@ def test_a_second_run_computes_nothing_and_ends_as_one_that_stores_nothing(
             folder, '--cache_features=%s' % cached, '--train_layers=' + layers,
             '--train_file=images/val.txt', '--val_file=images/test.txt',
             '--num_epochs=3', '--batch_size=32', '--weights_path=' + narrow_file,
-            '--learning_rate=%s' % rate, '--features_path=%s' % (tmp_path / 'features'))
+            '--learning_rate=%s' % rate, '--features_path=%s' % (tmp_path / 'features'),
+            draws=True)
         assert status == 0, output
         found.append(tensors(checkpoint_of(folder, 3)))
     first, cached, uncached = found

@@ -55,12 +55,13 @@ class Edited:
         assert text.count(old) == 1, old
         (self.folder / name).write_text(text.replace(old, new), encoding='utf-8')
 
-    def finetune(self, name, *arguments):
+    def finetune(self, name, *arguments, draws=False):
         """Run finetune.py; return the folder of its output, and its output."""
         out = self.folder / name
         with all_checkpoints_kept() as keep:
             status, output = run_program(str(self.folder / 'finetune.py'), *(
-                JOB + outputs_in(out) + self.lists + keep + list(arguments)), draws=True)
+                JOB + outputs_in(out) + self.lists + keep + list(arguments)),
+                draws=draws)
         assert status == 0, output
         return str(out), output
 
@@ -241,7 +242,7 @@ def test_short(title, edited, plain):
         'A network of your own': ['--num_epochs=1', '--weights_path=None',
                                   '--train_layers=conv5_2,fc8']}.get(title, [])
     scripts = edited(title)
-    out, _ = scripts.finetune('out', *arguments)
+    out, _ = scripts.finetune('out', *arguments, draws=True)
     SHORT[title](out, plain)
     shutil.rmtree(str(scripts.folder))
 
@@ -347,7 +348,7 @@ def test_early_stopping(edited):
 
 
 def test_folds(edited):
-    out, output = edited('Folds').finetune('out')
+    out, output = edited('Folds').finetune('out', draws=True)
     assert 'also in' not in output  # no picture is in both parts
     with open(out + '/log/1/validation/pictures.tsv') as file:
         held_out = [line.split('\t')[1].strip() for line in file][1:]
@@ -403,7 +404,7 @@ def test_batches_of_your_own(edited):
         JOB + scripts.lists + outputs_in(scripts.folder / 'x')))
     assert status == 2 and 'num_classes is None, must be an integer if' in output
     scripts.lists.append('--num_classes=3')
-    out, output = scripts.finetune('out', same_start)
+    out, output = scripts.finetune('out', same_start, draws=True)
     assert output.count('With your own batches there is no picture check') == 1
     assert same(variables(out), expected)
     tags = {tag for _, tag, _ in summaries(out, 'validation')}
