@@ -178,7 +178,8 @@ class Output(io.TextIOWrapper):
 def run_program(name, *arguments, react=lambda text: None, draws=False):
     """Run a script of the repository in this process; return (status, output).
 
-    See execute. Starting a process of its own would take 4 s, for the import of TensorFlow.
+    See execute. Starting a process of its own would take 4 s, for the import of
+    TensorFlow.
     """
     if name.endswith('predict.py') and '--features_path' not in str(arguments):
         arguments += '--features_path=None',  # not the user's

@@ -115,8 +115,9 @@ def test_side_that_decides_how_far_a_jpeg_is_reduced(tmp_path):
 @pytest.mark.parametrize('way', WAYS)
 def test_export_sees_what_load_image_does(tmp_path, way):
     data = tf.placeholder(tf.string, [None])
-    images = {margin: preprocess(data, inspect(data), IMAGE_SIZE, margin, 2., way,
-                                 IMAGENET_MEAN)
+    headers = inspect(data)
+    images = {margin: preprocess(data, headers, IMAGE_SIZE, margin, 2., way,
+                                 IMAGENET_MEAN)[0]
               for margin in (0, 29)}
     with tf.Session() as session:
         for shape in [(1, 500), (500, 1), (227, 227), (300, 227), (256, 300),
@@ -125,10 +126,10 @@ def test_export_sees_what_load_image_does(tmp_path, way):
             Image.fromarray(photo).save(file, 'png')
             for content in (encode(photo), encode(photo, 'turned'), file.getvalue()):
                 (tmp_path / 'picture').write_bytes(content)
-                for margin, image in images.items():
-                    np.testing.assert_array_equal(
-                        session.run(image, {data: [content]})[0], load_image(
-                            str(tmp_path / 'picture'), margin=margin, resize=way))
+                found = session.run(images, {data: [content]})
+                for margin, image in found.items():
+                    np.testing.assert_array_equal(image, load_image(
+                        str(tmp_path / 'picture'), margin=margin, resize=way))
 
 
 def test_features_of_different_ways_are_not_mixed(tmp_path):

@@ -144,7 +144,8 @@ def exported():
     """A function from a file's bytes to {(margin, gap): its image in an export}."""
     with tf.Graph().as_default():
         data = tf.placeholder(tf.string, [None])
-        images = {(margin, gap): preprocess(data, inspect(data), SIZE, margin, gap)[0]
+        headers = inspect(data)
+        images = {(margin, gap): preprocess(data, headers, SIZE, margin, gap)[0]
                   for margin in (0, 3) for gap in (2., None)}
         session = tf.Session()
     yield lambda content: session.run(images, {data: [content]})

@@ -1,4 +1,5 @@
 """What finetune.py promises when it is stopped, killed or fed with bad things."""
+import concurrent.futures
 import errno
 import glob
 import json
@@ -119,19 +120,11 @@ def event_steps(folder):
     return found
 
 
-def test_killed_at_any_moment_it_resumes_exactly(tmp_path):
-    """kill -9 at 20 random moments: in the start, between steps, while saving."""
-    with open(os.path.join(ROOT, 'images', 'test.txt')) as file:
-        (tmp_path / 'list.txt').write_text(''.join(
-            os.path.join(ROOT, 'images', line) for line in file.readlines()[::3]))
-    job = JOB + ['--resume=True', '--batch_size=4',
-                 '--train_file=%s' % (tmp_path / 'list.txt'),
-                 '--val_file=%s' % (tmp_path / 'list.txt')]
-    killed, whole = tmp_path / 'killed', tmp_path / 'whole'
-    moments = random.Random(0)
-    for attempt in range(20):
-        program = Program('finetune.py', *job, *outputs_in(killed), '--num_epochs=999',
-                          setup=make_narrow)
+def kill_often(job, seed, count):
+    """Start and resume a run, and kill it at random moments."""
+    moments = random.Random(seed)
+    for attempt in range(count):
+        program = Program('finetune.py', *job, '--num_epochs=999', setup=make_narrow)
         if attempt % 4 == 0:
             time.sleep(moments.uniform(0, 1))
         else:
@@ -141,17 +134,36 @@ def test_killed_at_any_moment_it_resumes_exactly(tmp_path):
             time.sleep(moments.uniform(0, 1.5))
         program.process.kill()
         assert program.wait()[0] == -signal.SIGKILL
+
+
+def test_killed_at_any_moment_it_resumes_exactly(tmp_path):
+    """kill -9 at 20 random moments: in the start, between steps, while saving.
+
+    Of two runs at once, which takes half the time.
+    """
+    with open(os.path.join(ROOT, 'images', 'test.txt')) as file:
+        (tmp_path / 'list.txt').write_text(''.join(
+            os.path.join(ROOT, 'images', line) for line in file.readlines()[::3]))
+    job = JOB + ['--resume=True', '--batch_size=4',
+                 '--train_file=%s' % (tmp_path / 'list.txt'),
+                 '--val_file=%s' % (tmp_path / 'list.txt')]
+    killed, whole = [tmp_path / 'killed0', tmp_path / 'killed1'], tmp_path / 'whole'
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        list(pool.map(lambda seed: kill_often(
+            job + outputs_in(killed[seed]), seed, 10), range(2)))
     # The epoch to resume in; on a slow machine all kills may come before the first one.
-    last = max([2] + [int(tensors(path)['progress'][0][2]) for path in
-                      list_checkpoints(os.path.dirname(checkpoint_of(killed, 1)))])
+    last = max([2] + [int(tensors(path)['progress'][0][2]) for folder in killed
+                      for path in list_checkpoints(
+                          os.path.dirname(checkpoint_of(folder, 1)))])
     found = []
-    for folder in (killed, whole):
+    for folder in killed + [whole]:
         status, output = finetune(folder, *job, *outputs_in(folder),
                                   '--num_epochs=%d' % last)
         assert status == 0, output
         assert not glob.glob(os.path.dirname(checkpoint_of(folder, 1)) + '/*tempst*')
         found.append([tensors(checkpoint_of(folder, name)) for name in (last, 'best')])
-    assert all(same(*pair) for pair in zip(*found))
+    assert all(same(one, expected) for run in found[:2]
+               for one, expected in zip(run, found[2]))
 
 
 def test_finished_run_is_left_as_it_is(tmp_path, uninterrupted):
