@@ -105,7 +105,7 @@ def test_bad_pictures_are_errors_that_name_the_path(tmp_path):
         load_image(str(tmp_path / 'none.jpg'))
 
 
-def test_an_epoch_gives_every_sample_once_and_its_last_batch_is_the_remainder(tmp_path):
+def test_an_epoch_gives_every_sample_once(tmp_path):
     names, values = colours(tmp_path, 10)
     path = write_list(tmp_path, ''.join(
         '%s %d\n' % (name, number % 3) for number, name in enumerate(names)))

@@ -358,7 +358,7 @@ def test_an_abandoned_generator_stops_its_threads():
     assert threading.active_count() <= before
 
 
-def test_random_crops_are_those_of_the_paper_and_the_middle_is_for_validation():
+def test_random_crops_are_those_of_the_paper():
     path = ImageDataGenerator(TRAIN, nb_classes=3).paths[0]
     large = load_image(path, (256, 256))
     assert (load_image(path, margin=29) == large[14:241, 14:241]).all()

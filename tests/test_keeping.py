@@ -471,7 +471,7 @@ def test_ctrl_c_that_the_shell_lets_us_ignore_is_ignored():
         signal.signal(signal.SIGINT, before)
 
 
-def test_a_list_of_millions_of_hosts_is_refused_before_it_fills_the_memory():
+def test_a_list_of_millions_of_hosts_is_refused():
     with pytest.raises(InputError, match='more than 10000 hosts'):
         expand('n[0-999999][0-999999]')
 

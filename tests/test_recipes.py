@@ -590,7 +590,7 @@ def test_another_score_starts_the_search_for_the_best_again(edited, plain):
     assert warning not in output
 
 
-def test_layer_of_a_name_of_its_own_is_an_edit_of_one_file(edited, plain):
+def test_a_layer_of_another_name_is_an_edit_of_one_file(edited, plain):
     """fc9 behind fc8, in the table and in create(), and nowhere else."""
     scripts = edited(None, [
         ("'fc8': 'fc7'}", "'fc8': 'fc7', 'fc9': 'fc8'}"),

@@ -140,7 +140,7 @@ def test_chinese_translation_with_paths_and_labels(narrow_file, monkeypatch):
         [load_image(path) for path in paths[:16]]))
 
 
-def test_each_start_of_a_dataset_is_another_epoch_and_two_may_run_at_once():
+def test_each_start_of_a_dataset_is_another_epoch():
     data = ImageDataGenerator(TRAIN, mode='training', batch_size=54, num_classes=3)
     iterators = [tf.data.make_initializable_iterator(data.data) for _ in range(2)]
     with tf.Session() as session:

@@ -375,7 +375,7 @@ def test_number_of_classes_is_the_same_for_all(pair, monkeypatch):
     assert pair(find) == [5, 5]
 
 
-def test_guard_ends_the_run_if_no_picture_of_a_batch_can_be_read():
+def test_guard_ends_the_run_if_a_whole_batch_is_unreadable():
     with pytest.raises(InputError, match='None of the next pictures can be read'):
         guarded(Workers(), 1, 1, images='')
 
