@@ -56,7 +56,7 @@ def find_classes(folder, paths, class_names=()):
     for (part, *_), members in groups.items():
         nested = any(len(parents) > depth for parents, _ in members)
         for parents, path in members:
-            name = (*parents[depth:], None)[0] if nested else class_in(path)
+            name = (*parents[depth:], '')[0] if nested else class_in(path)
             classes.setdefault(part, {}).setdefault(name, []).append(path)
     for part, found in classes.items():
         # A single folder, and not a class in training: test/unknown/1.jpg
@@ -64,10 +64,7 @@ def find_classes(folder, paths, class_names=()):
             classes[part] = {None: sum(found.values(), [])}
     if len(classes.get('test', ())) > 1:  # test1/1.jpg may lie next to Test/cat
         left_out += classes['test'].pop(None, [])
-    for part, found in classes.items():
-        if None in found and part != 'test':
-            raise InputError('%s: is neither in a class folder nor named like cat.0.jpg'
-                             % found[None][0])
+    check_classes(classes)
     return classes, ('train',) not in groups, left_out
 
 
@@ -137,6 +134,17 @@ def check_parts(folder, groups, strays):
     if faults:
         raise InputError('%s is split into %s, but %s; %s' % (
             folder, some({names[-1] for names in groups}), faults[0], WAY_OUT))
+
+
+def check_classes(classes):
+    """Raise an InputError if a picture has no class."""
+    for part, found in classes.items():
+        if '' in found:
+            raise InputError('%s: is next to the class folders: move it into one of '
+                             'them, or remove it' % found[''][0])
+        if None in found and part != 'test':
+            raise InputError('%s: is neither in a class folder nor named like cat.0.jpg'
+                             % found[None][0])
 
 
 def check_depth(folder, class_names, places):

@@ -118,6 +118,9 @@ def test_each_folder_of_a_part_tells_its_classes_in_its_own_way(tmp_path):
     make(tmp_path / 'photos', ['valid/1.jpg'])
     status, output = write_lists(tmp_path / 'photos')
     assert status == 2 and 'valid/1.jpg: is neither in a class folder' in output
+    make(tmp_path / 'photos', ['val/1.jpg'])
+    status, output = write_lists(tmp_path / 'photos')
+    assert status == 2 and 'val/1.jpg: is next to the class folders' in output
 
 
 def test_kaggles_archive(tmp_path):
@@ -193,6 +196,8 @@ def test_lists_depend_on_the_seed_and_are_not_overwritten(tmp_path, monkeypatch)
 @pytest.mark.parametrize('names, complaint', [
     (['a/1.jpg'], 'all pictures are of one class, a; at least 2 classes are needed'),
     ([], 'no pictures there'),
+    (['a/1.jpg', 'b/1.jpg', 'at 10.15.33.png'],
+     'at 10.15.33.png: is next to the class folders: move it into one of them, or re'),
     (['cat.0.jpg', 'dog.0.jpg', 'at 10.15.33.png'], '33.png: is neither in a class '
      'folder nor named like cat.0.jpg'),
     (['train/a/1.jpg', 'val/a/1.jpg', 'x/a/1.jpg'], 'is split into train, val, but'),
