@@ -47,12 +47,16 @@ def find_reason(pages):
     bits, number_format = max(tags.get(258, (1,))), tags.get(339, (1,))
     bands, extra_bands = tags.get(277, 1), tags.get(338, ())
     is_grey = tags.get(262) in (WHITE_IS_ZERO, BLACK_IS_ZERO)
+    compression = tags.get(259, 1)
     # Bit 0 of tag 254: a smaller version of a page; bit 2: its mask.
     if tags.get(254, 0) & 5 or not all(page.get(254, 0) & 5 for page in pages):
         return 'it has several pages: save the page that counts as a separate file'
-    if set(number_format) != {1} or bits > 16:
-        return ('its values are signed or floating-point numbers, or have more than 16 '
-                'bits: scale them to 0..255 and save it with 8 bits')
+    if set(number_format) != {1}:
+        return ('its values are signed or floating-point numbers: scale them to 0..255 '
+                'and save it with 8 bits')
+    if bits > 16:
+        return ('its values have %d bits: scale them to 0..255 and save it with 8 bits'
+                % bits)
     if 262 not in tags and 256 in tags:  # without both, it is damaged
         return 'its tags do not say what its colours are: save it as RGB'
     if max(tags.get(320, (256,))) < 256:
@@ -64,6 +68,9 @@ def find_reason(pages):
     if bands > 1 and bits > 8 and tags.get(284) == 2:
         return ('it has %d bits and the bands one after another: save it with 8 bits, '
                 'or with interleaved bands' % bits)
+    if compression not in TiffImagePlugin.COMPRESSION_INFO:
+        return ('Pillow cannot undo its compression (number %s): save it with LZW or '
+                'uncompressed' % compression)
 
 
 def decode_tiff(data, path):
