@@ -96,8 +96,8 @@ class Features:
 
         Raises:
             InputError: like the generator's batches; or images are not uint8, or
-                stored features are out of date. If features are stored and every
-                picture of a batch is skipped, the batch is empty instead.
+                stored features are out of date. If every picture of a batch is
+                skipped, the batch may be empty instead.
         """
         if self.is_stored:
             return one_ahead(self._stored_batches(batch_size, epoch, start))

@@ -227,8 +227,11 @@ def check_preprocessing(checkpoint, then, today):
                                  checkpoint, name, *values,
                                  '; give --resize ' + values[0] if name == 'resize'
                                  else ''))
-    if then.get('margin') == today.get('margin'):
-        check_summary(checkpoint, then.get('test'), today.get('test'))
+    if then.get('test') and then['margin'] == today.get('margin'):
+        check_summary(checkpoint, then['test'], today['test'])
+    elif then.get('test'):
+        print('Warning: as random_crop has changed, we cannot check that pictures are '
+              'prepared as before')
 
 
 def compare_with_earlier(checkpoint, facts, log_path=None):
@@ -273,6 +276,9 @@ def compare_with_earlier(checkpoint, facts, log_path=None):
                   % (name, before.get(name), value))
     if before['class_names'] != now['class_names']:
         print('The outputs of the network keep their order; only their names change')
+    for name in set(before) - set(now):
+        print('Warning: %s was %.200r in the run being resumed; there is no such '
+              'setting now' % (name, before[name]))
     reason = why_scores_differ(checkpoint, earlier, facts)
     if reason:  # remember it in case the run ends before its next checkpoint
         facts['starts_again_after'] = os.path.basename(checkpoint)

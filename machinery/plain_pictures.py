@@ -58,7 +58,7 @@ class PlainPictures:
         """Return None, as there are no labels."""
 
     def batches(self, batch_size, epoch=0, start=0):
-        """Yield Batches without unreadable pictures."""
+        """Yield Batches without unreadable pictures; a batch may be empty."""
         yield from self.batches_of(self.samples, batch_size, epoch)
         if self._dark:
             tqdm.write('Warning: nearly black, because only the darkest quarter of 16 '

@@ -14,9 +14,9 @@ from machinery.errors import InputError, input_errors
 from machinery.numbered import list_runs, make_run, run_path
 from machinery.tf1 import tf
 
-# Files of a run before its first step, except the curve of find_rate.
+# Files of a run before its first step.
 OURS = (r'\.lock|model\.json(\.[0-9a-f]{8}\.part)?|'
-        r'events\.out\.tfevents\.(?!rates$).*|'
+        r'events\.out\.tfevents\..*|'
         '%s(%s|%s)' % (NAME, PART, UNFINISHED))
 KEPT = r'.*model_.*\.ckpt'  # also checkpoints put aside or renamed; never removed
 

@@ -17,6 +17,10 @@ class Parser(argparse.ArgumentParser):
     def error(self, message):
         raise InputError(message)
 
+    def format_help(self):
+        """Leave out the [] with which argparse marks a value that may be missing."""
+        return super().format_help().replace(' [] ', '    ')
+
 
 def parse(text, rule):
     """Return text as a Python literal, a text or a list, whichever fits the rule."""
@@ -95,8 +99,8 @@ def read_settings(script, arguments, positional=None, has_lists=False):
     """Set a script's variables from its command line, check and return them.
 
     An option has the name of a variable. Its value is a Python literal, or text without
-    quotes; a ~ at the start of text becomes the home folder. --resume alone, or the
-    name of another switch, means True.
+    quotes; a ~ at the start of text becomes the home folder. A switch alone,
+    like --resume, means True.
 
     Args:
         script: its globals(); --help shows the comments behind the variables.
@@ -134,8 +138,8 @@ def read_settings(script, arguments, positional=None, has_lists=False):
         close = difflib.get_close_matches(name.lstrip('-'), settings, 1, 0.5)
         if close:
             hint = ', did you mean --%s?' % close[0]
-        elif name[0] != '-':
-            hint = ', write lists with commas, like fc8,fc7'
+        elif re.fullmatch(r'(conv|fc)\d', name):
+            hint = '; separate layers by commas, as in fc8,fc7'
         raise InputError('%.200s is not an option%s; --help shows the options' % (
             name, hint))
     changed = vars(namespace)

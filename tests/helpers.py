@@ -309,18 +309,18 @@ class Program:
     server = multiprocessing.get_context('forkserver')
     server.set_forkserver_preload(['helpers', 'machinery.summaries'])
 
-    def __init__(self, name, *arguments, env=None, setup=None):
+    def __init__(self, name, *arguments, env=None, setup=None, draws=False):
         with tempfile.TemporaryDirectory() as folder:
             pipe = os.path.join(folder, 'output')
             os.mkfifo(pipe)
             self.process = self.server.Process(
-                target=self.main, args=[pipe, name, arguments, env or {}, setup])
+                target=self.main, args=[pipe, name, arguments, env or {}, setup, draws])
             self.process.daemon = True
             self.process.start()
             self.stdout = open(pipe, encoding='utf-8')
 
     @staticmethod
-    def main(pipe, name, arguments, env, setup):
+    def main(pipe, name, arguments, env, setup, draws):
         """Be the process."""
         out = os.open(pipe, os.O_WRONLY)
         os.dup2(out, 1)
@@ -332,7 +332,7 @@ class Program:
         os.environ.update(env)
         if setup:
             setup()
-        status = execute(name, arguments)
+        status = execute(name, arguments, draws)
         atexit._run_exitfuncs()
         sys.exit(status)
 

@@ -67,8 +67,9 @@ def test_snippets_give_what_predict_does(tmp_path, monkeypatch, trained):
         [sys.executable, '-c', 'import json, sys\n' + code + PRINT],
         stdout=subprocess.PIPE) for code in COMPARE]
     found = {}
-    for program in programs:
-        output = program.communicate()[0].decode()
+    outputs = [program.communicate()[0].decode() for program in programs]
+    assert [program.returncode for program in programs] == [0, 0]
+    for output in outputs:
         found.update(json.loads(output.rstrip().rsplit('\n', 1)[-1]))
     assert set(found) == {'LiteRT', 'int8', 'TensorFlow', 'Keras', 'bytes'}
     assert found.pop('int8') < 0.1 and max(found.values()) < 2e-5, found

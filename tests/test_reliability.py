@@ -9,6 +9,7 @@ import re
 import resource
 import shutil
 import signal
+import threading
 import time
 
 import cv2
@@ -25,7 +26,7 @@ from machinery.checkpoint_files import (copy_checkpoint, find_weights,
 from machinery.errors import InputError
 from machinery.run import Run
 from machinery.summaries import EventFile
-from machinery.tf1 import tf
+from machinery.tf1 import session_config, tf
 
 JOB = ['--train_file=images/test.txt', '--val_file=images/test.txt', '--num_epochs=3',
        '--batch_size=8', "--train_layers=['fc8']", '--learning_rate=0.01',
@@ -37,8 +38,8 @@ def start_of_the_job(narrow_network, narrow_file, features_path):
     JOB.extend(['--weights_path=' + narrow_file, '--features_path=' + features_path])
 
 
-def run(folder, *arguments):
-    status, output = finetune(folder, *(JOB + list(arguments)))
+def run(folder, *arguments, **kwargs):
+    status, output = finetune(folder, *(JOB + list(arguments)), **kwargs)
     assert status == 0, output
     return output
 
@@ -51,12 +52,16 @@ def final(folder):
 def uninterrupted(module_path):
     folder = str(module_path)
     with all_checkpoints_kept() as keep:
-        run(folder, *keep)
+        run(folder, *keep, draws=True)
     return folder
 
 
-def test_interrupted_run_resumes_exactly(tmp_path):
-    """Stop by SIGINT in the first epoch and by SIGTERM in the second, then finish."""
+def test_interrupted_run_resumes_exactly(tmp_path, monkeypatch):
+    """Stop by SIGINT in the first epoch and by SIGTERM in the second, then finish.
+
+    With optimised graphs, as users have them.
+    """
+    monkeypatch.setattr('machinery.workers.session_config', session_config)
     reference, folder = str(tmp_path / 'a'), str(tmp_path / 'b')
     run(reference, '--batch_size=2')
     for number, epoch, wanted in [(signal.SIGINT, 1, 'step 3:'),
@@ -120,11 +125,16 @@ def event_steps(folder):
     return found
 
 
-def kill_often(job, seed, count):
-    """Start and resume a run, and kill it at random moments."""
+def kill_often(job, seed, count, alone):
+    """Start and resume a run, and kill it at random moments.
+
+    alone: a lock, because multiprocessing is not made for several threads.
+    """
     moments = random.Random(seed)
     for attempt in range(count):
-        program = Program('finetune.py', *job, '--num_epochs=999', setup=make_narrow)
+        with alone:
+            program = Program('finetune.py', *job, '--num_epochs=999',
+                              setup=make_narrow, draws=True)
         if attempt % 4 == 0:
             time.sleep(moments.uniform(0, 1))
         else:
@@ -132,8 +142,9 @@ def kill_often(job, seed, count):
                 if line.startswith(('fc8', 'Resuming')):
                     break
             time.sleep(moments.uniform(0, 1.5))
-        program.process.kill()
-        assert program.wait()[0] == -signal.SIGKILL
+        with alone:
+            program.process.kill()
+            assert program.wait()[0] == -signal.SIGKILL
 
 
 def test_killed_at_any_moment_it_resumes_exactly(tmp_path):
@@ -148,9 +159,10 @@ def test_killed_at_any_moment_it_resumes_exactly(tmp_path):
                  '--train_file=%s' % (tmp_path / 'list.txt'),
                  '--val_file=%s' % (tmp_path / 'list.txt')]
     killed, whole = [tmp_path / 'killed0', tmp_path / 'killed1'], tmp_path / 'whole'
+    alone = threading.Lock()
     with concurrent.futures.ThreadPoolExecutor() as pool:
         list(pool.map(lambda seed: kill_often(
-            job + outputs_in(killed[seed]), seed, 10), range(2)))
+            job + outputs_in(killed[seed]), seed, 10, alone), range(2)))
     # The epoch to resume in; on a slow machine all kills may come before the first one.
     last = max([2] + [int(tensors(path)['progress'][0][2]) for folder in killed
                       for path in list_checkpoints(

@@ -84,7 +84,7 @@ def test_options_change_the_variables(script, arguments, changed):
     ('--epochs=3', '--epochs is not an option, did you mean --num_epochs?'),
     ('--zzz', '--zzz is not an option; --help shows the options'),
     ('num_epochs=3', 'num_epochs is not an option, did you mean --num_epochs?'),
-    ('fc7', 'fc7 is not an option, write lists with commas, like fc8,fc7'),
+    ('fc7', 'fc7 is not an option; separate layers by commas, as in fc8,fc7'),
     ('--num_epochs', '--num_epochs: expected one argument'),
     ('--num_epochs=', "--num_epochs: '' is not an integer"),
     ('--num_epochs=3.5', "--num_epochs: '3.5' is not an integer"),

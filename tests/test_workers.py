@@ -66,7 +66,7 @@ def start(folder, size, *arguments, setup=make_narrow_and_tell):
                                                 if rank else '')),
         '--batch_size=%d' % (12 // size), *JOB,
         *[argument.replace('RANK', str(rank)) for argument in arguments],
-        env={'TF_CONFIG': config}, setup=setup)
+        env={'TF_CONFIG': config}, setup=setup, draws=True)
         for rank, config in enumerate(tf_configs(size))]
 
 
