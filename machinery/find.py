@@ -20,6 +20,13 @@ def find_files(folder):
     return pictures, others
 
 
+def find_photos(folder):
+    """Return the sorted pictures below a folder, and HEIC files, which get a fault."""
+    pictures, others = find_files(folder)
+    return sorted(pictures + [path for path in others
+                              if path.lower().endswith(HEIC_ENDINGS)])
+
+
 def walk(folder, above=()):
     """Yield the files below a folder; follow links, skip hidden files and folders."""
     above += os.path.realpath(folder),

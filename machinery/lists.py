@@ -10,7 +10,7 @@ import numpy as np
 from machinery.columns import LABEL_WORDS, is_integer
 from machinery.errors import InputError, input_errors
 from machinery.files import read_text
-from machinery.find import find_files, is_list
+from machinery.find import find_photos, is_list
 from machinery.label_text import (NONE, SEPARATOR, int_of, is_ambiguous,
                                   split_classes)
 from machinery.lookup import Lookup
@@ -214,7 +214,7 @@ def read_class_names(path, num_classes=None):
 def find_pictures(source, pictures_path=None, labels='class'):
     """Return the paths in source: a picture, folder, pattern or list without labels."""
     if os.path.isdir(source):
-        paths, _ = find_files(source)
+        paths = find_photos(source)
     elif is_list(source):
         lookup = lookup_of(source, pictures_path)
         table = Table(source, lookup.find, None, labels)

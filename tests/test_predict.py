@@ -244,7 +244,7 @@ def test_files_folders_and_patterns_are_classified(trained):
     for path in ['photos/1.jpg', 'photos/deep/2.JPG', 'single.jpg', 'x1.jpg', 'x2.jpg',
                  b'x\xe9.jpg']:
         shutil.copy(CAT.encode() if isinstance(path, bytes) else CAT, path)
-    for path in ['photos/bad.png', 'photos/notes.txt', 'IMG.HEIC']:
+    for path in ['photos/bad.png', 'photos/c.heic', 'photos/notes.txt', 'IMG.HEIC']:
         with open(path, 'w') as file:
             file.write('no picture')
     with open('gone.txt', 'w') as file:
@@ -253,8 +253,10 @@ def test_files_folders_and_patterns_are_classified(trained):
         'single.jpg', 'photos', 'x*.jpg', 'IMG.HEIC', 'gone.txt', '--top_k=1',
         '--batch_size=2', '--checkpoint=' + trained[0])
     assert status == 0, output
-    assert 'Cannot read 32 pictures:\n  photos/bad.png: not a picture' in output
-    assert '\n  IMG.HEIC: not a picture' in output and output.count('gone.jpg') == 18
+    assert 'Cannot read 33 pictures:\n  photos/bad.png: not a picture' in output
+    for path in ('photos/c.heic', 'IMG.HEIC'):
+        assert '\n  %s: not a picture' % path in output
+    assert output.count('gone.jpg') == 17
     assert [row['path'] for row in rows()] == [
         'single.jpg', 'photos/1.jpg', 'photos/deep/2.JPG', 'x1.jpg', 'x2.jpg',
         'x\udce9.jpg']
