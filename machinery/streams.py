@@ -23,6 +23,10 @@ class Stream(io.TextIOWrapper):
         """Write buffered text, if somebody reads it."""
         self._try(super().flush)
 
+    def close(self):
+        """Close the stream; from 3.13 on, Python would tell of text that is lost."""
+        self._try(super().close)
+
     def _try(self, action, *arguments):
         try:
             return action(*arguments)
