@@ -126,8 +126,9 @@ def initialize(session):
 
 def evaluate(batches):
     """Return the mean of each score of a list, and {name: a value per picture}."""
-    values = workers.gather([session.run(
-        {**scores, **predictions}, {fed: features, y: targets, keep_prob: 1.})
+    fetches = {**scores, **predictions}
+    values = workers.gather([
+        session.run(fetches, {fed: features, y: targets, keep_prob: 1.})
         for features, targets in run.guard(batches)])
     means = {name: values[name].mean(dtype='float64') for name in scores}
     return {**means, **kind.measure(values)}, values
