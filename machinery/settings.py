@@ -19,7 +19,7 @@ class Parser(argparse.ArgumentParser):
 
     def format_help(self):
         """Leave out the [] with which argparse marks a value that may be missing."""
-        return super().format_help().replace(' [] ', '    ')
+        return re.sub(r'(?m)^(  --\w+) \[\]', r'\1   ', super().format_help())
 
 
 def parse(text, rule):

@@ -209,6 +209,9 @@ def test_scripts_end_with_one_message(name):
                       '--help shows the options\n')
     status, output = run_program(name, '--help')
     assert status == 0 and '--batch_size' in output and '(None)' in output
+    assert '--resume [' not in output
+    if name == 'finetune.py':
+        assert "a run's weights: [] (None)" in ' '.join(output.split())
 
 
 @pytest.mark.parametrize('name, option, told', [
