@@ -6,7 +6,6 @@ import cv2
 from machinery.errors import InputError, input_errors
 
 HIDDEN = ['thumbs.db', 'desktop.ini']  # left in folders by Windows
-HEIC_ENDINGS = '.heic', '.heif'
 PICTURE_ENDINGS = tuple('.jpg .jpeg .jpe .jfif .png .bmp .dib .gif .tif .tiff .webp '
                         '.pbm .pgm .ppm .pnm .jp2 .avif'.split())
 
@@ -23,8 +22,7 @@ def find_files(folder):
 def find_photos(folder):
     """Return the sorted pictures below a folder, and HEIC files, which get a fault."""
     pictures, others = find_files(folder)
-    return sorted(pictures + [path for path in others
-                              if path.lower().endswith(HEIC_ENDINGS)])
+    return sorted(pictures + list(filter(is_heic, others)))
 
 
 def walk(folder, above=()):
@@ -44,7 +42,11 @@ def is_picture(path):
         os.path.isfile(path) and cv2.haveImageReader(path))
 
 
+def is_heic(path):
+    """Tell whether a file is a picture of a kind that OpenCV does not read."""
+    return path.lower().endswith(('.heic', '.heif'))
+
+
 def is_list(path):
     """Tell whether path is a file and not a picture; HEIC counts as a picture."""
-    return (os.path.isfile(path) and not is_picture(path)
-            and not path.lower().endswith(HEIC_ENDINGS))
+    return os.path.isfile(path) and not is_picture(path) and not is_heic(path)

@@ -10,7 +10,7 @@ import numpy as np
 
 from machinery.download import DEFAULT_WEIGHTS
 from machinery.errors import InputError, act_as_script, input_errors
-from machinery.find import HEIC_ENDINGS, find_files
+from machinery.find import find_files, is_heic
 from machinery.lists import read_class_names
 from machinery.parts import find_classes
 from machinery.pictures import read_file
@@ -154,7 +154,7 @@ def report_ignored(folder, found):
     if endings:
         print('Ignored: ' + ', '.join('%d %s' % (count, ending or 'without an ending')
                                       for ending, count in sorted(endings.items())))
-    if set(HEIC_ENDINGS) & set(endings):
+    if any(map(is_heic, found.others)):
         print('OpenCV does not read HEIC: convert these to JPEG first, for example '
               'with "mogrify -format jpg *.heic" of ImageMagick.')
     pictures = itertools.chain(found.left_out, *[
@@ -193,8 +193,8 @@ def main():
                      'validation above 0')
     found = find_pictures(args.folder, args.classes)
     train = itertools.chain(*found.classes['train'].values())
-    unit_of = (find_groups(args.folder, train, args.group) if args.group
-               else read_contents(train))
+    unit_of = read_contents(train) if args.group is None else find_groups(
+        args.folder, train, args.group)
     lists = split_pictures(found, unit_of, dict(zip(LISTS, shares)), args.seed)
     if not lists['val']:
         raise InputError('%s: too few %s for a val.txt' % (

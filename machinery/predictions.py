@@ -103,11 +103,11 @@ def class_rows(paths, labels, outputs, places, ranked, kind):
     if kind.name == 'classes':
         columns['predicted_name'] = (cell_of(kind.show(is_chosen))
                                      for is_chosen in kind.choose(outputs))
-    names = [cell_of(name) for name in kind.names + [UNKNOWN]]
-    for number, (best, values) in enumerate(zip(places.T, ranked.T), 1):
+    named = zip(*name_ranked(places, ranked, kind))
+    for number, (best, pairs) in enumerate(zip(places.T, named), 1):
         columns['class_%d' % number] = best
-        columns['name_%d' % number] = (names[place] for place in best)
-        columns['probability_%d' % number] = ('%.6f' % value for value in values)
+        columns['name_%d' % number] = (cell_of(name) for name, _ in pairs)
+        columns['probability_%d' % number] = ('%.6f' % value for _, value in pairs)
     yield list(columns)
     yield from zip(*columns.values())
 
